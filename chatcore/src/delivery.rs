@@ -1,0 +1,504 @@
+//! Who is written which bytes next: the last step of the way to many readers.
+//!
+//! A [`Delivery`] owns the outgoing side of some connections: one per core, or one per gateway. It
+//! takes [`Directive`]s of the engine, says which connections have something to write, and gives
+//! the bytes. Records are encoded once, by the engine; every reader writes slices of the same
+//! chunks. A reader that lags is a cursor and costs no memory: what it lacks is fetched page by
+//! page when it can take more.
+//!
+//! Like the engine it does no input or output of its own: it never blocks, and a host writes when
+//! and how it likes.
+//!
+//! Invariants: frames are never interleaved; a reader's cursor moves without holes, or is told the
+//! gap; only answers take memory, and they are bounded.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::{Buf, Bytes};
+
+use crate::chunk::Chunk;
+use crate::codec::encode_to_bytes;
+use crate::engine::{Directive, Need, Page};
+use crate::id::{ConnId, Incarnation, Seq, Threshold};
+use crate::limits::Limits;
+use crate::text::RoomName;
+use crate::time::{Moment, Span};
+use crate::wire::{GateState, LimitFault, Refusal, ServerFrame};
+
+/// The most slices and bytes that [`Delivery::gather`] gives at once.
+const GATHER_SLICES: usize = 64;
+const GATHER_BYTES: usize = 256 << 10;
+
+/// Visible records that a shard keeps for readers that lag a little; older ones are fetched.
+const ROOM_WINDOW_BYTES: usize = 1 << 20;
+
+/// The outgoing side of some connections.
+#[derive(Debug)]
+pub struct Delivery {
+    unread_bytes_max: usize,
+    stall_time: Span,
+    connections: BTreeMap<ConnId, Outgoing>,
+    rooms: BTreeMap<RoomName, RoomTail>,
+    /// Connections with something to write that are not blocked; each once.
+    ready: VecDeque<ConnId>,
+    needs: VecDeque<Need>,
+    condemned: VecDeque<(ConnId, Refusal)>,
+    /// When a blocked connection has stalled for too long.
+    stalls: BTreeSet<(Moment, ConnId)>,
+}
+
+/// What one connection is still to be written.
+#[derive(Debug, Default)]
+struct Outgoing {
+    /// Whole frames in order, but for the first, of which a part may be written.
+    queue: VecDeque<(Kind, Bytes)>,
+    /// How much of `queue` is answers.
+    answer_bytes: usize,
+    follows: BTreeMap<RoomName, Reader>,
+    readiness: Readiness,
+    stalls_at: Option<Moment>,
+    closing: bool,
+    condemned: bool,
+}
+
+/// What queued bytes cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Memory of its own: an answer, or a notice.
+    Answer,
+    /// A reference to a shared chunk.
+    Records,
+}
+
+/// Whether a connection can be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Readiness {
+    /// Nothing to write.
+    #[default]
+    Idle,
+    /// In the ready list.
+    Ready,
+    /// The transport takes no more for now.
+    Blocked,
+}
+
+/// One connection's place in one room.
+#[derive(Debug)]
+struct Reader {
+    incarnation: Incarnation,
+    /// The last record that was taken for it.
+    cursor: Seq,
+    /// What it was last told of the gate.
+    gate: GateState,
+    /// Whether a page was asked for and has not come.
+    waits: bool,
+}
+
+/// The end of a room's log.
+#[derive(Debug)]
+struct RoomTail {
+    incarnation: Incarnation,
+    visible: Seq,
+    gate: GateState,
+    /// The newest records, without holes up to `visible`.
+    chunks: VecDeque<Chunk>,
+    bytes: usize,
+    readers: BTreeSet<ConnId>,
+}
+
+impl Delivery {
+    /// An empty shard.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            unread_bytes_max: limits.unread_bytes_max,
+            stall_time: limits.stall_time,
+            connections: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            ready: VecDeque::new(),
+            needs: VecDeque::new(),
+            condemned: VecDeque::new(),
+            stalls: BTreeSet::new(),
+        }
+    }
+
+    /// Takes over the outgoing side of a connection.
+    pub fn add(&mut self, conn: ConnId) {
+        self.connections.insert(conn, Outgoing::default());
+    }
+
+    /// Forgets a connection that is gone.
+    pub fn remove(&mut self, conn: ConnId) {
+        let Some(outgoing) = self.connections.remove(&conn) else { return };
+        if let Some(at) = outgoing.stalls_at {
+            self.stalls.remove(&(at, conn));
+        }
+        for room in outgoing.follows.keys() {
+            self.forget_reader(room, conn);
+        }
+    }
+
+    /// Takes in a directive. One for a connection that is gone is harmless.
+    pub fn handle(&mut self, directive: Directive) {
+        match directive {
+            Directive::Send { conn, frame } => self.answer(conn, &frame),
+            Directive::Close { conn, refusal } => self.close(conn, refusal),
+            Directive::Follow { conn, room, after, visible, gate } => {
+                self.follow(conn, room, after, visible, gate);
+            }
+            Directive::Unfollow { conn, room } => self.unfollow(conn, &room),
+            Directive::Page { conn, room, incarnation, page } => {
+                self.take_page(conn, &room, incarnation, page);
+            }
+            Directive::Gate { room, gate } => {
+                self.with_readers(&room, |tail| tail.gate = gate);
+            }
+            Directive::Visible { room, incarnation, through, chunk } => {
+                self.with_readers(&room, |tail| tail.extend(incarnation, through, chunk));
+            }
+            Directive::Reset { room, incarnation, threshold } => {
+                self.with_readers(&room, |tail| tail.reset(incarnation, threshold));
+            }
+        }
+    }
+
+    /// Takes the next connection with something to write; `None` when there is none.
+    ///
+    /// The host then writes what [`gather`](Self::gather) gives and reports
+    /// [`wrote`](Self::wrote); when the transport takes no more it reports
+    /// [`blocked`](Self::blocked), and later [`writable`](Self::writable).
+    pub fn poll_ready(&mut self) -> Option<ConnId> {
+        while let Some(conn) = self.ready.pop_front() {
+            let Some(outgoing) = self.connections.get_mut(&conn) else { continue };
+            if outgoing.readiness == Readiness::Ready {
+                outgoing.readiness = Readiness::Idle;
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// Takes the next records that a reader is due and this shard does not have.
+    pub fn poll_need(&mut self) -> Option<Need> {
+        self.needs.pop_front()
+    }
+
+    /// Takes the next connection that has to be condemned because it does not read.
+    pub fn poll_condemned(&mut self) -> Option<(ConnId, Refusal)> {
+        self.condemned.pop_front()
+    }
+
+    /// When to come back with [`expire`](Self::expire); `None` when nothing waits.
+    pub fn next_timeout(&self) -> Option<Moment> {
+        self.stalls.first().map(|(at, _)| *at)
+    }
+
+    /// Condemns connections that have taken no byte for too long.
+    pub fn expire(&mut self, now: Moment) {
+        while let Some((at, conn)) = self.stalls.first().copied() {
+            if at > now {
+                return;
+            }
+            self.stalls.pop_first();
+            if let Some(outgoing) = self.connections.get_mut(&conn) {
+                outgoing.stalls_at = None;
+                self.condemned.push_back((conn, Refusal::Limit(LimitFault::SlowReader)));
+            }
+        }
+    }
+
+    /// Appends to `slices` what the connection is to be written next, in order; nothing when it is
+    /// up to date. It gives about 64 slices or 256 KiB at once.
+    pub fn gather(&mut self, conn: ConnId, slices: &mut Vec<Bytes>) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        if outgoing.queue.is_empty() && !outgoing.closing {
+            outgoing.fill(conn, &self.rooms, &mut self.needs);
+        }
+        slices.extend(outgoing.queue.iter().take(GATHER_SLICES).map(|(_, slice)| slice.clone()));
+    }
+
+    /// The transport took `count` bytes of what was gathered. The connection is ready again when
+    /// there is more.
+    pub fn wrote(&mut self, conn: ConnId, count: usize) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        if let (true, Some(at)) = (count > 0, outgoing.stalls_at.take()) {
+            self.stalls.remove(&(at, conn));
+        }
+        outgoing.advance(count);
+        self.make_ready(conn);
+    }
+
+    /// The transport takes no more for now.
+    pub fn blocked(&mut self, conn: ConnId, now: Moment) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        outgoing.readiness = Readiness::Blocked;
+        if outgoing.stalls_at.is_none() {
+            let at = now + self.stall_time;
+            outgoing.stalls_at = Some(at);
+            self.stalls.insert((at, conn));
+        }
+    }
+
+    /// The transport takes bytes again.
+    pub fn writable(&mut self, conn: ConnId) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        if outgoing.readiness == Readiness::Blocked {
+            outgoing.readiness = Readiness::Idle;
+            self.make_ready(conn);
+        }
+    }
+
+    /// Whether the connection was told to close and everything before that is written.
+    pub fn is_finished(&self, conn: ConnId) -> bool {
+        self.connections
+            .get(&conn)
+            .is_some_and(|outgoing| outgoing.closing && outgoing.queue.is_empty())
+    }
+
+    fn answer(&mut self, conn: ConnId, frame: &ServerFrame) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        if outgoing.closing {
+            return;
+        }
+        outgoing.push_answer(encode_to_bytes(frame));
+        if outgoing.answer_bytes > self.unread_bytes_max && !outgoing.condemned {
+            outgoing.condemned = true;
+            self.condemned.push_back((conn, Refusal::Limit(LimitFault::SlowReader)));
+        }
+        self.make_ready(conn);
+    }
+
+    fn close(&mut self, conn: ConnId, refusal: Option<Refusal>) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        if let Some(refusal) = refusal {
+            outgoing.push_answer(encode_to_bytes(&ServerFrame::Close(refusal)));
+        }
+        outgoing.closing = true;
+        let rooms = core::mem::take(&mut outgoing.follows);
+        // The host has to come for a connection that has nothing left to write, too: to close it.
+        if outgoing.readiness == Readiness::Idle {
+            outgoing.readiness = Readiness::Ready;
+            self.ready.push_back(conn);
+        }
+        for room in rooms.keys() {
+            self.forget_reader(room, conn);
+        }
+    }
+
+    fn follow(&mut self, conn: ConnId, room: RoomName, after: Seq, visible: Seq, gate: GateState) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        if outgoing.closing {
+            return;
+        }
+        let tail = self.rooms.entry(room.clone()).or_insert_with(|| RoomTail::new(visible, gate));
+        tail.readers.insert(conn);
+        let reader = Reader { incarnation: gate.incarnation, cursor: after, gate, waits: false };
+        outgoing.follows.insert(room, reader);
+        self.make_ready(conn);
+    }
+
+    fn unfollow(&mut self, conn: ConnId, room: &RoomName) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        outgoing.follows.remove(room);
+        self.forget_reader(room, conn);
+    }
+
+    fn forget_reader(&mut self, room: &RoomName, conn: ConnId) {
+        let Some(tail) = self.rooms.get_mut(room) else { return };
+        tail.readers.remove(&conn);
+        if tail.readers.is_empty() {
+            self.rooms.remove(room);
+        }
+    }
+
+    fn take_page(&mut self, conn: ConnId, room: &RoomName, incarnation: Incarnation, page: Page) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        let Some(reader) = outgoing.follows.get_mut(room) else { return };
+        if reader.incarnation != incarnation {
+            return;
+        }
+        let from = reader.cursor.next();
+        match page {
+            Page::Records(chunk) => {
+                let Some(chunk) = chunk.after(reader.cursor, usize::MAX) else { return };
+                reader.waits = false;
+                reader.cursor = chunk.last();
+                outgoing.queue.push_back((Kind::Records, chunk.bytes().clone()));
+            }
+            Page::Gone { to } if to >= from => {
+                reader.waits = false;
+                reader.cursor = to;
+                let room = room.clone();
+                let gap = ServerFrame::Gap { room, incarnation, from, to };
+                outgoing.push_answer(encode_to_bytes(&gap));
+            }
+            Page::Gone { .. } => return,
+        }
+        self.make_ready(conn);
+    }
+
+    /// Changes a room and wakes its readers; a room that nobody here reads is not kept.
+    fn with_readers(&mut self, room: &RoomName, change: impl FnOnce(&mut RoomTail)) {
+        let Some(tail) = self.rooms.get_mut(room) else { return };
+        change(tail);
+        for conn in &tail.readers {
+            let Some(outgoing) = self.connections.get_mut(conn) else { continue };
+            if outgoing.readiness == Readiness::Idle {
+                outgoing.readiness = Readiness::Ready;
+                self.ready.push_back(*conn);
+            }
+        }
+    }
+
+    /// Puts a connection into the ready list if it has something to write.
+    fn make_ready(&mut self, conn: ConnId) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        if outgoing.readiness == Readiness::Idle && outgoing.has_more(&self.rooms) {
+            outgoing.readiness = Readiness::Ready;
+            self.ready.push_back(conn);
+        }
+    }
+}
+
+impl Outgoing {
+    fn push_answer(&mut self, frame: Bytes) {
+        self.answer_bytes = self.answer_bytes.saturating_add(frame.len());
+        self.queue.push_back((Kind::Answer, frame));
+    }
+
+    /// Drops what was written.
+    fn advance(&mut self, mut count: usize) {
+        while let Some((kind, first)) = self.queue.front_mut() {
+            let taken = count.min(first.len());
+            first.advance(taken);
+            count = count.saturating_sub(taken);
+            if *kind == Kind::Answer {
+                self.answer_bytes = self.answer_bytes.saturating_sub(taken);
+            }
+            if !first.is_empty() {
+                return;
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    /// Takes what every room has for this connection, up to a bound a room, so that a busy room
+    /// starves no other.
+    fn fill(
+        &mut self,
+        conn: ConnId,
+        rooms: &BTreeMap<RoomName, RoomTail>,
+        needs: &mut VecDeque<Need>,
+    ) {
+        let mut notices = Vec::new();
+        for (room, reader) in &mut self.follows {
+            let Some(tail) = rooms.get(room) else { continue };
+            notices.extend(reader.catch_up_notices(room, tail));
+            if reader.waits || reader.cursor >= tail.visible {
+                continue;
+            }
+            if !tail.read(reader, &mut self.queue) {
+                reader.waits = true;
+                let (incarnation, after) = (reader.incarnation, reader.cursor);
+                needs.push_back(Need { conn, room: room.clone(), incarnation, after });
+            }
+        }
+        for notice in notices.iter().rev() {
+            let frame = encode_to_bytes(notice);
+            self.answer_bytes = self.answer_bytes.saturating_add(frame.len());
+            self.queue.push_front((Kind::Answer, frame));
+        }
+    }
+
+    fn has_more(&self, rooms: &BTreeMap<RoomName, RoomTail>) -> bool {
+        if self.closing || !self.queue.is_empty() {
+            return true;
+        }
+        self.follows
+            .iter()
+            .any(|(room, reader)| rooms.get(room).is_some_and(|tail| reader.is_behind(tail)))
+    }
+}
+
+impl Reader {
+    /// What the reader has to be told before it reads on: only the newest state, however many
+    /// there were in between.
+    fn catch_up_notices(
+        &mut self,
+        room: &RoomName,
+        tail: &RoomTail,
+    ) -> impl Iterator<Item = ServerFrame> + use<> {
+        let reset = (self.incarnation < tail.incarnation).then(|| {
+            let (incarnation, threshold) = (tail.incarnation, tail.gate.threshold);
+            self.incarnation = incarnation;
+            self.cursor = Seq::ZERO;
+            self.waits = false;
+            ServerFrame::Reset { room: room.clone(), incarnation, threshold }
+        });
+        let gate = (self.gate != tail.gate).then(|| {
+            self.gate = tail.gate;
+            ServerFrame::Gate { room: room.clone(), gate: tail.gate }
+        });
+        reset.into_iter().chain(gate)
+    }
+
+    fn is_behind(&self, tail: &RoomTail) -> bool {
+        self.incarnation < tail.incarnation
+            || self.gate != tail.gate
+            || (!self.waits && self.cursor < tail.visible)
+    }
+}
+
+impl RoomTail {
+    fn new(visible: Seq, gate: GateState) -> Self {
+        let (chunks, readers) = (VecDeque::new(), BTreeSet::new());
+        Self { incarnation: gate.incarnation, visible, gate, chunks, bytes: 0, readers }
+    }
+
+    fn extend(&mut self, incarnation: Incarnation, through: Seq, chunk: Option<Chunk>) {
+        if incarnation != self.incarnation || through <= self.visible {
+            return;
+        }
+        let joins = chunk.as_ref().is_some_and(|chunk| chunk.first() == self.visible.next());
+        if !joins {
+            self.chunks.clear();
+            self.bytes = 0;
+        }
+        self.visible = through;
+        for chunk in chunk {
+            self.bytes = self.bytes.saturating_add(chunk.bytes().len());
+            self.chunks.push_back(chunk);
+        }
+        while self.bytes > ROOM_WINDOW_BYTES && self.chunks.len() > 1 {
+            let oldest = self.chunks.pop_front();
+            self.bytes = self.bytes.saturating_sub(oldest.map_or(0, |chunk| chunk.bytes().len()));
+        }
+    }
+
+    fn reset(&mut self, incarnation: Incarnation, threshold: Threshold) {
+        if incarnation <= self.incarnation {
+            return;
+        }
+        self.incarnation = incarnation;
+        self.visible = Seq::ZERO;
+        self.chunks.clear();
+        self.bytes = 0;
+        // The gate of the new life is announced next; until then nobody is told an old one.
+        self.gate = GateState { incarnation, users: self.gate.users, threshold, open: false };
+    }
+
+    /// Moves a reader on; false when the records it is due are not here.
+    fn read(&self, reader: &mut Reader, queue: &mut VecDeque<(Kind, Bytes)>) -> bool {
+        let first = self.chunks.partition_point(|chunk| chunk.last() <= reader.cursor);
+        let mut bytes_left = GATHER_BYTES;
+        for chunk in self.chunks.iter().skip(first).take(GATHER_SLICES) {
+            let Some(part) = chunk.after(reader.cursor, bytes_left) else { return false };
+            reader.cursor = part.last();
+            bytes_left = bytes_left.saturating_sub(part.bytes().len());
+            queue.push_back((Kind::Records, part.bytes().clone()));
+            if part.last() < chunk.last() || bytes_left == 0 {
+                return true;
+            }
+        }
+        first < self.chunks.len()
+    }
+}

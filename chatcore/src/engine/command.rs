@@ -1,0 +1,188 @@
+//! Commands: changes that happen exactly once, however often they are sent.
+
+use crate::engine::commit::Pending;
+use crate::engine::durable::Durable;
+use crate::engine::session::Place;
+use crate::engine::{Engine, Event, Output};
+use crate::id::{ConnId, Counter, Incarnation, Seq, Threshold};
+use crate::limits::Limits;
+use crate::log::{Change, CommandId, digest_of};
+use crate::text::{Body, RoomName, Untrusted, UserName};
+use crate::time::Now;
+use crate::wire::{Command, LimitFault, Refusal, ServerFrame, StateFault, TargetFault};
+
+impl Engine {
+    pub(super) fn handle_submit(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        counter: Counter,
+        command: &Command,
+    ) {
+        let Some(online) = self.volatile.online(conn) else { return };
+        let (user, session) = (online.user.clone(), online.session);
+        let digest = digest_of("chatcore command v1", command);
+        let state = self.durable.session(&session).expect("an attached session must exist");
+        let fault = match state.place(counter, digest) {
+            Place::Next => {
+                let id = CommandId { session, counter, digest };
+                return self.execute(now, conn, &user, id, command);
+            }
+            Place::Answered(answer) => {
+                let pending = Pending::outcome(conn, counter, answer.outcome);
+                return self.when_committed(answer.index, pending);
+            }
+            Place::Forgotten => {
+                return self.reply(conn, ServerFrame::Applied { counter });
+            }
+            Place::Reused => StateFault::CounterReused,
+            Place::Ahead { expect } => StateFault::Counter { expect },
+        };
+        let refusal = Refusal::State(fault);
+        self.reply(conn, ServerFrame::Refused { counter, refusal });
+    }
+
+    /// Decides a command that was never seen before.
+    fn execute(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        user: &UserName,
+        id: CommandId,
+        command: &Command,
+    ) {
+        let decided = match command {
+            Command::Post { room, incarnation, body } => {
+                let limits = &self.config.limits;
+                decide_post(&self.durable, limits, user, room, *incarnation, body, id)
+            }
+            Command::Reset { room, threshold } => {
+                self.decide_reset(now, user, room, *threshold, id)
+            }
+        };
+        let change = match decided {
+            Ok(change) => change,
+            Err(refusal) if refusal.is_passing() => {
+                let counter = id.counter;
+                return self.reply(conn, ServerFrame::Refused { counter, refusal });
+            }
+            Err(refusal) => Change::Refused { command: id, refusal },
+        };
+        let reset = match &change {
+            Change::Reset { room, .. } => Some(room.clone()),
+            _ => None,
+        };
+        self.append(now, change);
+        let answer =
+            self.durable.session(&id.session).map(|state| state.place(id.counter, id.digest));
+        if let Some(Place::Answered(answer)) = answer {
+            let pending = Pending::outcome(conn, id.counter, answer.outcome);
+            self.when_committed(answer.index, pending);
+        }
+        if let Some(room) = reset {
+            self.open_gate_if_met(now, &room);
+        }
+    }
+
+    fn decide_reset(
+        &mut self,
+        now: Now,
+        user: &UserName,
+        room: &Untrusted<RoomName>,
+        threshold: Threshold,
+        command: CommandId,
+    ) -> Result<Change, Refusal> {
+        if !self.durable.user(user).is_some_and(|user| user.operator) {
+            return Err(Refusal::Perm);
+        }
+        let (name, state) = find_room(&self.durable, room)?;
+        let incarnation = state.incarnation().next();
+        let (interval, burst) = (self.config.limits.reset_interval, self.config.limits.reset_burst);
+        let rate = self.volatile.reset_rates.entry(user.clone()).or_default();
+        rate.take(now.moment, interval, burst).map_err(|retry_ms| Refusal::Rate { retry_ms })?;
+        let event = Event::Reset { room: name.clone(), incarnation };
+        self.outputs.push_back(Output::Event(event));
+        Ok(Change::Reset { room: name, incarnation, threshold, command })
+    }
+
+    /// Opens a gate once enough distinct users are connected at this instant.
+    pub(super) fn open_gate_if_met(&mut self, now: Now, room: &RoomName) {
+        self.changed_gates.push(room.clone());
+        let Some(state) = self.durable.room(room) else { return };
+        let gate = state.gate();
+        if gate.is_open() || self.volatile.attending(room) < u32::from(gate.threshold().get()) {
+            return;
+        }
+        let incarnation = state.incarnation();
+        self.append(now, Change::GateOpened { room: room.clone(), incarnation });
+        self.outputs.push_back(Output::Event(Event::GateOpened { room: room.clone() }));
+    }
+
+    /// A user stops being a member of a room.
+    pub(super) fn leave_room(&mut self, now: Now, room: &RoomName, user: &UserName) {
+        let Some(state) = self.durable.room(room) else { return };
+        if !state.members.contains(user) {
+            return;
+        }
+        let incarnation = state.incarnation();
+        let seq = presence_seq(&self.durable, &self.config.limits, room);
+        let (room, user) = (room.clone(), user.clone());
+        self.changed_gates.push(room.clone());
+        self.append(now, Change::Left { room, incarnation, seq, user });
+    }
+}
+
+fn decide_post(
+    durable: &Durable,
+    limits: &Limits,
+    user: &UserName,
+    room: &Untrusted<RoomName>,
+    incarnation: Option<Incarnation>,
+    body: &Untrusted<Body>,
+    command: CommandId,
+) -> Result<Change, Refusal> {
+    let text: Body = body.parse()?;
+    let (name, state) = find_room(durable, room)?;
+    if !state.members.contains(user) {
+        return Err(Refusal::State(StateFault::NotMember));
+    }
+    if incarnation.is_some_and(|wanted| wanted != state.incarnation()) {
+        return Err(Refusal::State(StateFault::OtherIncarnation));
+    }
+    if !has_room_to_hold(durable, limits, &name, text.as_ref().len()) {
+        return Err(Refusal::Limit(LimitFault::Held));
+    }
+    let (incarnation, seq) = (state.incarnation(), state.last().next());
+    Ok(Change::Posted { room: name, incarnation, seq, command, from: user.clone(), text })
+}
+
+/// A room by the name a peer gave.
+pub(super) fn find_room<'a>(
+    durable: &'a Durable,
+    room: &Untrusted<RoomName>,
+) -> Result<(RoomName, &'a crate::engine::room::Room), Refusal> {
+    let missing = Refusal::Target(TargetFault::Room);
+    let name: RoomName = room.parse().map_err(|_| missing)?;
+    let state = durable.room(&name).ok_or(missing)?;
+    Ok((name, state))
+}
+
+/// Whether a room may take one more record of so many bytes: always, once its gate is open.
+fn has_room_to_hold(durable: &Durable, limits: &Limits, room: &RoomName, bytes: usize) -> bool {
+    let Some(state) = durable.room(room) else { return false };
+    if state.gate().is_open() {
+        return true;
+    }
+    let more = |held: u64| held.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    state.held_records() < u64::from(limits.held_records_max)
+        && more(state.held_bytes()) <= limits.held_bytes_max
+        && more(durable.held_bytes()) <= limits.held_bytes_total_max
+}
+
+/// The place of a join or leave record; none in a crowd, or when the gate holds all it may.
+pub(super) fn presence_seq(durable: &Durable, limits: &Limits, room: &RoomName) -> Option<Seq> {
+    let Some(state) = durable.room(room) else { return Some(Seq::ZERO.next()) };
+    let members = u32::try_from(state.members.len()).unwrap_or(u32::MAX);
+    let told = members <= limits.crowd_members && has_room_to_hold(durable, limits, room, 0);
+    told.then(|| state.last().next())
+}

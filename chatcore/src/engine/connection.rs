@@ -1,0 +1,466 @@
+//! From accept to log-in to gone: connections, sessions, presence.
+
+use crate::engine::volatile::{Connection, Online, Phase, Presence, Volatile};
+use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
+use crate::id::{ConnId, Digest, Nonce, RequestId, SessionId};
+use crate::log::Change;
+use crate::text::{RoomName, UserName};
+use crate::time::{Moment, Now, Span};
+use crate::wire::{
+    Answer, AuthFault, ClientFrame, ClientHello, LimitFault, Login, LoginProof, NameFault, Notice,
+    Refusal, ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
+};
+
+/// Frames out of order that a connection may send before log-in; the third closes it.
+const STRIKES_MAX: u32 = 3;
+
+/// What a client is told to wait when the server is full.
+const BUSY_RETRY: Span = Span::from_secs(1);
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Departure {
+    /// It broke: its user has the grace to come back.
+    Lost,
+    /// Its user quit.
+    Quit,
+}
+
+impl Engine {
+    pub(super) fn handle_connected(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        nonce: Nonce,
+        channel: Option<Digest>,
+    ) -> Result<(), Misuse> {
+        if self.volatile.connections.contains_key(&conn) {
+            return Err(Misuse::ConnectionReused(conn));
+        }
+        let total = u32::try_from(self.volatile.connections.len()).unwrap_or(u32::MAX);
+        let limits = &self.config.limits;
+        let full = total >= limits.connections_max
+            || self.volatile.greeting >= Volatile::greeting_max(limits);
+        let connection = Connection::new(nonce, channel, now.moment);
+        self.volatile.connections.insert(conn, connection);
+        self.volatile.greeting = self.volatile.greeting.saturating_add(1);
+        if self.stopping {
+            self.close(now, conn, Some(Refusal::Gone));
+        } else if full {
+            self.close(now, conn, Some(Refusal::Busy { retry_ms: BUSY_RETRY }));
+        } else {
+            let deadline = now.moment + self.config.limits.login_time;
+            self.volatile.set_connection_timer(conn, deadline);
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_disconnected(&mut self, now: Now, conn: ConnId) -> Result<(), Misuse> {
+        self.known(conn)?;
+        self.detach(now, conn, Departure::Lost);
+        self.volatile.forget(conn);
+        Ok(())
+    }
+
+    pub(super) fn handle_frame(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        frame: ClientFrame,
+    ) -> Result<(), Misuse> {
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else {
+            return Err(Misuse::UnknownConnection(conn));
+        };
+        connection.heard = now.moment;
+        connection.pings = 0;
+        match (&connection.phase, frame) {
+            // What was under way when the connection was told to close.
+            (Phase::Closing, _) => {}
+            (Phase::Greeting, ClientFrame::Hello(hello)) => self.greet(now, conn, &hello),
+            (Phase::Greeted, ClientFrame::Login(login)) => self.check_login(now, conn, login),
+            (Phase::Greeting | Phase::Greeted | Phase::Verifying(_), frame) => {
+                self.strike(now, conn, &frame);
+            }
+            (Phase::Online(_), frame) => self.handle_online_frame(now, conn, frame),
+        }
+        Ok(())
+    }
+
+    fn handle_online_frame(&mut self, now: Now, conn: ConnId, frame: ClientFrame) {
+        match frame {
+            ClientFrame::Hello(_) | ClientFrame::Login(_) => {
+                let refusal = Refusal::State(StateFault::AlreadyLoggedIn);
+                self.send(conn, ServerFrame::Rejected(refusal));
+            }
+            ClientFrame::Submit { counter, command } => {
+                self.handle_submit(now, conn, counter, &command);
+            }
+            ClientFrame::Ask { request, question } => {
+                self.handle_ask(now, conn, request, &question);
+            }
+            ClientFrame::Ping { token } => self.send(conn, ServerFrame::Pong { token }),
+            ClientFrame::Pong { .. } => {}
+            ClientFrame::Leave => {
+                self.detach(now, conn, Departure::Quit);
+                self.end(conn, None);
+            }
+        }
+    }
+
+    /// A frame that has no place before log-in.
+    fn strike(&mut self, now: Now, conn: ConnId, frame: &ClientFrame) {
+        let refusal = Refusal::State(StateFault::LogInFirst);
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        connection.strikes = connection.strikes.saturating_add(1);
+        if connection.strikes >= STRIKES_MAX {
+            self.close(now, conn, Some(refusal));
+            return;
+        }
+        let reply = match frame {
+            ClientFrame::Submit { counter, .. } => {
+                ServerFrame::Refused { counter: *counter, refusal }
+            }
+            ClientFrame::Ask { request, .. } => {
+                ServerFrame::Answer { request: *request, answer: Answer::Refused(refusal) }
+            }
+            ClientFrame::Hello(_)
+            | ClientFrame::Login(_)
+            | ClientFrame::Ping { .. }
+            | ClientFrame::Pong { .. }
+            | ClientFrame::Leave => ServerFrame::Rejected(refusal),
+        };
+        self.send(conn, reply);
+    }
+
+    fn greet(&mut self, now: Now, conn: ConnId, hello: &ClientHello) {
+        let Some(version) = VersionRange::SUPPORTED.common(hello.versions) else {
+            self.close(now, conn, Some(Refusal::Version(VersionRange::SUPPORTED)));
+            return;
+        };
+        let founding = self.durable.founding();
+        let (server_key, log_id) = (founding.server_key, founding.log_id);
+        let generation = self.config.generation;
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        connection.phase = Phase::Greeted;
+        let nonce = connection.nonce;
+        let hello = ServerHello { version, features: 0, server_key, log_id, generation, nonce };
+        self.send(conn, ServerFrame::Hello(hello));
+    }
+
+    fn check_login(&mut self, now: Now, conn: ConnId, login: Login) {
+        let name = match login.name.parse() {
+            Ok(name) => name,
+            Err(error) => return self.close(now, conn, Some(error.into())),
+        };
+        let founding = self.durable.founding();
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        let message = LoginProof {
+            nonce: connection.nonce,
+            server_key: founding.server_key,
+            log_id: founding.log_id,
+            generation: self.config.generation,
+            channel: connection.channel,
+            session: login.session,
+            attach: login.attach,
+            name: login.name.as_str(),
+        }
+        .to_bytes();
+        let (key, signature) = (login.key, login.signature);
+        connection.phase = Phase::Verifying(Box::new((login, name)));
+        self.outputs.push_back(Output::Verify { conn, key, message, signature });
+    }
+
+    pub(super) fn handle_verified(&mut self, now: Now, conn: ConnId, valid: bool) {
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        // The log-in may have been given up while the signature was checked.
+        let Phase::Verifying(_) = connection.phase else { return };
+        let Phase::Verifying(claim) = core::mem::replace(&mut connection.phase, Phase::Greeted)
+        else {
+            return;
+        };
+        let (login, name) = *claim;
+        if !valid {
+            self.close(now, conn, Some(Refusal::Auth(AuthFault::Signature)));
+            return;
+        }
+        match self.decide_login(now, &name, &login) {
+            Ok(changes) => self.log_in(now, conn, name, &login, changes),
+            Err(refusal) => self.close(now, conn, Some(refusal)),
+        }
+    }
+
+    /// What a proven log-in changes.
+    fn decide_login(
+        &self,
+        now: Now,
+        name: &UserName,
+        login: &Login,
+    ) -> Result<Vec<Change>, Refusal> {
+        let mut changes = Vec::new();
+        match self.durable.user(name) {
+            Some(user) if user.key != login.key => return Err(Refusal::Name(NameFault::InUse)),
+            Some(_) => {}
+            None => changes.extend(self.decide_new_user(name, login)?),
+        }
+        match self.durable.session(&login.session) {
+            Some(session) if session.user() != name => {
+                return Err(Refusal::Auth(AuthFault::Session));
+            }
+            Some(_) if self.is_superseded(login) => {
+                return Err(Refusal::Auth(AuthFault::Replaced));
+            }
+            Some(_) => {}
+            None => {
+                changes.extend(self.decide_expiry(now, name)?);
+                let (session, user) = (login.session, name.clone());
+                changes.push(Change::SessionOpened { session, user });
+            }
+        }
+        Ok(changes)
+    }
+
+    fn decide_new_user(&self, name: &UserName, login: &Login) -> Result<Vec<Change>, Refusal> {
+        if self.durable.name_of_key(&login.key).is_some() {
+            return Err(Refusal::Name(NameFault::KeyHasName));
+        }
+        if self.durable.name_that_looks_like(name).is_some() {
+            return Err(Refusal::Name(NameFault::TooSimilar));
+        }
+        let users = u32::try_from(self.durable.users().len()).unwrap_or(u32::MAX);
+        if users >= self.config.limits.users_max {
+            return Err(Refusal::Limit(LimitFault::Users));
+        }
+        let mut changes = vec![Change::UserAdded { user: name.clone(), key: login.key }];
+        if self.durable.makes_operator(name, &login.key) {
+            changes.push(Change::OperatorGranted { user: name.clone() });
+        }
+        Ok(changes)
+    }
+
+    /// Whether the session already speaks through a connection with a higher attach number.
+    fn is_superseded(&self, login: &Login) -> bool {
+        let present = self.volatile.sessions.get(&login.session);
+        let online = present.and_then(|conn| self.volatile.online(*conn));
+        online.is_some_and(|online| online.attach > login.attach)
+    }
+
+    /// Which session has to end so that one more can begin.
+    fn decide_expiry(&self, now: Now, name: &UserName) -> Result<Option<Change>, Refusal> {
+        let limits = &self.config.limits;
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let of_user = self.durable.user(name).map(|user| &user.sessions);
+        if of_user.is_some_and(|ids| count(ids.len()) >= limits.sessions_per_user_max) {
+            let oldest = self.expirable(now, of_user.into_iter().flatten().copied());
+            return match oldest {
+                Some(session) => Ok(Some(Change::SessionExpired { session })),
+                None => Err(Refusal::Limit(LimitFault::SessionsOfUser)),
+            };
+        }
+        if count(self.durable.sessions().len()) >= limits.sessions_max {
+            let oldest = self.expirable(now, self.durable.sessions().map(|(id, _)| *id));
+            return match oldest {
+                Some(session) => Ok(Some(Change::SessionExpired { session })),
+                None => Err(Refusal::Busy { retry_ms: BUSY_RETRY }),
+            };
+        }
+        Ok(None)
+    }
+
+    /// The least recently used of these sessions, if it may expire.
+    fn expirable(&self, now: Now, ids: impl Iterator<Item = SessionId>) -> Option<SessionId> {
+        let age_min = self.config.limits.session_age_min.as_millis();
+        let at = self.head.at.max(now.wall).get();
+        ids.filter(|id| !self.volatile.sessions.contains_key(id))
+            .filter_map(|id| Some((self.durable.session(&id)?.used(), id)))
+            .filter(|(used, _)| at.saturating_sub(used.get()) >= age_min)
+            .min()
+            .map(|(_, id)| id)
+    }
+
+    fn log_in(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        user: UserName,
+        login: &Login,
+        changes: Vec<Change>,
+    ) {
+        let known = self.durable.session(&login.session).is_some();
+        let first_user = self.durable.founding().operators.is_empty()
+            && changes.iter().any(|change| matches!(change, Change::OperatorGranted { .. }));
+        for change in changes {
+            self.append(now, change);
+        }
+        let before = self.volatile.sessions.insert(login.session, conn);
+        self.attach(now, conn, &user, login);
+        if let Some(before) = before {
+            self.close(now, before, Some(Refusal::Auth(AuthFault::Replaced)));
+        }
+        let session = self.durable.session(&login.session).expect("a session that logs in exists");
+        let operator = self.durable.user(&user).is_some_and(|user| user.operator);
+        let last_counter = session.last();
+        let welcome =
+            Welcome { user: user.clone(), session: login.session, last_counter, known, operator };
+        self.reply(conn, ServerFrame::Welcome(welcome));
+        if first_user {
+            self.reply(conn, ServerFrame::Notice(Notice::FirstUserIsOperator));
+        }
+        self.outputs.push_back(Output::Event(Event::LoggedIn { conn, user }));
+    }
+
+    fn attach(&mut self, now: Now, conn: ConnId, user: &UserName, login: &Login) {
+        let silence = now.moment + self.config.limits.ping_interval;
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        connection.phase = Phase::Online(Online {
+            user: user.clone(),
+            session: login.session,
+            attach: login.attach,
+            rooms: std::collections::BTreeSet::new(),
+        });
+        self.volatile.greeting = self.volatile.greeting.saturating_sub(1);
+        let presence = self.volatile.presence.entry(user.clone()).or_default();
+        presence.connections.insert(conn);
+        if let Some(ends) = presence.grace_ends.take() {
+            self.volatile.cancel_timer(ends, TimerKind::Grace(user.clone()));
+        }
+        self.volatile.set_connection_timer(conn, silence);
+    }
+
+    /// Tells a connection why it closes and forgets what it stood for.
+    pub(super) fn close(&mut self, now: Now, conn: ConnId, refusal: Option<Refusal>) {
+        let closing = self.volatile.connections.get(&conn);
+        if closing.is_none_or(|connection| matches!(connection.phase, Phase::Closing)) {
+            return;
+        }
+        self.detach(now, conn, Departure::Lost);
+        self.end(conn, refusal);
+    }
+
+    fn end(&mut self, conn: ConnId, refusal: Option<Refusal>) {
+        self.deliver(Directive::Close { conn, refusal });
+        self.outputs.push_back(Output::Event(Event::Closed { conn, refusal }));
+    }
+
+    /// Takes from a connection everything it stood for. Doing it twice is harmless.
+    fn detach(&mut self, now: Now, conn: ConnId, how: Departure) {
+        let Some(connection) = self.volatile.connections.get(&conn) else { return };
+        if connection.is_greeting() {
+            self.volatile.greeting = self.volatile.greeting.saturating_sub(1);
+        }
+        if let Some(online) = connection.online() {
+            let (user, session) = (online.user.clone(), online.session);
+            let rooms: Vec<RoomName> = online.rooms.iter().cloned().collect();
+            if self.volatile.sessions.get(&session) == Some(&conn) {
+                self.volatile.sessions.remove(&session);
+            }
+            let left: Vec<RoomName> = rooms
+                .into_iter()
+                .filter(|room| {
+                    self.changed_gates.push(room.clone());
+                    self.volatile.desert(conn, room)
+                })
+                .collect();
+            self.depart(now, conn, &user, how, left);
+        }
+        if let Some(connection) = self.volatile.connections.get_mut(&conn) {
+            connection.phase = Phase::Closing;
+        }
+    }
+
+    /// One connection less for a user.
+    fn depart(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        user: &UserName,
+        how: Departure,
+        left: Vec<RoomName>,
+    ) {
+        let Some(presence) = self.volatile.presence.get_mut(user) else { return };
+        presence.connections.remove(&conn);
+        let last = presence.connections.is_empty();
+        match how {
+            Departure::Lost if last => {
+                let ends = now.moment + self.config.limits.grace;
+                presence.grace_ends = Some(ends);
+                self.volatile.set_timer(ends, TimerKind::Grace(user.clone()));
+            }
+            Departure::Lost => {}
+            Departure::Quit if last => self.vanish(now, user),
+            Departure::Quit => left.iter().for_each(|room| self.leave_room(now, room, user)),
+        }
+    }
+
+    /// A user leaves every room and is present no more.
+    fn vanish(&mut self, now: Now, user: &UserName) {
+        let presence = self.volatile.presence.remove(user);
+        if let Some(ends) = presence.and_then(|presence| presence.grace_ends) {
+            self.volatile.cancel_timer(ends, TimerKind::Grace(user.clone()));
+        }
+        let rooms = self.durable.user(user).map(|user| user.rooms.clone()).unwrap_or_default();
+        rooms.iter().for_each(|room| self.leave_room(now, room, user));
+    }
+
+    /// Gives every member that is not connected a fresh grace: after a restart or a move.
+    pub(super) fn begin_grace(&mut self, now: Moment) {
+        let ends = now + self.config.limits.grace;
+        let members = self.durable.users().filter(|(_, user)| !user.rooms.is_empty());
+        let members: Vec<UserName> = members.map(|(name, _)| name.clone()).collect();
+        for user in members {
+            let presence = Presence { grace_ends: Some(ends), ..Presence::default() };
+            self.volatile.presence.insert(user.clone(), presence);
+            self.volatile.set_timer(ends, TimerKind::Grace(user));
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        while let Some(kind) = self.volatile.take_timer(now.moment) {
+            match kind {
+                TimerKind::Connection(conn) => self.check_connection(now, conn),
+                TimerKind::Grace(user) => self.end_grace(now, &user),
+                TimerKind::Notice(room) => self.end_quiet(room),
+            }
+        }
+    }
+
+    /// The deadline of a connection came: of its log-in, or of its silence.
+    fn check_connection(&mut self, now: Now, conn: ConnId) {
+        let Some(connection) = self.volatile.connections.get(&conn) else { return };
+        if connection.is_greeting() {
+            self.close(now, conn, Some(Refusal::Limit(LimitFault::LoginTime)));
+        } else if connection.online().is_some() {
+            self.probe_silence(now, conn);
+        }
+    }
+
+    fn probe_silence(&mut self, now: Now, conn: ConnId) {
+        let limits = &self.config.limits;
+        let (interval, unanswered_max) = (limits.ping_interval, limits.pings_unanswered_max);
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        let due = connection.heard + interval;
+        if now.moment < due {
+            self.volatile.set_connection_timer(conn, due);
+            return;
+        }
+        if connection.pings >= unanswered_max {
+            self.close(now, conn, Some(Refusal::Limit(LimitFault::Silence)));
+            return;
+        }
+        connection.pings = connection.pings.saturating_add(1);
+        self.volatile.set_connection_timer(conn, now.moment + interval);
+        self.send(conn, ServerFrame::Ping { token: RequestId::ZERO });
+    }
+
+    fn end_grace(&mut self, now: Now, user: &UserName) {
+        let ends = self.volatile.presence.get(user).and_then(|presence| presence.grace_ends);
+        if ends.is_some_and(|ends| ends <= now.moment) {
+            self.vanish(now, user);
+        }
+    }
+
+    pub(super) fn handle_stop(&mut self, now: Now) {
+        self.stopping = true;
+        let open: Vec<ConnId> = self.volatile.connections.keys().copied().collect();
+        open.into_iter().for_each(|conn| self.close(now, conn, Some(Refusal::Gone)));
+    }
+}

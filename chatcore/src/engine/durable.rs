@@ -1,0 +1,394 @@
+//! The durable state: what the journal says, and nothing else.
+//!
+//! [`Durable::apply`] is the only way it changes. Everything in it is covered by the state hash and
+//! travels in a snapshot; connections, deadlines and who is attached do not belong here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::fingerprint::Fingerprint;
+use crate::engine::room::{Gate, Room};
+use crate::engine::session::{Outcome, Session};
+use crate::id::{Digest, PublicKey, Seq, SessionId};
+use crate::log::{Change, CommandId, Entry, Founding, OperatorRule};
+use crate::text::{RoomName, Skeleton, UserName};
+use crate::wire::UserInfo;
+
+/// What the journal says.
+#[derive(Clone, Debug)]
+pub(crate) struct Durable {
+    founding: Founding,
+    users: BTreeMap<UserName, User>,
+    sessions: BTreeMap<SessionId, Session>,
+    rooms: BTreeMap<RoomName, Room>,
+    /// Kept along with every change, so that the state hash never walks the state.
+    fingerprint: Fingerprint,
+    /// Derived from `users`: which name a key owns.
+    names_by_key: BTreeMap<PublicKey, UserName>,
+    /// Derived from `users`: which name has taken a look.
+    names_by_skeleton: BTreeMap<Skeleton, UserName>,
+    /// Derived from `rooms`: bytes held behind all closed gates.
+    held_bytes: u64,
+}
+
+/// A name and who owns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) key: PublicKey,
+    pub(crate) operator: bool,
+    /// The rooms it is a member of; the other half of `Room::members`.
+    pub(crate) rooms: BTreeSet<RoomName>,
+    /// Its live sessions; the other half of `Session::user`.
+    pub(crate) sessions: BTreeSet<SessionId>,
+}
+
+/// The part of the state that a snapshot carries; everything else is derived from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DurableImage {
+    pub(crate) founding: Founding,
+    pub(crate) users: Vec<UserImage>,
+    pub(crate) sessions: Vec<(SessionId, Session)>,
+    pub(crate) rooms: Vec<(RoomName, Room)>,
+}
+
+/// One user in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UserImage {
+    pub(crate) name: UserName,
+    pub(crate) key: PublicKey,
+    pub(crate) operator: bool,
+}
+
+/// One fact of the state, as the fingerprint counts it.
+#[derive(Serialize)]
+enum Fact<'a> {
+    Founding(&'a Founding),
+    User { name: &'a UserName, key: PublicKey, operator: bool },
+    Session(SessionId, &'a UserName, crate::id::Counter, crate::time::Timestamp),
+    Answer(SessionId, crate::id::Counter, Digest, crate::id::Index, &'a Outcome),
+    Room { name: &'a RoomName, incarnation: crate::id::Incarnation, gate: Gate, last: Seq },
+    Member { room: &'a RoomName, user: &'a UserName },
+}
+
+impl Durable {
+    /// The state after the first entry.
+    pub(crate) fn new(founding: Founding) -> Self {
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.add(&Fact::Founding(&founding));
+        Self {
+            founding,
+            users: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            fingerprint,
+            names_by_key: BTreeMap::new(),
+            names_by_skeleton: BTreeMap::new(),
+            held_bytes: 0,
+        }
+    }
+
+    /// Applies a result. It decides nothing and cannot fail.
+    ///
+    /// # Panics
+    /// When the entry was not made for this state: the journal is then damaged or the engine has a
+    /// bug, and going on would spread it.
+    pub(crate) fn apply(&mut self, entry: &Entry) {
+        match &entry.change {
+            Change::Founded(_) => panic!("a journal must be founded once"),
+            Change::UserAdded { user, key } => self.add_user(user, *key),
+            Change::OperatorGranted { user } => self.grant_operator(user),
+            Change::SessionOpened { session, user } => self.open_session(*session, user, entry),
+            Change::SessionExpired { session } => self.expire_session(*session),
+            Change::RoomCreated { room, threshold } => {
+                let made = self.rooms.insert(room.clone(), Room::new(*threshold)).is_none();
+                assert!(made, "a room must be made once");
+                self.count_room(room);
+            }
+            Change::Joined { room, seq, user, .. } => self.join(room, *seq, user),
+            Change::Left { room, seq, user, .. } => self.leave(room, *seq, user),
+            Change::Posted { room, seq, command, text, incarnation, .. } => {
+                self.record(room, *seq, text.as_ref().len());
+                let (room, incarnation, seq) = (room.clone(), *incarnation, *seq);
+                self.answer(command, Outcome::Posted { room, incarnation, seq }, entry);
+            }
+            Change::Refused { command, refusal } => {
+                self.answer(command, Outcome::Refused(*refusal), entry);
+            }
+            Change::GateOpened { room, .. } => self.change_room(room, Room::open),
+            Change::Reset { room, incarnation, threshold, command } => {
+                self.change_room(room, |room| room.reset(*incarnation, *threshold));
+                self.answer(command, Outcome::Applied, entry);
+            }
+        }
+    }
+
+    fn add_user(&mut self, name: &UserName, key: PublicKey) {
+        let user = User { key, operator: false, rooms: BTreeSet::new(), sessions: BTreeSet::new() };
+        assert!(self.users.insert(name.clone(), user).is_none(), "a name must be taken once");
+        let free = self.names_by_key.insert(key, name.clone()).is_none();
+        assert!(free, "a key must own one name");
+        // Two names given under older tables may look alike under newer ones; both stay.
+        self.names_by_skeleton.entry(name.skeleton()).or_insert_with(|| name.clone());
+        self.fingerprint.add(&Fact::User { name, key, operator: false });
+    }
+
+    fn grant_operator(&mut self, name: &UserName) {
+        let user = self.users.get_mut(name).expect("an operator must be a user");
+        self.fingerprint.remove(&Fact::User { name, key: user.key, operator: user.operator });
+        user.operator = true;
+        self.fingerprint.add(&Fact::User { name, key: user.key, operator: true });
+    }
+
+    fn open_session(&mut self, id: SessionId, user: &UserName, entry: &Entry) {
+        let session = Session::new(user.clone(), entry.header.at);
+        self.fingerprint.add(&Fact::Session(id, user, session.last(), session.used()));
+        let new = self.sessions.insert(id, session).is_none();
+        assert!(new, "a session must be opened once");
+        let user = self.users.get_mut(user).expect("a session must belong to a user");
+        user.sessions.insert(id);
+    }
+
+    fn expire_session(&mut self, id: SessionId) {
+        let session = self.sessions.remove(&id).expect("a session that expires must exist");
+        self.fingerprint.remove(&Fact::Session(id, session.user(), session.last(), session.used()));
+        for answer in session.answers() {
+            let fact =
+                Fact::Answer(id, answer.counter, answer.digest, answer.index, answer.outcome);
+            self.fingerprint.remove(&fact);
+        }
+        let user = self.users.get_mut(session.user()).expect("a session must belong to a user");
+        user.sessions.remove(&id);
+    }
+
+    /// Remembers the answer to a command.
+    fn answer(&mut self, command: &CommandId, outcome: Outcome, entry: &Entry) {
+        let id = command.session;
+        let session = self.sessions.get_mut(&id).expect("a command must belong to a session");
+        self.fingerprint.remove(&Fact::Session(id, session.user(), session.last(), session.used()));
+        if let Some(answer) = session.make_room_for_answer() {
+            let fact =
+                Fact::Answer(id, answer.counter, answer.digest, answer.index, &answer.outcome);
+            self.fingerprint.remove(&fact);
+        }
+        let index = entry.header.index;
+        let fact = Fact::Answer(id, command.counter, command.digest, index, &outcome);
+        self.fingerprint.add(&fact);
+        session.remember(command, index, outcome, entry.header.at);
+        self.fingerprint.add(&Fact::Session(id, session.user(), session.last(), session.used()));
+    }
+
+    fn join(&mut self, room: &RoomName, seq: Option<Seq>, user: &UserName) {
+        let member = self.users.get_mut(user).expect("a member must be a user");
+        assert!(member.rooms.insert(room.clone()), "a user must join a room once");
+        let state = self.rooms.get_mut(room).expect("a joined room must exist");
+        assert!(state.members.insert(user.clone()), "memberships must agree both ways");
+        self.fingerprint.add(&Fact::Member { room, user });
+        if let Some(seq) = seq {
+            self.record(room, seq, user.as_ref().len());
+        }
+    }
+
+    fn leave(&mut self, room: &RoomName, seq: Option<Seq>, user: &UserName) {
+        let member = self.users.get_mut(user).expect("a member must be a user");
+        assert!(member.rooms.remove(room), "a user must leave a room it is in");
+        let state = self.rooms.get_mut(room).expect("a left room must exist");
+        assert!(state.members.remove(user), "memberships must agree both ways");
+        self.fingerprint.remove(&Fact::Member { room, user });
+        if let Some(seq) = seq {
+            self.record(room, seq, user.as_ref().len());
+        }
+    }
+
+    fn record(&mut self, room: &RoomName, seq: Seq, text_bytes: usize) {
+        self.change_room(room, |room| room.record(seq, text_bytes));
+    }
+
+    /// Changes what the fingerprint and the total of held bytes know of a room.
+    fn change_room(&mut self, name: &RoomName, change: impl FnOnce(&mut Room)) {
+        self.discount_room(name);
+        change(self.rooms.get_mut(name).expect("a room that changes must exist"));
+        self.count_room(name);
+    }
+
+    fn count_room(&mut self, name: &RoomName) {
+        let room = self.rooms.get(name).expect("a room that is counted must exist");
+        self.held_bytes = self.held_bytes.saturating_add(room.held_bytes());
+        self.fingerprint.add(&room_fact(name, room));
+    }
+
+    fn discount_room(&mut self, name: &RoomName) {
+        let room = self.rooms.get(name).expect("a room that is discounted must exist");
+        self.held_bytes = self
+            .held_bytes
+            .checked_sub(room.held_bytes())
+            .expect("a room must not hold more than all rooms together");
+        self.fingerprint.remove(&room_fact(name, room));
+    }
+}
+
+const fn room_fact<'a>(name: &'a RoomName, room: &Room) -> Fact<'a> {
+    Fact::Room { name, incarnation: room.incarnation(), gate: room.gate(), last: room.last() }
+}
+
+impl Durable {
+    pub(crate) const fn founding(&self) -> &Founding {
+        &self.founding
+    }
+
+    pub(crate) fn user(&self, name: &UserName) -> Option<&User> {
+        self.users.get(name)
+    }
+
+    pub(crate) fn users(&self) -> impl ExactSizeIterator<Item = (&UserName, &User)> {
+        self.users.iter()
+    }
+
+    pub(crate) fn name_of_key(&self, key: &PublicKey) -> Option<&UserName> {
+        self.names_by_key.get(key)
+    }
+
+    pub(crate) fn name_that_looks_like(&self, name: &UserName) -> Option<&UserName> {
+        self.names_by_skeleton.get(&name.skeleton())
+    }
+
+    pub(crate) fn session(&self, id: &SessionId) -> Option<&Session> {
+        self.sessions.get(id)
+    }
+
+    pub(crate) fn sessions(&self) -> impl ExactSizeIterator<Item = (&SessionId, &Session)> {
+        self.sessions.iter()
+    }
+
+    pub(crate) fn room(&self, name: &RoomName) -> Option<&Room> {
+        self.rooms.get(name)
+    }
+
+    pub(crate) fn rooms(&self) -> impl ExactSizeIterator<Item = (&RoomName, &Room)> {
+        self.rooms.iter()
+    }
+
+    /// Bytes held behind all closed gates.
+    pub(crate) const fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
+    /// Whether a new user with this name and key is to be an operator.
+    pub(crate) fn makes_operator(&self, name: &UserName, key: &PublicKey) -> bool {
+        if self.founding.operators.is_empty() {
+            return self.users.is_empty();
+        }
+        self.founding.operators.iter().any(|rule| match rule {
+            OperatorRule::Name(wanted) => wanted == name,
+            OperatorRule::Key(wanted) => wanted == key,
+        })
+    }
+
+    pub(crate) fn describe(&self, name: &UserName, connected: bool) -> Option<UserInfo> {
+        let User { key, operator, .. } = self.users.get(name)?;
+        Some(UserInfo { user: name.clone(), key: *key, connected, operator: *operator })
+    }
+
+    /// The state hash: equal for equal states.
+    pub(crate) fn state_hash(&self) -> Digest {
+        self.fingerprint.digest()
+    }
+
+    pub(crate) fn image(&self) -> DurableImage {
+        let users = self.users.iter().map(|(name, user)| UserImage {
+            name: name.clone(),
+            key: user.key,
+            operator: user.operator,
+        });
+        DurableImage {
+            founding: self.founding.clone(),
+            users: users.collect(),
+            sessions: self.sessions.iter().map(|(id, session)| (*id, session.clone())).collect(),
+            rooms: self.rooms.iter().map(|(name, room)| (name.clone(), room.clone())).collect(),
+        }
+    }
+
+    /// Rebuilds the state, its derived parts and its fingerprint; `None` when the parts contradict
+    /// each other or are not in canonical order.
+    pub(crate) fn from_image(image: DurableImage) -> Option<Self> {
+        let mut durable = Self::new(image.founding.clone());
+        for user in &image.users {
+            let taken = durable.users.contains_key(&user.name)
+                || durable.names_by_key.contains_key(&user.key);
+            if taken {
+                return None;
+            }
+            durable.add_user(&user.name, user.key);
+            if user.operator {
+                durable.grant_operator(&user.name);
+            }
+        }
+        for (id, session) in &image.sessions {
+            durable.adopt_session(*id, session.clone())?;
+        }
+        for (name, room) in &image.rooms {
+            durable.adopt_room(name, room.clone())?;
+        }
+        (durable.image() == image).then_some(durable)
+    }
+
+    fn adopt_session(&mut self, id: SessionId, session: Session) -> Option<()> {
+        self.users.get_mut(session.user())?.sessions.insert(id);
+        let fact = Fact::Session(id, session.user(), session.last(), session.used());
+        self.fingerprint.add(&fact);
+        if !session.is_sound() {
+            return None;
+        }
+        for answer in session.answers() {
+            let fact =
+                Fact::Answer(id, answer.counter, answer.digest, answer.index, answer.outcome);
+            self.fingerprint.add(&fact);
+        }
+        self.sessions.insert(id, session).is_none().then_some(())
+    }
+
+    fn adopt_room(&mut self, name: &RoomName, room: Room) -> Option<()> {
+        for member in &room.members {
+            self.users.get_mut(member)?.rooms.insert(name.clone());
+            self.fingerprint.add(&Fact::Member { room: name, user: member });
+        }
+        if self.rooms.insert(name.clone(), room).is_some() {
+            return None;
+        }
+        self.count_room(name);
+        Some(())
+    }
+
+    /// The whole-state check: every rule that ties two tables together.
+    ///
+    /// # Panics
+    /// When a rule is broken.
+    pub(crate) fn check(&self) {
+        for (name, user) in &self.users {
+            assert_eq!(self.names_by_key.get(&user.key), Some(name), "a key must find its name");
+            for room in &user.rooms {
+                let room = self.rooms.get(room).expect("a user's room must exist");
+                assert!(room.members.contains(name), "memberships must agree both ways");
+            }
+            for id in &user.sessions {
+                let session = self.sessions.get(id).expect("a user's session must exist");
+                assert_eq!(session.user(), name, "sessions must agree both ways");
+            }
+        }
+        for (name, room) in &self.rooms {
+            for member in &room.members {
+                let user = self.users.get(member).expect("a member must be a user");
+                assert!(user.rooms.contains(name), "memberships must agree both ways");
+            }
+        }
+        let count: usize = self.users.values().map(|user| user.sessions.len()).sum();
+        assert_eq!(count, self.sessions.len(), "every session must belong to its user");
+        let rebuilt = Self::from_image(self.image()).expect("the state must fit its own image");
+        assert_eq!(
+            rebuilt.state_hash(),
+            self.state_hash(),
+            "the state hash must be that of the state"
+        );
+        assert_eq!(rebuilt.held_bytes, self.held_bytes, "held bytes must be those of the rooms");
+    }
+}

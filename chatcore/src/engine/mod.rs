@@ -1,0 +1,529 @@
+//! The engine: rooms, gates, sessions and the journal that holds them, as one state machine.
+//!
+//! It reads no clock, opens no socket and draws no random number. The host feeds [`Input`]s to
+//! [`Engine::handle`], takes [`Output`]s from [`Engine::poll_output`] until there are none, and
+//! comes back at [`Engine::next_timeout`]. Equal inputs give equal outputs, and it makes no
+//! difference whether outputs are taken after each input or after many.
+//!
+//! Inside, everything goes one way: an input is *decided* against the durable and the volatile
+//! state, which yields journal entries; an entry is *applied*, which is the only way the durable
+//! state changes; and once it is committed the feed makes it visible to readers.
+//!
+//! Invariants: nothing that depends on an entry leaves before the entry is committed; a peer's
+//! bytes never make [`Engine::handle`] fail; no state is undone in place.
+
+mod command;
+mod commit;
+mod connection;
+mod durable;
+mod feed;
+mod fingerprint;
+mod question;
+mod room;
+mod session;
+mod snapshot;
+mod volatile;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::chunk::Chunk;
+use crate::engine::commit::Pending;
+use crate::engine::durable::Durable;
+use crate::engine::feed::Feed;
+use crate::engine::question::ReadPurpose;
+use crate::engine::volatile::Volatile;
+use crate::id::{
+    ConnId, Digest, Generation, Incarnation, Index, LogId, Nonce, PublicKey, Seq, Signature,
+    Threshold,
+};
+use crate::limits::{Limits, LimitsError};
+use crate::log::{Change, Entry, Founding, Head};
+use crate::text::{RoomName, UserName};
+use crate::time::{Moment, Now};
+use crate::wire::{ClientFrame, GateState, Record, Refusal, ServerFrame};
+
+pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
+
+/// Something that happened outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A connection was accepted.
+    Connected {
+        /// Its number, never used before.
+        conn: ConnId,
+        /// A fresh random value, for the log-in to sign.
+        nonce: Nonce,
+        /// The TLS exporter of the connection, when there is TLS.
+        channel: Option<Digest>,
+    },
+    /// A connection sent a frame.
+    Frame {
+        /// The connection.
+        conn: ConnId,
+        /// What it sent.
+        frame: ClientFrame,
+    },
+    /// A connection sent bytes that are no frame, or must be closed for another reason of the
+    /// host's.
+    Condemned {
+        /// The connection.
+        conn: ConnId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A connection is gone. To be said once for every `Connected`, also after a `Close`.
+    Disconnected {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Answers [`Output::Verify`].
+    Verified {
+        /// The connection.
+        conn: ConnId,
+        /// Whether the signature is the key's.
+        valid: bool,
+    },
+    /// Answers [`Output::Persist`]: every entry up to this one is safe.
+    Persisted {
+        /// The last safe entry.
+        through: Index,
+    },
+    /// A delivery shard lacks records that a reader is due.
+    Fetch(Need),
+    /// Answers [`Output::Read`].
+    ReadDone {
+        /// The token of the question.
+        token: ReadToken,
+        /// The records, oldest first and without holes. They may begin later than asked (the rest
+        /// is gone for good) and end earlier (there is more); none means that all are gone.
+        records: Vec<Record>,
+    },
+    /// The moment of [`Engine::next_timeout`] came. Early, late and needless ones are harmless.
+    Timeout,
+    /// Stop serving: every connection is told so and closed.
+    Stop,
+}
+
+/// Something the host has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Make this entry safe and answer with [`Input::Persisted`], once for many if that suits.
+    /// Entries come in order and without holes.
+    Persist(Arc<Entry>),
+    /// Check a signature and answer with [`Input::Verified`].
+    Verify {
+        /// The connection it is about.
+        conn: ConnId,
+        /// The key.
+        key: PublicKey,
+        /// What was signed.
+        message: Vec<u8>,
+        /// The signature.
+        signature: Signature,
+    },
+    /// Read records that are not in memory and answer with [`Input::ReadDone`].
+    Read {
+        /// To be repeated.
+        token: ReadToken,
+        /// The room.
+        room: RoomName,
+        /// Its life.
+        incarnation: Incarnation,
+        /// The first record.
+        from: Seq,
+        /// The last record. Fewer may be read: from the first on for [`ReadOrder::Forward`], up to
+        /// the last for [`ReadOrder::Backward`].
+        to: Seq,
+        /// Which end matters when it is too much at once.
+        order: ReadOrder,
+    },
+    /// Hand to the delivery shard that [`Directive::conn`] names, or to all.
+    Deliver(Directive),
+    /// Something worth a line in a log.
+    Event(Event),
+}
+
+/// Which end of a range of records matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOrder {
+    /// The oldest first.
+    Forward,
+    /// The newest.
+    Backward,
+}
+
+/// A question to the store that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadToken(u64);
+
+/// What a delivery shard has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Directive {
+    /// Send a frame.
+    Send {
+        /// To whom.
+        conn: ConnId,
+        /// The frame.
+        frame: ServerFrame,
+    },
+    /// Send a last frame, then close.
+    Close {
+        /// Whom.
+        conn: ConnId,
+        /// Why; `None` after a client left by itself.
+        refusal: Option<Refusal>,
+    },
+    /// Make a connection follow a room, or go on from another place.
+    Follow {
+        /// The connection.
+        conn: ConnId,
+        /// The room.
+        room: RoomName,
+        /// The last record it is not to be sent.
+        after: Seq,
+        /// The last record there is to see.
+        visible: Seq,
+        /// The gate as the connection was just told.
+        gate: GateState,
+    },
+    /// Make a connection follow a room no more.
+    Unfollow {
+        /// The connection.
+        conn: ConnId,
+        /// The room.
+        room: RoomName,
+    },
+    /// Answer a shard's [`Need`].
+    Page {
+        /// The connection.
+        conn: ConnId,
+        /// The room.
+        room: RoomName,
+        /// Its life.
+        incarnation: Incarnation,
+        /// The records.
+        page: Page,
+    },
+    /// Tell every follower of a room that its gate changed. A reader that lags may be told the
+    /// newest state only.
+    Gate {
+        /// The room.
+        room: RoomName,
+        /// The gate.
+        gate: GateState,
+    },
+    /// Records of a room became visible.
+    Visible {
+        /// The room.
+        room: RoomName,
+        /// Its life.
+        incarnation: Incarnation,
+        /// The last of them.
+        through: Seq,
+        /// The newest of them, ending with `through`; what is missing is to be fetched.
+        chunk: Option<Chunk>,
+    },
+    /// A room began a new life.
+    Reset {
+        /// The room.
+        room: RoomName,
+        /// The new life.
+        incarnation: Incarnation,
+        /// The new threshold.
+        threshold: Threshold,
+    },
+}
+
+impl Directive {
+    /// The connection it is for; `None` when it is for every shard.
+    pub const fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::Send { conn, .. }
+            | Self::Close { conn, .. }
+            | Self::Follow { conn, .. }
+            | Self::Unfollow { conn, .. }
+            | Self::Page { conn, .. } => Some(*conn),
+            Self::Gate { .. } | Self::Visible { .. } | Self::Reset { .. } => None,
+        }
+    }
+}
+
+/// Records that a reader is due and its shard does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The reader.
+    pub conn: ConnId,
+    /// The room.
+    pub room: RoomName,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// The records after this one.
+    pub after: Seq,
+}
+
+/// Records for a reader that lags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// The next records.
+    Records(Chunk),
+    /// The next records, up to this one, are gone for good.
+    Gone {
+        /// The last record that is gone.
+        to: Seq,
+    },
+}
+
+/// Something worth a line in a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A user logged in.
+    LoggedIn {
+        /// The connection.
+        conn: ConnId,
+        /// The user.
+        user: UserName,
+    },
+    /// A connection is being closed.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+        /// Why; `None` when the client left by itself.
+        refusal: Option<Refusal>,
+    },
+    /// A gate opened.
+    GateOpened {
+        /// The room.
+        room: RoomName,
+    },
+    /// A room was reset.
+    Reset {
+        /// The room.
+        room: RoomName,
+        /// Its new life.
+        incarnation: Incarnation,
+    },
+}
+
+/// What a timer is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum TimerKind {
+    /// A connection must have logged in, or may have fallen silent.
+    Connection(ConnId),
+    /// A user's grace may be over.
+    Grace(UserName),
+    /// A crowd may be told of its gate again.
+    Notice(RoomName),
+}
+
+/// A mistake of the program that embeds the engine. Nothing a peer sends leads to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// The connection was never reported, or is gone.
+    #[error("{0} is not connected")]
+    UnknownConnection(ConnId),
+    /// The connection was reported before.
+    #[error("{0} is already connected")]
+    ConnectionReused(ConnId),
+    /// Entries were reported safe that do not exist, or were reported before.
+    #[error("entries through {through} cannot be persisted, {committed} to {appended} are due")]
+    PersistedOutOfRange {
+        /// What was reported.
+        through: Index,
+        /// What was safe before.
+        committed: Index,
+        /// What there is.
+        appended: Index,
+    },
+    /// A read was answered that was not asked.
+    #[error("this read was not asked for, or was answered before")]
+    UnknownRead,
+    /// Records came that were not asked for.
+    #[error("a read was answered with records that were not asked for")]
+    WrongRecords,
+}
+
+/// Where records are when they are no longer in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Archive {
+    /// Nowhere: memory is all there is.
+    #[default]
+    None,
+    /// In a store that answers [`Output::Read`].
+    Store,
+}
+
+/// What an engine is told when it is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The bounds.
+    pub limits: Limits,
+    /// Where old records are.
+    pub archive: Archive,
+    /// The number of this owner.
+    pub generation: Generation,
+}
+
+/// The chat engine.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    head: Head,
+    committed: Index,
+    durable: Durable,
+    volatile: Volatile,
+    feed: Feed,
+    /// Appended and not committed.
+    uncommitted: VecDeque<Arc<Entry>>,
+    /// What waits for a commit, in order.
+    pending: VecDeque<(Index, Pending)>,
+    reads: BTreeMap<ReadToken, ReadPurpose>,
+    next_read: u64,
+    outputs: VecDeque<Output>,
+    /// Rooms whose gate may have to be announced.
+    changed_gates: Vec<RoomName>,
+    stopping: bool,
+}
+
+impl Engine {
+    /// Begins a new journal.
+    ///
+    /// # Errors
+    /// When a limit is out of range.
+    pub fn found(founding: Founding, config: Config, now: Now) -> Result<Self, LimitsError> {
+        config.limits.check()?;
+        let mut head = Head::new(founding.log_id);
+        let entry = Arc::new(head.append(now.wall, Change::Founded(founding.clone())));
+        let mut engine = Self::assemble(config, head, Durable::new(founding));
+        engine.committed = Index::ZERO;
+        engine.uncommitted.push_back(Arc::clone(&entry));
+        engine.outputs.push_back(Output::Persist(entry));
+        Ok(engine)
+    }
+
+    fn assemble(config: Config, head: Head, durable: Durable) -> Self {
+        let feed = Feed::new(config.limits.window_bytes);
+        Self {
+            config,
+            committed: head.index,
+            head,
+            durable,
+            volatile: Volatile::default(),
+            feed,
+            uncommitted: VecDeque::new(),
+            pending: VecDeque::new(),
+            reads: BTreeMap::new(),
+            next_read: 0,
+            outputs: VecDeque::new(),
+            changed_gates: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// Takes in what happened.
+    ///
+    /// # Errors
+    /// When the host broke a rule of this interface; the engine is unchanged.
+    pub fn handle(&mut self, now: Now, input: Input) -> Result<(), Misuse> {
+        match input {
+            Input::Connected { conn, nonce, channel } => {
+                self.handle_connected(now, conn, nonce, channel)?;
+            }
+            Input::Frame { conn, frame } => self.handle_frame(now, conn, frame)?,
+            Input::Condemned { conn, refusal } => {
+                self.known(conn)?;
+                self.close(now, conn, Some(refusal));
+            }
+            Input::Disconnected { conn } => self.handle_disconnected(now, conn)?,
+            Input::Verified { conn, valid } => self.handle_verified(now, conn, valid),
+            Input::Persisted { through } => self.handle_persisted(through)?,
+            Input::Fetch(need) => self.handle_fetch(need),
+            Input::ReadDone { token, records } => self.handle_read_done(token, records)?,
+            Input::Timeout => self.handle_timeout(now),
+            Input::Stop => self.handle_stop(now),
+        }
+        self.announce_gates(now.moment);
+        Ok(())
+    }
+
+    /// Takes the next thing to do; `None` until the next input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to come back with [`Input::Timeout`]; `None` when nothing waits.
+    pub fn next_timeout(&self) -> Option<Moment> {
+        self.volatile.next_timer()
+    }
+
+    /// The bounds it was made with.
+    pub const fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
+    /// The life of its journal.
+    pub const fn log_id(&self) -> LogId {
+        self.durable.founding().log_id
+    }
+
+    /// The newest end of its journal.
+    pub const fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The last entry that is safe.
+    pub const fn committed(&self) -> Index {
+        self.committed
+    }
+
+    /// A digest of everything the journal says: equal for equal states, whatever the way there.
+    pub fn state_hash(&self) -> Digest {
+        self.durable.state_hash()
+    }
+
+    /// How many connections there are, logged in or not, closing ones included.
+    pub fn connection_count(&self) -> usize {
+        self.volatile.connections.len()
+    }
+
+    /// Checks every rule that ties parts of the state together. It walks the whole state: for
+    /// tests and simulations.
+    ///
+    /// # Panics
+    /// When a rule is broken; the message names it.
+    pub fn check_invariants(&self) {
+        self.durable.check();
+        self.volatile.check();
+        assert!(self.committed <= self.head.index, "only what was appended can be committed");
+        assert_eq!(
+            self.head.index.since(self.committed),
+            self.uncommitted.len() as u64,
+            "what is not committed must wait"
+        );
+    }
+
+    fn known(&self, conn: ConnId) -> Result<(), Misuse> {
+        match self.volatile.connections.contains_key(&conn) {
+            true => Ok(()),
+            false => Err(Misuse::UnknownConnection(conn)),
+        }
+    }
+
+    /// Appends a result to the journal and applies it: the only way the durable state changes.
+    fn append(&mut self, now: Now, change: Change) {
+        let entry = Arc::new(self.head.append(now.wall, change));
+        self.durable.apply(&entry);
+        self.uncommitted.push_back(Arc::clone(&entry));
+        self.outputs.push_back(Output::Persist(entry));
+    }
+
+    fn deliver(&mut self, directive: Directive) {
+        self.outputs.push_back(Output::Deliver(directive));
+    }
+
+    /// Sends a frame that depends on nothing the journal says.
+    fn send(&mut self, conn: ConnId, frame: ServerFrame) {
+        self.deliver(Directive::Send { conn, frame });
+    }
+}

@@ -1,0 +1,191 @@
+//! The durable state as bytes, and back.
+//!
+//! A snapshot is a magic, a version, a postcard image and a blake3 digest of all of it. It is
+//! canonical: equal engines give equal bytes, and bytes that are not what the restored engine
+//! would write are refused.
+
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::Chunk;
+use crate::codec::{PREFIX_BYTES, decode};
+use crate::engine::durable::{Durable, DurableImage};
+use crate::engine::{Archive, Config, Engine};
+use crate::id::Digest;
+use crate::limits::LimitsError;
+use crate::log::{ChainError, Change, Entry, Head};
+use crate::text::RoomName;
+use crate::time::Now;
+use crate::wire::{Record, ServerFrame};
+
+/// The snapshot version this library writes, and the only one it reads.
+pub const SNAPSHOT_VERSION: u16 = 1;
+
+const MAGIC: &[u8; 8] = b"chatsnap";
+const DIGEST_BYTES: usize = 32;
+
+/// Why bytes or entries are not an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The bytes are no snapshot.
+    #[error("this is not a snapshot")]
+    NotASnapshot,
+    /// The snapshot was written by a newer library.
+    #[error("snapshot version {found} is not {SNAPSHOT_VERSION}, the one this program reads")]
+    Version {
+        /// The version of the snapshot.
+        found: u16,
+    },
+    /// The bytes were changed since they were written.
+    #[error("the digest of the snapshot does not fit: it is damaged")]
+    Digest,
+    /// The image contradicts itself, or is not in canonical form.
+    #[error("the snapshot contradicts itself")]
+    Image,
+    /// A limit is out of range.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+    /// The entries are not one journal.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The first entry does not found a journal.
+    #[error("a journal must begin with its founding")]
+    NotFounded,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Image {
+    head: Head,
+    durable: DurableImage,
+    /// Records that are kept nowhere else, of every room that has any.
+    records: Vec<(RoomName, Vec<Record>)>,
+}
+
+impl Engine {
+    /// The durable state as bytes: equal for equal states. Connections, deadlines and everything
+    /// else that belongs to this process are not in it.
+    ///
+    /// Without a store ([`Archive::None`]) it also holds the records in memory: they are kept
+    /// nowhere else.
+    ///
+    /// `None` while entries wait to be committed: a snapshot must not promise what a crash can
+    /// take back.
+    pub fn snapshot(&self) -> Option<Vec<u8>> {
+        if !self.uncommitted.is_empty() {
+            return None;
+        }
+        let image = Image {
+            head: self.head,
+            durable: self.durable.image(),
+            records: self.unarchived_records(),
+        };
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
+        let mut bytes =
+            postcard::to_extend(&image, bytes).expect("a snapshot must have a postcard encoding");
+        let digest = blake3::hash(&bytes);
+        bytes.extend_from_slice(digest.as_bytes());
+        Some(bytes)
+    }
+
+    fn unarchived_records(&self) -> Vec<(RoomName, Vec<Record>)> {
+        if self.config.archive == Archive::Store {
+            return Vec::new();
+        }
+        let rooms = self.durable.rooms().filter_map(|(name, _)| {
+            let feed = self.feed.room(name)?;
+            let held = feed.held();
+            let records: Vec<Record> =
+                feed.chunks().chain(&held).flat_map(Chunk::frames).filter_map(record_of).collect();
+            (!records.is_empty()).then(|| (name.clone(), records))
+        });
+        rooms.collect()
+    }
+
+    /// The engine that wrote a snapshot, with no connection; every member has a fresh grace to
+    /// come back.
+    ///
+    /// # Errors
+    /// When the bytes are not a whole, unchanged, canonical snapshot of this version.
+    pub fn restore(bytes: &[u8], config: Config, now: Now) -> Result<Self, RestoreError> {
+        config.limits.check()?;
+        let image = read_image(bytes)?;
+        let durable = Durable::from_image(image.durable).ok_or(RestoreError::Image)?;
+        let mut engine = Self::assemble(config, image.head, durable);
+        engine.adopt_rooms();
+        for (room, records) in image.records {
+            if !engine.feed.refill(&room, records) {
+                return Err(RestoreError::Image);
+            }
+        }
+        engine.begin_grace(now.moment);
+        let same = engine.config.archive == Archive::Store
+            || engine.snapshot().is_some_and(|again| again == bytes);
+        if same { Ok(engine) } else { Err(RestoreError::Image) }
+    }
+
+    fn adopt_rooms(&mut self) {
+        for (name, room) in self.durable.rooms() {
+            self.feed.adopt(name, room);
+        }
+    }
+
+    /// The engine that wrote these entries: the whole journal, from its founding, all committed.
+    ///
+    /// # Errors
+    /// When the entries are not one unchanged journal.
+    ///
+    /// # Panics
+    /// When the chain fits and an entry still was not made for the state before it: no engine
+    /// wrote that.
+    pub fn replay(
+        entries: impl IntoIterator<Item = Entry>,
+        config: Config,
+        now: Now,
+    ) -> Result<Self, RestoreError> {
+        config.limits.check()?;
+        let mut entries = entries.into_iter();
+        let first = entries.next().ok_or(RestoreError::NotFounded)?;
+        let Change::Founded(founding) = &first.change else {
+            return Err(RestoreError::NotFounded);
+        };
+        let mut head = Head::new(founding.log_id);
+        head.follow(&first)?;
+        let mut engine = Self::assemble(config, head, Durable::new(founding.clone()));
+        for entry in entries {
+            engine.head.follow(&entry)?;
+            engine.durable.apply(&entry);
+            engine.feed.advance(&entry);
+            engine.feed.flush();
+        }
+        engine.committed = engine.head.index;
+        engine.begin_grace(now.moment);
+        Ok(engine)
+    }
+}
+
+fn read_image(bytes: &[u8]) -> Result<Image, RestoreError> {
+    let (head, rest) = bytes.split_first_chunk::<8>().ok_or(RestoreError::NotASnapshot)?;
+    if head != MAGIC {
+        return Err(RestoreError::NotASnapshot);
+    }
+    let (version, rest) = rest.split_first_chunk::<2>().ok_or(RestoreError::NotASnapshot)?;
+    let found = u16::from_be_bytes(*version);
+    if found != SNAPSHOT_VERSION {
+        return Err(RestoreError::Version { found });
+    }
+    let (body, digest) =
+        rest.split_last_chunk::<DIGEST_BYTES>().ok_or(RestoreError::NotASnapshot)?;
+    let signed = bytes.split_last_chunk::<DIGEST_BYTES>().map_or(bytes, |(signed, _)| signed);
+    if Digest::new(*digest) != Digest::new(blake3::hash(signed).into()) {
+        return Err(RestoreError::Digest);
+    }
+    decode(body).map_err(|_| RestoreError::Image)
+}
+
+fn record_of(frame: bytes::Bytes) -> Option<Record> {
+    match decode(frame.get(PREFIX_BYTES..)?) {
+        Ok(ServerFrame::Record(record)) => Some(record),
+        Ok(_) | Err(_) => None,
+    }
+}

@@ -1,0 +1,273 @@
+//! What never leaves the process: connections, who is attached, deadlines, rates.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::engine::TimerKind;
+use crate::id::{Attach, ConnId, Digest, Nonce, SessionId};
+use crate::limits::Limits;
+use crate::text::{RoomName, UserName};
+use crate::time::{Moment, Span};
+use crate::wire::{GateState, Login};
+
+/// What never leaves the process.
+#[derive(Debug, Default)]
+pub(crate) struct Volatile {
+    pub(crate) connections: BTreeMap<ConnId, Connection>,
+    /// How many of `connections` have not logged in.
+    pub(crate) greeting: u32,
+    /// Which connection speaks for a session.
+    pub(crate) sessions: BTreeMap<SessionId, ConnId>,
+    pub(crate) presence: BTreeMap<UserName, Presence>,
+    pub(crate) attendance: BTreeMap<RoomName, Attendance>,
+    pub(crate) reset_rates: BTreeMap<UserName, Rate>,
+    timers: BTreeSet<(Moment, TimerKind)>,
+}
+
+/// One transport connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) phase: Phase,
+    pub(crate) nonce: Nonce,
+    pub(crate) channel: Option<Digest>,
+    /// When it was last heard.
+    pub(crate) heard: Moment,
+    /// Pings sent since.
+    pub(crate) pings: u32,
+    /// Frames out of order before log-in.
+    pub(crate) strikes: u32,
+    /// When its one timer fires.
+    timer: Option<Moment>,
+}
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// It has to say hello.
+    Greeting,
+    /// It has to log in.
+    Greeted,
+    /// Its proof is being checked.
+    Verifying(Box<(Login, UserName)>),
+    /// It speaks for a user.
+    Online(Online),
+    /// It was told why it closes; the host has yet to report that it is gone.
+    Closing,
+}
+
+/// A connection that speaks for a user.
+#[derive(Debug)]
+pub(crate) struct Online {
+    pub(crate) user: UserName,
+    pub(crate) session: SessionId,
+    pub(crate) attach: Attach,
+    /// The rooms it follows.
+    pub(crate) rooms: BTreeSet<RoomName>,
+}
+
+/// Where a user is connected.
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    pub(crate) connections: BTreeSet<ConnId>,
+    /// With no connection left: when the user leaves its rooms.
+    pub(crate) grace_ends: Option<Moment>,
+}
+
+/// Who of a room is connected.
+#[derive(Debug, Default)]
+pub(crate) struct Attendance {
+    /// The connections of each user that follow the room. A user counts once.
+    pub(crate) users: BTreeMap<UserName, BTreeSet<ConnId>>,
+    /// What was last said of the gate.
+    pub(crate) announced: Option<GateState>,
+    /// In a crowd: when the next notice may be sent.
+    pub(crate) quiet_until: Moment,
+    /// Whether a timer for the next notice runs.
+    pub(crate) notice_waits: bool,
+}
+
+/// A rate with a burst: the generic cell rate algorithm, with one number of state.
+///
+/// Source: ITU-T I.371; the number is the theoretical arrival time of the next event.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rate {
+    next: Moment,
+}
+
+impl Rate {
+    /// Takes one event, or says how long to wait.
+    pub(crate) fn take(&mut self, now: Moment, interval: Span, burst: u32) -> Result<(), Span> {
+        let tolerance = interval.as_millis().saturating_mul(u64::from(burst.saturating_sub(1)));
+        let earliest = self.next.as_millis().saturating_sub(tolerance);
+        if now.as_millis() < earliest {
+            return Err(Moment::from_millis(earliest).since(now));
+        }
+        self.next = self.next.max(now) + interval;
+        Ok(())
+    }
+}
+
+impl Connection {
+    pub(crate) const fn new(nonce: Nonce, channel: Option<Digest>, now: Moment) -> Self {
+        Self {
+            phase: Phase::Greeting,
+            nonce,
+            channel,
+            heard: now,
+            pings: 0,
+            strikes: 0,
+            timer: None,
+        }
+    }
+
+    pub(crate) const fn online(&self) -> Option<&Online> {
+        match &self.phase {
+            Phase::Online(online) => Some(online),
+            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Closing => None,
+        }
+    }
+
+    pub(crate) const fn is_greeting(&self) -> bool {
+        matches!(self.phase, Phase::Greeting | Phase::Greeted | Phase::Verifying(_))
+    }
+}
+
+impl Volatile {
+    /// How many connections may be on their way to a log-in.
+    pub(crate) fn greeting_max(limits: &Limits) -> u32 {
+        let share =
+            u64::from(limits.connections_max).saturating_mul(limits.greeting_percent.into());
+        u32::try_from(share.div_ceil(100)).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn online(&self, conn: ConnId) -> Option<&Online> {
+        self.connections.get(&conn)?.online()
+    }
+
+    /// How many distinct users of a room are connected.
+    pub(crate) fn attending(&self, room: &RoomName) -> u32 {
+        let users = self.attendance.get(room).map_or(0, |attendance| attendance.users.len());
+        u32::try_from(users).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn is_connected(&self, user: &UserName) -> bool {
+        self.presence.get(user).is_some_and(|presence| !presence.connections.is_empty())
+    }
+
+    /// Makes a connection follow a room.
+    pub(crate) fn attend(&mut self, conn: ConnId, room: &RoomName) {
+        let Some(Connection { phase: Phase::Online(online), .. }) = self.connections.get_mut(&conn)
+        else {
+            return;
+        };
+        online.rooms.insert(room.clone());
+        let attendance = self.attendance.entry(room.clone()).or_default();
+        attendance.users.entry(online.user.clone()).or_default().insert(conn);
+    }
+
+    /// Makes a connection follow a room no more; true when its user now follows it nowhere.
+    pub(crate) fn desert(&mut self, conn: ConnId, room: &RoomName) -> bool {
+        let Some(Connection { phase: Phase::Online(online), .. }) = self.connections.get_mut(&conn)
+        else {
+            return false;
+        };
+        online.rooms.remove(room);
+        let user = online.user.clone();
+        let Some(attendance) = self.attendance.get_mut(room) else { return true };
+        let Some(connections) = attendance.users.get_mut(&user) else { return true };
+        connections.remove(&conn);
+        let gone = connections.is_empty();
+        if gone {
+            attendance.users.remove(&user);
+        }
+        gone
+    }
+
+    pub(crate) fn set_timer(&mut self, at: Moment, kind: TimerKind) {
+        self.timers.insert((at, kind));
+    }
+
+    pub(crate) fn cancel_timer(&mut self, at: Moment, kind: TimerKind) {
+        self.timers.remove(&(at, kind));
+    }
+
+    /// Sets the one timer of a connection.
+    pub(crate) fn set_connection_timer(&mut self, conn: ConnId, at: Moment) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if let Some(before) = connection.timer.replace(at) {
+            self.timers.remove(&(before, TimerKind::Connection(conn)));
+        }
+        self.timers.insert((at, TimerKind::Connection(conn)));
+    }
+
+    /// Forgets a connection that is gone.
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        let connection = self.connections.remove(&conn);
+        if let Some(at) = connection.and_then(|connection| connection.timer) {
+            self.timers.remove(&(at, TimerKind::Connection(conn)));
+        }
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<Moment> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Takes a timer that is due.
+    pub(crate) fn take_timer(&mut self, now: Moment) -> Option<TimerKind> {
+        let (at, _) = self.timers.first()?;
+        if *at > now {
+            return None;
+        }
+        self.timers.pop_first().map(|(_, kind)| kind)
+    }
+
+    /// The whole-state check.
+    ///
+    /// # Panics
+    /// When a rule is broken.
+    pub(crate) fn check(&self) {
+        let greeting = self.connections.values().filter(|conn| conn.is_greeting()).count();
+        assert_eq!(Ok(self.greeting), u32::try_from(greeting), "greeting connections must count");
+        let timers_max = self.connections.len() + self.presence.len() + self.attendance.len();
+        assert!(self.timers.len() <= timers_max, "timers must be at most one each");
+        for (session, conn) in &self.sessions {
+            let online = self.online(*conn).expect("a session's connection must be online");
+            assert_eq!(online.session, *session, "a session must speak through one connection");
+        }
+        for (user, presence) in &self.presence {
+            let left = presence.connections.is_empty();
+            assert_eq!(left, presence.grace_ends.is_some(), "a user is connected or in grace");
+            for conn in &presence.connections {
+                let online = self.online(*conn).expect("a present connection must be online");
+                assert_eq!(online.user, *user, "a connection must speak for its user");
+            }
+        }
+        for (room, attendance) in &self.attendance {
+            for (user, connections) in &attendance.users {
+                assert!(!connections.is_empty(), "a user attends by a connection");
+                for conn in connections {
+                    let online = self.online(*conn).expect("an attending one must be online");
+                    let both = online.user == *user && online.rooms.contains(room);
+                    assert!(both, "attendance must agree both ways");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_allows_a_burst_and_then_one_per_interval() {
+        let (interval, mut rate) = (Span::from_secs(60), Rate::default());
+        let at = |secs: u64| Moment::from_millis(1_000_000 + secs * 1_000);
+        for _ in 0..10 {
+            assert_eq!(rate.take(at(0), interval, 10), Ok(()));
+        }
+        assert_eq!(rate.take(at(0), interval, 10), Err(interval));
+        assert_eq!(rate.take(at(59), interval, 10), Err(Span::from_secs(1)));
+        assert_eq!(rate.take(at(60), interval, 10), Ok(()));
+        assert_eq!(rate.take(at(60), interval, 10), Err(interval));
+    }
+}

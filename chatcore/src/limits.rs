@@ -1,0 +1,207 @@
+//! Every bound of the engine in one place, with its reason and what happens there.
+
+use crate::time::Span;
+
+/// Answers remembered per session: a command sent again within so many gets its first answer.
+pub const REMEMBERED_ANSWERS: usize = 64;
+
+/// What an engine accepts. The default suits a server for some ten thousand people on one machine.
+///
+/// Checked once, when the engine is made. Raising a bound costs the memory that
+/// [`Limits::worst_case_bytes`] counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once; more are closed with `E_BUSY`. Default 10,000; about 2 KiB each.
+    pub connections_max: u32,
+    /// Share of `connections_max` that may be connections that have not logged in, in percent, 1 to
+    /// 100; more are closed with `E_BUSY`. Default 25.
+    pub greeting_percent: u32,
+    /// From accept to welcome; later the connection closes with `E_LIMIT`. Default 10 s.
+    pub login_time: Span,
+    /// A connection that is silent for so long is pinged. Default 30 s.
+    pub ping_interval: Span,
+    /// Pings that may stay unanswered before the connection closes with `E_LIMIT`. Default 2.
+    pub pings_unanswered_max: u32,
+    /// A user whose last connection broke stays a member for so long. Default 20 s.
+    pub grace: Span,
+    /// Users with a name; more are refused with `E_LIMIT`. Default 100,000; about 500 bytes each.
+    pub users_max: u32,
+    /// Sessions kept; beyond it the least recently used one that is older than `session_age_min`
+    /// and not connected expires, else the log-in is refused with `E_BUSY`. Default 100,000; up to
+    /// 8 KiB each when all answers are remembered.
+    pub sessions_max: u32,
+    /// Sessions kept per user; handled as `sessions_max`, refused with `E_LIMIT`. Default 16.
+    pub sessions_per_user_max: u32,
+    /// No session expires that was used within this span. Default 24 h.
+    pub session_age_min: Span,
+    /// Rooms on the server; joining one more is refused with `E_LIMIT`. Default 4,096; about 2 KiB
+    /// each, empty.
+    pub rooms_max: u32,
+    /// Rooms per user; joining one more is refused with `E_LIMIT`. Default 64.
+    pub rooms_per_user_max: u32,
+    /// Records that one room holds while its gate is closed; more posts are refused with `E_LIMIT`,
+    /// and joins and leaves make no record. Default 10,000.
+    pub held_records_max: u32,
+    /// Bytes that one room holds while its gate is closed; handled as `held_records_max`. Default
+    /// 8 MiB.
+    pub held_bytes_max: u64,
+    /// Bytes that all rooms together hold while their gates are closed; handled as
+    /// `held_records_max`. Default 64 MiB.
+    pub held_bytes_total_max: u64,
+    /// Bytes of visible records kept in memory; older ones are read from the store, or are gone
+    /// when there is none. Default 64 MiB.
+    pub window_bytes: u64,
+    /// Bytes of records that one page of history or one step of catching up reads. Default 32 KiB,
+    /// at most 48 KiB so that a page fits in a frame.
+    pub page_bytes: usize,
+    /// Above so many members joins and leaves make no records, and gate notices are sent at most
+    /// once per `crowd_notice_interval`. Default 500.
+    pub crowd_members: u32,
+    /// See `crowd_members`. Default 1 s.
+    pub crowd_notice_interval: Span,
+    /// Resets one operator may make at once. Default 10.
+    pub reset_burst: u32,
+    /// One more reset is allowed after so long. Default 60 s.
+    pub reset_interval: Span,
+    /// Bytes of answers that a connection leaves unread; more closes it with `E_LIMIT`. Records
+    /// never count: a reader that lags is a cursor. Default 256 KiB.
+    pub unread_bytes_max: usize,
+    /// A connection that has bytes waiting and takes none for so long closes with `E_LIMIT`.
+    /// Default 60 s.
+    pub stall_time: Span,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            greeting_percent: 25,
+            login_time: Span::from_secs(10),
+            ping_interval: Span::from_secs(30),
+            pings_unanswered_max: 2,
+            grace: Span::from_secs(20),
+            users_max: 100_000,
+            sessions_max: 100_000,
+            sessions_per_user_max: 16,
+            session_age_min: Span::from_secs(24 * 60 * 60),
+            rooms_max: 4_096,
+            rooms_per_user_max: 64,
+            held_records_max: 10_000,
+            held_bytes_max: 8 << 20,
+            held_bytes_total_max: 64 << 20,
+            window_bytes: 64 << 20,
+            page_bytes: 32 << 10,
+            crowd_members: 500,
+            crowd_notice_interval: Span::from_secs(1),
+            reset_burst: 10,
+            reset_interval: Span::from_secs(60),
+            unread_bytes_max: 256 << 10,
+            stall_time: Span::from_secs(60),
+        }
+    }
+}
+
+/// A limit outside its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} is {value}, it must be {min} to {max}")]
+pub struct LimitsError {
+    /// The field.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// The smallest allowed.
+    pub min: u64,
+    /// The largest allowed.
+    pub max: u64,
+}
+
+/// Rough memory of one connection, user, session, remembered answer and room, for
+/// [`Limits::worst_case_bytes`].
+const CONNECTION_BYTES: u64 = 2 << 10;
+const USER_BYTES: u64 = 512;
+const SESSION_BYTES: u64 = 256;
+const ANSWER_BYTES: u64 = 128;
+const ROOM_BYTES: u64 = 2 << 10;
+const MEMBERSHIP_BYTES: u64 = 192;
+
+impl Limits {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that is out of range.
+    pub fn check(&self) -> Result<(), LimitsError> {
+        let page_bytes = u64::try_from(self.page_bytes).unwrap_or(u64::MAX);
+        let unread_bytes_max = u64::try_from(self.unread_bytes_max).unwrap_or(u64::MAX);
+        let millions = 1 << 24;
+        let ranges = [
+            ("connections_max", u64::from(self.connections_max), 1, millions),
+            ("greeting_percent", u64::from(self.greeting_percent), 1, 100),
+            ("pings_unanswered_max", u64::from(self.pings_unanswered_max), 1, 1_000),
+            ("users_max", u64::from(self.users_max), 1, millions),
+            ("sessions_max", u64::from(self.sessions_max), 1, millions),
+            ("sessions_per_user_max", u64::from(self.sessions_per_user_max), 1, 1_000),
+            ("rooms_max", u64::from(self.rooms_max), 1, millions),
+            ("rooms_per_user_max", u64::from(self.rooms_per_user_max), 1, 4_096),
+            ("held_records_max", u64::from(self.held_records_max), 1, millions),
+            ("held_bytes_max", self.held_bytes_max, 64 << 10, 1 << 40),
+            ("held_bytes_total_max", self.held_bytes_total_max, self.held_bytes_max, 1 << 40),
+            ("window_bytes", self.window_bytes, 0, 1 << 40),
+            ("page_bytes", page_bytes, 16 << 10, 48 << 10),
+            ("reset_burst", u64::from(self.reset_burst), 1, 1_000),
+            ("unread_bytes_max", unread_bytes_max, 64 << 10, 1 << 30),
+            ("login_time", self.login_time.as_millis(), 1, 1 << 32),
+            ("ping_interval", self.ping_interval.as_millis(), 1, 1 << 32),
+            ("stall_time", self.stall_time.as_millis(), 1, 1 << 32),
+        ];
+        for (name, value, min, max) in ranges {
+            if value < min || value > max {
+                return Err(LimitsError { name, value, min, max });
+            }
+        }
+        Ok(())
+    }
+
+    /// An upper bound of the engine's memory in bytes when everything is at its limit at once.
+    ///
+    /// It adds what each field says it costs. With the defaults it is about 1.3 GiB, nearly all of
+    /// it remembered answers of sessions, which only a server with 100,000 busy sessions has.
+    pub fn worst_case_bytes(&self) -> u64 {
+        let of = |count: u32, each: u64| u64::from(count).saturating_mul(each);
+        let remembered = u64::try_from(REMEMBERED_ANSWERS).unwrap_or(u64::MAX);
+        let per_session = ANSWER_BYTES.saturating_mul(remembered).saturating_add(SESSION_BYTES);
+        let unread = u64::try_from(self.unread_bytes_max).unwrap_or(u64::MAX);
+        // A user's memberships are bounded, and so few users can be in so many rooms.
+        let memberships = of(self.rooms_per_user_max, MEMBERSHIP_BYTES);
+        [
+            of(self.connections_max, CONNECTION_BYTES.saturating_add(memberships)),
+            unread,
+            of(self.users_max, USER_BYTES),
+            of(self.sessions_max, per_session),
+            of(self.rooms_max, ROOM_BYTES),
+            self.held_bytes_total_max,
+            self.window_bytes,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_limits_are_valid_and_cost_what_the_docs_say() {
+        let limits = Limits::default();
+        assert_eq!(limits.check(), Ok(()));
+        let gib = limits.worst_case_bytes() >> 20;
+        assert!((1_000..1_400).contains(&gib), "worst case is {gib} MiB");
+    }
+
+    #[test]
+    fn limit_out_of_range_names_itself() {
+        let limits = Limits { greeting_percent: 101, ..Limits::default() };
+        let error = LimitsError { name: "greeting_percent", value: 101, min: 1, max: 100 };
+        assert_eq!(limits.check(), Err(error));
+    }
+}

@@ -1,0 +1,166 @@
+//! Frames from a client to a server.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{
+    Attach, Counter, Incarnation, PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
+};
+use crate::text::{Body, RoomName, Untrusted, UserName};
+use crate::wire::{Cursor, VersionRange};
+
+/// Everything a client may send.
+///
+/// | frame | when | what comes back |
+/// |---|---|---|
+/// | `Hello` | first, once | `Hello` |
+/// | `Login` | after `Hello`, once | `Welcome`, or `Close` |
+/// | `Submit` | after `Welcome` | `Accepted`, `Applied` or `Refused` with the same counter |
+/// | `Ask` | after `Welcome` | `Answer` with the same request id |
+/// | `Ping` | any time after `Hello` | `Pong` with the same token |
+/// | `Pong` | after a `Ping` | nothing |
+/// | `Leave` | after `Welcome` | the connection closes; the user leaves every room at once |
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientFrame {
+    /// Opens the conversation.
+    Hello(ClientHello),
+    /// Proves who the client is.
+    Login(Login),
+    /// Asks for a change, to be applied exactly once.
+    Submit {
+        /// The session's number for this command: one more than the last.
+        counter: Counter,
+        /// The change.
+        command: Command,
+    },
+    /// Asks for an answer; asking twice is harmless.
+    Ask {
+        /// Label that the answer repeats.
+        request: RequestId,
+        /// The question.
+        question: Question,
+    },
+    /// Asks for a sign of life.
+    Ping {
+        /// Repeated by the `Pong`.
+        token: RequestId,
+    },
+    /// A sign of life.
+    Pong {
+        /// The token of the `Ping`.
+        token: RequestId,
+    },
+    /// Quits for good: no grace, the user leaves every room now.
+    Leave,
+}
+
+/// What the other side is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A client that a user talks through.
+    Client,
+}
+
+/// The first frame of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientHello {
+    /// What connects.
+    pub role: Role,
+    /// The protocol versions it speaks.
+    pub versions: VersionRange,
+    /// Optional abilities, one bit each; unknown bits are ignored. None is defined yet.
+    pub features: u32,
+}
+
+/// Who connects, and the proof.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// The name asked for. A name belongs to the first key that takes it.
+    pub name: Untrusted<UserName>,
+    /// The user's key.
+    pub key: PublicKey,
+    /// The session to open or to resume.
+    pub session: SessionId,
+    /// The client's number for this log-in of the session: the higher one wins.
+    pub attach: Attach,
+    /// Over [`LoginProof`](crate::wire::LoginProof), by `key`.
+    pub signature: Signature,
+}
+
+/// A change that must happen exactly once, however often it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Says something in a room.
+    Post {
+        /// The room; the user must be a member.
+        room: Untrusted<RoomName>,
+        /// The life of the room it was written for: after a reset it is refused. `None` when the
+        /// client has not met the room yet.
+        incarnation: Option<Incarnation>,
+        /// The text.
+        body: Untrusted<Body>,
+    },
+    /// Clears a room and closes its gate; operators only.
+    Reset {
+        /// The room.
+        room: Untrusted<RoomName>,
+        /// The new threshold.
+        threshold: Threshold,
+    },
+}
+
+/// A question: answered once, changes nothing that must not happen twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// Becomes (or stays) a member of a room and follows its records.
+    Join {
+        /// The room, made if it does not exist.
+        room: Untrusted<RoomName>,
+        /// Where to start.
+        start: Start,
+    },
+    /// Leaves a room.
+    Part {
+        /// The room.
+        room: Untrusted<RoomName>,
+    },
+    /// Who is there.
+    Who {
+        /// The room; its gate must be open.
+        room: Untrusted<RoomName>,
+    },
+    /// Which rooms there are.
+    Rooms,
+    /// Who a user is.
+    Whois {
+        /// The room both are in; its gate must be open.
+        room: Untrusted<RoomName>,
+        /// The user.
+        user: Untrusted<UserName>,
+    },
+    /// A page of older records.
+    History {
+        /// The room; its gate must be open.
+        room: Untrusted<RoomName>,
+        /// Records before this one; `None` for the newest.
+        before: Option<Seq>,
+        /// How many at most; a page holds up to 256, and fewer when they are long.
+        limit: u16,
+    },
+}
+
+/// Where a follower starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// After what the client already has. A cursor of an earlier life of the room starts at the
+    /// beginning of the present one.
+    After(Cursor),
+    /// With the last so many visible records.
+    Last(u64),
+    /// With this record of whatever life the room is in.
+    At(Seq),
+}

@@ -1,0 +1,55 @@
+//! What a log-in signs.
+
+use crate::id::{Attach, Digest, Generation, LogId, Nonce, PublicKey, SessionId};
+
+const DOMAIN: &[u8] = b"chatcore log-in v1\0";
+
+/// The statement that a client signs to log in.
+///
+/// It binds the proof to one connection (the server's nonce, the TLS channel if there is one), one
+/// server (its key, its journal, its generation), one session and one name, so that no part of it
+/// can be replayed elsewhere. The signed bytes are a fixed layout and not a serde encoding: they
+/// must never change with a library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginProof<'a> {
+    /// The nonce of the server's hello.
+    pub nonce: Nonce,
+    /// The server's key.
+    pub server_key: PublicKey,
+    /// The journal the client talks to.
+    pub log_id: LogId,
+    /// The generation of the server's hello.
+    pub generation: Generation,
+    /// The TLS exporter of the connection, when there is TLS.
+    pub channel: Option<Digest>,
+    /// The session.
+    pub session: SessionId,
+    /// The client's number for this log-in.
+    pub attach: Attach,
+    /// The name as sent.
+    pub name: &'a str,
+}
+
+impl LoginProof<'_> {
+    /// The bytes to sign: the domain tag, then every field in order, numbers big-endian, the
+    /// channel as a byte 0 or as a byte 1 and 32 bytes, the name last and without a length.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(DOMAIN);
+        bytes.extend_from_slice(self.nonce.as_bytes());
+        bytes.extend_from_slice(self.server_key.as_bytes());
+        bytes.extend_from_slice(self.log_id.as_bytes());
+        bytes.extend_from_slice(&self.generation.get().to_be_bytes());
+        match &self.channel {
+            None => bytes.push(0),
+            Some(exporter) => {
+                bytes.push(1);
+                bytes.extend_from_slice(exporter.as_bytes());
+            }
+        }
+        bytes.extend_from_slice(self.session.as_bytes());
+        bytes.extend_from_slice(&self.attach.get().to_be_bytes());
+        bytes.extend_from_slice(self.name.as_bytes());
+        bytes
+    }
+}
