@@ -173,6 +173,17 @@ impl Peer {
         texts
     }
 
+    /// Waits for a post or for somebody to leave; true for the latter.
+    pub async fn next_post_or_leave(&mut self) -> bool {
+        loop {
+            match self.next().await.expect("a record") {
+                ServerFrame::Record(Record { body: RecordBody::Post { .. }, .. }) => return false,
+                ServerFrame::Record(Record { body: RecordBody::Left { .. }, .. }) => return true,
+                _ => {}
+            }
+        }
+    }
+
     /// Waits for the last frame and the end of the connection.
     pub async fn closed(&mut self) -> Option<Refusal> {
         let mut last = None;
