@@ -153,7 +153,10 @@ const fn decode_fault(error: postcard::Error) -> DecodeFault {
 /// Appends one frame, prefix included, to `sink`.
 ///
 /// # Panics
-/// When the message is longer than [`FRAME_BYTES_MAX`]: the types of [`crate::wire`] cannot be.
+/// When the message is longer than [`FRAME_BYTES_MAX`]. A page of records or rooms is cut to fit by
+/// the engine; text that was checked always fits; text that was not ([`Untrusted`]) may not.
+///
+/// [`Untrusted`]: crate::text::Untrusted
 pub fn encode<T: Serialize>(message: &T, sink: &mut BytesMut) {
     let start = sink.len();
     sink.put_u32(0);
