@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 /// # Panics
 /// When a message that decodes has another encoding too, or does not survive JSON; when the way
 /// the stream is cut makes a difference.
-pub fn check(input: &[u8]) {
+pub(crate) fn check(input: &[u8]) {
     let Some((choice, stream)) = input.split_first() else { return };
     let frame_bytes_max = match choice & 0x80 {
         0 => FRAME_BYTES_MAX,
