@@ -12,6 +12,7 @@
 
 pub mod address;
 pub mod chunk;
+pub mod client;
 pub mod codec;
 pub mod delivery;
 pub mod engine;
