@@ -10,7 +10,9 @@
     )
 )]
 
+pub mod address;
 pub mod chunk;
+pub mod client;
 pub mod codec;
 pub mod delivery;
 pub mod engine;
