@@ -115,7 +115,9 @@ mod tests {
     #[test]
     fn good_connection_makes_the_next_dial_immediate_again() {
         let mut backoff = Backoff::new(7);
-        (0..20).for_each(|_| drop(backoff.next(Moment::default(), Span::ZERO)));
+        for _ in 0..20 {
+            let _ = backoff.next(Moment::default(), Span::ZERO);
+        }
         backoff.reset();
         assert!(backoff.next(Moment::default(), Span::ZERO) <= FIRST);
     }

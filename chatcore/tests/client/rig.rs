@@ -269,6 +269,10 @@ impl World {
             self.delivery.gather(conn, &mut slices);
             self.delivery.wrote(conn, slices.iter().map(Bytes::len).sum());
             let closed = self.delivery.is_finished(conn);
+            if closed {
+                // A finished connection stays ready until its host lets go of it.
+                self.delivery.remove(conn);
+            }
             let Some(host) = self.hosts.iter_mut().find(|host| host.conn == Some(conn)) else {
                 continue;
             };
