@@ -271,3 +271,16 @@ fn closing_connection_that_takes_nothing_is_abandoned_too() {
     assert_eq!(shard.poll_ready(), Some(READER));
     assert!(shard.is_finished(READER));
 }
+
+#[test]
+fn connection_that_was_blocked_and_has_nothing_to_write_does_not_stall() {
+    let mut shard = shard();
+    shard.handle(pong(1));
+    assert_eq!(shard.poll_ready(), Some(READER));
+    let mut slices = Vec::new();
+    shard.gather(READER, &mut slices);
+    shard.wrote(READER, slices.concat().len());
+    shard.blocked(READER, Moment::from_millis(0));
+    shard.writable(READER);
+    assert_eq!(shard.next_timeout(), None);
+}
