@@ -205,6 +205,12 @@ impl Delivery {
         self.needs.pop_front()
     }
 
+    /// Whether [`poll_need`](Self::poll_need) or [`poll_condemned`](Self::poll_condemned) has
+    /// something.
+    pub fn has_reports(&self) -> bool {
+        !self.needs.is_empty() || !self.condemned.is_empty()
+    }
+
     /// Takes the next connection that has to be condemned because it does not read.
     pub fn poll_condemned(&mut self) -> Option<(ConnId, Refusal)> {
         self.condemned.pop_front()
