@@ -437,7 +437,7 @@ impl Engine {
             }
             Input::Disconnected { conn } => self.handle_disconnected(now, conn)?,
             Input::Verified { conn, valid } => self.handle_verified(now, conn, valid),
-            Input::Persisted { through } => self.handle_persisted(through)?,
+            Input::Persisted { through } => self.handle_persisted(now.moment, through)?,
             Input::Fetch(need) => self.handle_fetch(need),
             Input::ReadDone { token, records } => self.handle_read_done(token, records)?,
             Input::Timeout => self.handle_timeout(now),
@@ -494,20 +494,19 @@ impl Engine {
     /// When a rule is broken; the message names it.
     pub fn check_invariants(&self) {
         self.durable.check();
+        self.feed.check(&self.durable, self.uncommitted.is_empty());
         self.volatile.check();
         assert!(self.committed <= self.head.index, "only what was appended can be committed");
         assert_eq!(
             self.head.index.since(self.committed),
-            self.uncommitted.len() as u64,
+            u64::try_from(self.uncommitted.len()).unwrap_or(u64::MAX),
             "what is not committed must wait"
         );
     }
 
     fn known(&self, conn: ConnId) -> Result<(), Misuse> {
-        match self.volatile.connections.contains_key(&conn) {
-            true => Ok(()),
-            false => Err(Misuse::UnknownConnection(conn)),
-        }
+        let known = self.volatile.connections.contains_key(&conn);
+        if known { Ok(()) } else { Err(Misuse::UnknownConnection(conn)) }
     }
 
     /// Appends a result to the journal and applies it: the only way the durable state changes.
