@@ -18,7 +18,7 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
 /// How often a refused descriptor is worth a line.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Why a server cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -167,9 +167,10 @@ async fn bind_tcp(
     }
     let listener = TcpListener::bind(found.as_slice()).await.map_err(|source| {
         let address = address.clone();
-        match source.kind() {
-            io::ErrorKind::AddrInUse => ListenError::InUse { address },
-            _ => ListenError::Io { address, source },
+        if source.kind() == io::ErrorKind::AddrInUse {
+            ListenError::InUse { address }
+        } else {
+            ListenError::Io { address, source }
         }
     })?;
     let port = listener.local_addr().map_err(wrap)?.port();

@@ -4,6 +4,7 @@
 //! first of them makes the user join. Run it with `cargo run -p chatcore --example axum`: it starts
 //! on a free port of this machine, asks itself a few things over HTTP and ends. With an address as
 //! argument it serves there until it is stopped; try it with curl.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a client may ignore what it does not know")]
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

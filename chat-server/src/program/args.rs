@@ -19,7 +19,7 @@ use crate::program::report::Form;
 #[derive(Debug, Parser)]
 #[command(name = "chat-server", version, after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Where to listen: chat://HOST:PORT or unix:/PATH; port 0 picks a free port. May be repeated
+    /// Where to listen: `chat://HOST:PORT` or `unix:/PATH`; port 0 picks a free port. May be repeated
     #[arg(long, value_name = "URI", env = "CHAT_LISTEN", value_delimiter = ',',
           default_values_t = [Address::default()])]
     pub(super) listen: Vec<Address>,

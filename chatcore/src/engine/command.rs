@@ -53,8 +53,7 @@ impl Engine {
     ) {
         let decided = match command {
             Command::Post { room, incarnation, body } => {
-                let limits = &self.config.limits;
-                decide_post(&self.durable, limits, user, room, *incarnation, body, id)
+                self.decide_post(user, room, *incarnation, body, id)
             }
             Command::Reset { room, threshold } => {
                 self.decide_reset(now, user, room, *threshold, id)
@@ -80,6 +79,29 @@ impl Engine {
         if let Some(room) = reset {
             self.open_gate_if_met(now, &room);
         }
+    }
+
+    fn decide_post(
+        &self,
+        user: &UserName,
+        room: &Untrusted<RoomName>,
+        incarnation: Option<Incarnation>,
+        body: &Untrusted<Body>,
+        command: CommandId,
+    ) -> Result<Change, Refusal> {
+        let text: Body = body.parse()?;
+        let (name, state) = find_room(&self.durable, room)?;
+        if !state.members.contains(user) {
+            return Err(Refusal::State(StateFault::NotMember));
+        }
+        if incarnation.is_some_and(|wanted| wanted != state.incarnation()) {
+            return Err(Refusal::State(StateFault::OtherIncarnation));
+        }
+        if !has_room_to_hold(&self.durable, &self.config.limits, &name, text.as_ref().len()) {
+            return Err(Refusal::Limit(LimitFault::Held));
+        }
+        let (incarnation, seq) = (state.incarnation(), state.last().next());
+        Ok(Change::Posted { room: name, incarnation, seq, command, from: user.clone(), text })
     }
 
     fn decide_reset(
@@ -128,30 +150,6 @@ impl Engine {
         self.changed_gates.push(room.clone());
         self.append(now, Change::Left { room, incarnation, seq, user });
     }
-}
-
-fn decide_post(
-    durable: &Durable,
-    limits: &Limits,
-    user: &UserName,
-    room: &Untrusted<RoomName>,
-    incarnation: Option<Incarnation>,
-    body: &Untrusted<Body>,
-    command: CommandId,
-) -> Result<Change, Refusal> {
-    let text: Body = body.parse()?;
-    let (name, state) = find_room(durable, room)?;
-    if !state.members.contains(user) {
-        return Err(Refusal::State(StateFault::NotMember));
-    }
-    if incarnation.is_some_and(|wanted| wanted != state.incarnation()) {
-        return Err(Refusal::State(StateFault::OtherIncarnation));
-    }
-    if !has_room_to_hold(durable, limits, &name, text.as_ref().len()) {
-        return Err(Refusal::Limit(LimitFault::Held));
-    }
-    let (incarnation, seq) = (state.incarnation(), state.last().next());
-    Ok(Change::Posted { room: name, incarnation, seq, command, from: user.clone(), text })
 }
 
 /// A room by the name a peer gave.

@@ -310,7 +310,7 @@ impl Durable {
 
     /// Rebuilds the state, its derived parts and its fingerprint; `None` when the parts contradict
     /// each other or are not in canonical order.
-    pub(crate) fn from_image(image: DurableImage) -> Option<Self> {
+    pub(crate) fn from_image(image: &DurableImage) -> Option<Self> {
         let mut durable = Self::new(image.founding.clone());
         for user in &image.users {
             let taken = durable.users.contains_key(&user.name)
@@ -329,7 +329,7 @@ impl Durable {
         for (name, room) in &image.rooms {
             durable.adopt_room(name, room.clone())?;
         }
-        (durable.image() == image).then_some(durable)
+        (durable.image() == *image).then_some(durable)
     }
 
     fn adopt_session(&mut self, id: SessionId, session: Session) -> Option<()> {
@@ -383,7 +383,7 @@ impl Durable {
         }
         let count: usize = self.users.values().map(|user| user.sessions.len()).sum();
         assert_eq!(count, self.sessions.len(), "every session must belong to its user");
-        let rebuilt = Self::from_image(self.image()).expect("the state must fit its own image");
+        let rebuilt = Self::from_image(&self.image()).expect("the state must fit its own image");
         assert_eq!(
             rebuilt.state_hash(),
             self.state_hash(),

@@ -7,7 +7,7 @@ use crate::log::digest_of;
 
 /// A hash of a set of facts that can be added and removed in any order.
 ///
-/// The sum, in four lanes of 64 bits, of each fact's blake3 digest (AdHash of Bellare and
+/// The sum, in four lanes of 64 bits, of each fact's blake3 digest (`AdHash` of Bellare and
 /// Micciancio, 1997). It finds two replicas that went apart by a bug; it is not meant to withstand
 /// somebody who searches for collisions. Against those stands the chain of the journal, which is
 /// compared beside it.

@@ -5,6 +5,7 @@ use crate::codec::{PREFIX_BYTES, decode};
 use crate::engine::command::presence_seq;
 use crate::engine::commit::Pending;
 use crate::engine::feed::{Found, RoomFeed};
+use crate::engine::room::Room;
 use crate::engine::{Archive, Directive, Engine, Misuse, Need, Output, Page, ReadOrder, ReadToken};
 use crate::id::{ConnId, Incarnation, RequestId, Seq};
 use crate::log::Change;
@@ -129,7 +130,7 @@ impl Engine {
             let threshold = self.durable.founding().threshold;
             changes.push(Change::RoomCreated { room: room.clone(), threshold });
         }
-        let incarnation = state.map_or(Incarnation::ZERO.next(), |state| state.incarnation());
+        let incarnation = state.map_or(Incarnation::ZERO.next(), Room::incarnation);
         let seq = presence_seq(&self.durable, limits, room);
         changes.push(Change::Joined { room: room.clone(), incarnation, seq, user: user.clone() });
         Ok(changes)

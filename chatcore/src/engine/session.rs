@@ -68,8 +68,8 @@ pub(crate) enum Place<'a> {
 }
 
 impl Session {
-    pub(crate) const fn new(user: UserName, used: Timestamp) -> Self {
-        Self { user, last: Counter::ZERO, used, answers: VecDeque::new() }
+    pub(crate) const fn new(user: UserName, opened: Timestamp) -> Self {
+        Self { user, last: Counter::ZERO, used: opened, answers: VecDeque::new() }
     }
 
     /// Forgets the oldest answer when the memory is full, and returns it.

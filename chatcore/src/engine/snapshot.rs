@@ -70,6 +70,9 @@ impl Engine {
     ///
     /// `None` while entries wait to be committed: a snapshot must not promise what a crash can
     /// take back.
+    ///
+    /// # Panics
+    /// Never: everything in the state has an encoding.
     pub fn snapshot(&self) -> Option<Vec<u8>> {
         if !self.uncommitted.is_empty() {
             return None;
@@ -95,8 +98,12 @@ impl Engine {
         let rooms = self.durable.rooms().filter_map(|(name, _)| {
             let feed = self.feed.room(name)?;
             let held = feed.held();
-            let records: Vec<Record> =
-                feed.chunks().chain(&held).flat_map(Chunk::frames).filter_map(record_of).collect();
+            let records: Vec<Record> = feed
+                .chunks()
+                .chain(&held)
+                .flat_map(Chunk::frames)
+                .filter_map(|frame| record_of(&frame))
+                .collect();
             (!records.is_empty()).then(|| (name.clone(), records))
         });
         rooms.collect()
@@ -110,7 +117,7 @@ impl Engine {
     pub fn restore(bytes: &[u8], config: Config, now: Now) -> Result<Self, RestoreError> {
         config.limits.check()?;
         let image = read_image(bytes)?;
-        let durable = Durable::from_image(image.durable).ok_or(RestoreError::Image)?;
+        let durable = Durable::from_image(&image.durable).ok_or(RestoreError::Image)?;
         let mut engine = Self::assemble(config, image.head, durable);
         engine.adopt_rooms();
         for (room, records) in image.records {
@@ -183,7 +190,7 @@ fn read_image(bytes: &[u8]) -> Result<Image, RestoreError> {
     decode(body).map_err(|_| RestoreError::Image)
 }
 
-fn record_of(frame: bytes::Bytes) -> Option<Record> {
+fn record_of(frame: &[u8]) -> Option<Record> {
     match decode(frame.get(PREFIX_BYTES..)?) {
         Ok(ServerFrame::Record(record)) => Some(record),
         Ok(_) | Err(_) => None,

@@ -1,5 +1,4 @@
 //! Whole clients against a whole engine, with losses at every place.
-
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the few kinds it is about")]
 
 mod hostile;
@@ -216,7 +215,7 @@ fn b4_newer_connection_of_the_session_ends_the_older_client_for_good() {
     world.hosts[1].saved = world.hosts[0].saved.clone();
     world.hosts[1].key = world.hosts[0].key;
     world.run_until(|world| world.hosts.iter().any(|host| host.stopped.is_some()));
-    let stopped = world.hosts.iter().filter_map(|host| host.stopped).next().unwrap();
+    let stopped = world.hosts.iter().find_map(|host| host.stopped).unwrap();
     assert!(matches!(stopped, Stop::Refused(refusal) if refusal.code() == "E_AUTH"));
     world.run_until(|world| world.hosts.iter().any(|host| host.client.is_online()));
 }

@@ -166,17 +166,17 @@ impl Run {
     fn settle(&mut self) {
         self.rig.persisting = Persisting::AtOnce;
         self.rig.drive();
-        for user in 0..USERS.len() {
+        for (user, name) in USERS.iter().enumerate() {
             if self.is_online(user) {
-                self.rig.resume(USERS[user]);
+                self.rig.resume(name);
             }
         }
     }
 
     fn disconnect_all(&mut self) {
-        for user in 0..USERS.len() {
+        for (user, name) in USERS.iter().enumerate() {
             if self.is_online(user) {
-                self.rig.lose(USERS[user]);
+                self.rig.lose(name);
             }
             self.put_away(user);
         }
@@ -210,7 +210,7 @@ impl Model {
     }
 
     fn read(&mut self, change: &Change, at: u64) {
-        let (room, life, line) = match change {
+        let (room, life, shown) = match change {
             Change::Joined { room, incarnation, user, .. } => {
                 (room, incarnation, format!("+{user}"))
             }
@@ -225,7 +225,7 @@ impl Model {
             _ => return,
         };
         let log = self.logs.entry((room.to_string(), life.get())).or_default();
-        log.push(format!("{at} {line}"));
+        log.push(format!("{at} {shown}"));
     }
 
     /// Every connection got of every room what its log says: from where it began, without holes,
@@ -282,7 +282,7 @@ fn check_complete(run: &Run, model: &Model) {
                     ServerFrame::Answer { answer: Answer::Parted { room: parted }, .. }
                         if parted.as_ref() == room =>
                     {
-                        place = None
+                        place = None;
                     }
                     ServerFrame::Reset { room: gone, incarnation, .. } if gone.as_ref() == room => {
                         place = Some((incarnation.get(), 0));

@@ -105,11 +105,11 @@ pub(crate) fn server_key() -> PublicKey {
 }
 
 pub(crate) fn key_of(name: &str) -> PublicKey {
-    PublicKey::new(Digest::new(*padded(name)).as_bytes().map(|byte| byte ^ 0x5A))
+    PublicKey::new(Digest::new(padded(name)).as_bytes().map(|byte| byte ^ 0x5A))
 }
 
-fn padded(name: &str) -> Box<[u8; 32]> {
-    let mut bytes = Box::new([0; 32]);
+fn padded(name: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
     for (place, byte) in name.bytes().enumerate() {
         bytes[place % 32] ^= byte.rotate_left(u32::try_from(place / 32).unwrap());
     }
