@@ -11,6 +11,7 @@
 )]
 
 pub mod chunk;
+pub mod client;
 pub mod codec;
 pub mod delivery;
 pub mod engine;
