@@ -1,11 +1,11 @@
-//! Both clocks of this process, as the state machine wants them.
+//! The monotonic clock of this process, as the state machine wants it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use chatcore::time::{Moment, Now, Timestamp};
+use chatcore::time::Moment;
 use tokio::time::Instant;
 
-/// Reads the clocks; moments count from its start.
+/// Reads the clock; moments count from its start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     origin: Instant,
@@ -16,12 +16,9 @@ impl Clock {
         Self { origin: Instant::now() }
     }
 
-    pub(super) fn now(self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            moment: Moment::from_millis(millis(self.origin.elapsed())),
-            wall: Timestamp::new(millis(wall)).unwrap_or(Timestamp::MAX),
-        }
+    pub(super) fn now(self) -> Moment {
+        let millis = self.origin.elapsed().as_millis();
+        Moment::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
     /// When `moment` comes.
@@ -31,8 +28,4 @@ impl Clock {
         let day = Duration::from_hours(24);
         self.origin.checked_add(after).unwrap_or_else(|| Instant::now() + day)
     }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
