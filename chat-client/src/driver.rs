@@ -326,17 +326,17 @@ impl<'a> Driver<'a> {
 
     fn save(&mut self, save: Save) -> Result<(), Failure> {
         let Some(profile) = &mut self.profile else { return Ok(()) };
-        match save {
-            // Written once the lines it speaks of are.
-            Save::Seen(room, cursor) => self.around.screen.saw(room, cursor),
-            Save::Queued(_) | Save::Settled(_) | Save::Attach(_) => profile.store.apply(&save)?,
-            Save::Renewed { log_id, .. } => {
-                if profile.store.log_id() != Some(log_id) {
-                    self.around.screen.forget_seen();
-                }
-                profile.store.apply(&save)?;
-            }
+        // Written once the lines it speaks of are.
+        if let Save::Seen(room, cursor) = save {
+            self.around.screen.saw(room, cursor);
+            return Ok(());
         }
+        if let Save::Renewed { log_id, .. } = &save
+            && profile.store.log_id() != Some(*log_id)
+        {
+            self.around.screen.forget_seen();
+        }
+        profile.store.apply(&save)?;
         if let Save::Queued(unsent) = &save {
             self.debug(&format!("kept as command {}", unsent.counter));
         }

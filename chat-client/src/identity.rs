@@ -27,10 +27,10 @@ pub enum IdentityError {
     #[error("this identity is already in use on this machine")]
     InUse,
     /// Others than the owner may read or write the key file.
-    #[error("the key file {0} can be read by others: run chmod 600 on it")]
+    #[error("the key file {} can be read by others: run chmod 600 on it", .0.display())]
     Readable(PathBuf),
     /// The file holds no key.
-    #[error("{0} is no key file: it must hold 32 bytes in base64url")]
+    #[error("{} is no key file: it must hold 32 bytes in base64url", .0.display())]
     Malformed(PathBuf),
     /// Neither `XDG_CONFIG_HOME` nor `HOME` says where to keep the key.
     #[error("there is no folder for the key: set HOME, or name a file by --identity")]
@@ -39,7 +39,7 @@ pub enum IdentityError {
     #[error("no random bytes for a new key: {0}")]
     Random(#[from] getrandom::Error),
     /// A file or folder cannot be made, read or locked.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", path.display())]
     File {
         /// Which one.
         path: PathBuf,

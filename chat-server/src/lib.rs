@@ -1,1 +1,33 @@
-//! Placeholder.
+//! A chat server: a thin host of the [`chatcore`] engine.
+//!
+//! [`Server::start`] listens and serves; [`Server::attach`] serves a byte stream that the embedding
+//! program accepted itself. The program `chat-server` is [`program::main`].
+//!
+//! Who does what:
+//!
+//! - one task owns the engine, and with it every decision (`host`);
+//! - delivery shards own the writing side of connections and write to all of them from one task
+//!   each, so that a message wakes a task per shard and not per reader (`shard`);
+//! - one task per connection reads and cuts frames, nothing else (`connection`);
+//! - listeners accept and survive running out of descriptors (`listener`).
+//!
+//! Data flows one way: connection → engine → shard → connection. The one way back, from a shard to
+//! the engine, never blocks the shard, so no ring of full channels can form.
+//!
+//! Invariants: every channel is bounded; no lock is held while anything waits; nothing here decides
+//! about rooms or users.
+
+mod clock;
+mod connection;
+mod descriptors;
+mod host;
+mod key;
+mod listener;
+pub mod program;
+mod server;
+mod shard;
+mod verify;
+
+pub use key::{KeyError, ServerKey};
+pub use listener::{ListenError, Plaintext};
+pub use server::{Server, ServerConfig, StartError, Stopped};

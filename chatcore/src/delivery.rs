@@ -182,6 +182,12 @@ impl Delivery {
         self.needs.pop_front()
     }
 
+    /// Whether [`poll_need`](Self::poll_need) or [`poll_condemned`](Self::poll_condemned) has
+    /// something.
+    pub fn has_reports(&self) -> bool {
+        !self.needs.is_empty() || !self.condemned.is_empty()
+    }
+
     /// Takes the next connection that has to be condemned because it does not read.
     pub fn poll_condemned(&mut self) -> Option<(ConnId, Refusal)> {
         self.condemned.pop_front()
@@ -464,7 +470,7 @@ impl RoomTail {
             self.bytes = 0;
         }
         self.visible = through;
-        for chunk in chunk {
+        if let Some(chunk) = chunk {
             self.bytes = self.bytes.saturating_add(chunk.bytes().len());
             self.chunks.push_back(chunk);
         }

@@ -10,6 +10,7 @@
     )
 )]
 
+pub mod address;
 pub mod chunk;
 pub mod client;
 pub mod codec;

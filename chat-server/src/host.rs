@@ -1,0 +1,195 @@
+//! The task that owns the engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chatcore::engine::{Directive, Engine, Event, Input, Misuse, Need, Output};
+use chatcore::id::{ConnId, Nonce};
+use chatcore::wire::{ClientFrame, Refusal};
+use tokio::sync::mpsc;
+
+use crate::clock::{Clock, sleep_until};
+use crate::connection::FrameLimit;
+use crate::shard::{ShardHandle, shard_of};
+use crate::verify::Verifier;
+
+/// Messages that wait for the engine; a connection that sends more waits itself.
+pub(crate) const QUEUE: usize = 256;
+
+/// Messages that the engine takes in one turn. What they lead to is committed and delivered
+/// together: the larger the crowd of messages, the fewer and longer the writes.
+const TURN: usize = 256;
+
+/// What the engine is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A connection was accepted, and its shard knows it.
+    Connected { conn: ConnId, nonce: Nonce, frame_limit: Arc<FrameLimit> },
+    /// A connection sent frames.
+    Frames { conn: ConnId, frames: Vec<ClientFrame> },
+    /// A connection has to close.
+    Condemned { conn: ConnId, refusal: Refusal },
+    /// A connection is gone.
+    Disconnected { conn: ConnId },
+    /// A signature was checked.
+    Verified { conn: ConnId, valid: bool },
+    /// A shard lacks records.
+    Fetch(Need),
+    /// Everybody is to be told that the server stops.
+    Stop,
+}
+
+/// The engine and what it needs around it.
+#[derive(Debug)]
+pub(crate) struct Host {
+    engine: Engine,
+    clock: Clock,
+    shards: Vec<ShardHandle>,
+    verifier: Verifier,
+    /// What each connection's reader may accept; raised at log-in.
+    frame_limits: BTreeMap<ConnId, Arc<FrameLimit>>,
+    /// What this turn leads to, a list a shard.
+    directives: Vec<Vec<Directive>>,
+}
+
+impl Host {
+    pub(crate) fn new(
+        engine: Engine,
+        clock: Clock,
+        shards: Vec<ShardHandle>,
+        verifier: Verifier,
+    ) -> Self {
+        let directives = shards.iter().map(|_| Vec::new()).collect();
+        Self { engine, clock, shards, verifier, frame_limits: BTreeMap::new(), directives }
+    }
+
+    /// Runs until every sender of `messages` is gone.
+    ///
+    /// # Panics
+    /// When the engine finds its own state broken, or this host its rules: the process has to stop.
+    pub(crate) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut turn = Vec::with_capacity(TURN);
+        self.settle();
+        loop {
+            let deadline = self.engine.next_timeout();
+            let timeout = sleep_until(deadline.map(|at| self.clock.instant(at)));
+            tokio::select! {
+                count = messages.recv_many(&mut turn, TURN) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                () = timeout => self.handle(Input::Timeout),
+            }
+            for message in turn.drain(..) {
+                self.take(message);
+            }
+            self.settle();
+            self.hand_out().await;
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Connected { conn, nonce, frame_limit } => {
+                self.frame_limits.insert(conn, frame_limit);
+                self.handle(Input::Connected { conn, nonce, channel: None });
+            }
+            Message::Frames { conn, frames } => {
+                for frame in frames {
+                    self.handle(Input::Frame { conn, frame });
+                }
+            }
+            Message::Condemned { conn, refusal } => {
+                // A shard may condemn a connection whose reader has just gone.
+                if self.frame_limits.contains_key(&conn) {
+                    self.handle(Input::Condemned { conn, refusal });
+                }
+            }
+            Message::Disconnected { conn } => {
+                self.frame_limits.remove(&conn);
+                self.handle(Input::Disconnected { conn });
+            }
+            Message::Verified { conn, valid } => self.handle(Input::Verified { conn, valid }),
+            Message::Fetch(need) => self.handle(Input::Fetch(need)),
+            Message::Stop => self.handle(Input::Stop),
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let result: Result<(), Misuse> = self.engine.handle(self.clock.now(), input);
+        result.expect("the host must keep the rules of the engine");
+    }
+
+    /// Carries out what the engine asks for until it asks for nothing more.
+    fn settle(&mut self) {
+        loop {
+            let mut last = None;
+            while let Some(output) = self.engine.poll_output() {
+                if let Output::Persist(entry) = &output {
+                    last = Some(entry.header.index);
+                }
+                self.carry_out(output);
+            }
+            // Nothing is kept yet, so everything is as safe as it will ever be.
+            match last {
+                Some(through) => self.handle(Input::Persisted { through }),
+                None => return,
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Persist(_) => {}
+            Output::Verify { conn, key, message, signature } => {
+                self.verifier.begin(conn, key, message, signature);
+            }
+            Output::Read { .. } => {
+                unreachable!("an engine without a store must not read from it")
+            }
+            Output::Deliver(directive) => self.route(directive),
+            Output::Event(event) => self.note(&event),
+        }
+    }
+
+    fn route(&mut self, directive: Directive) {
+        let Some(conn) = directive.conn() else {
+            self.directives.iter_mut().for_each(|list| list.push(directive.clone()));
+            return;
+        };
+        let shard = shard_of(conn, self.shards.len());
+        if let Some(list) = self.directives.get_mut(shard) {
+            list.push(directive);
+        }
+    }
+
+    fn note(&self, event: &Event) {
+        match event {
+            Event::LoggedIn { conn, user } => {
+                if let Some(frame_limit) = self.frame_limits.get(conn) {
+                    frame_limit.raise();
+                }
+                tracing::debug!(%conn, %user, "logged in");
+            }
+            Event::Closed { conn, refusal: Some(refusal) } => {
+                tracing::debug!(%conn, code = refusal.code(), %refusal, "closing");
+            }
+            Event::Closed { conn, refusal: None } => tracing::debug!(%conn, "client left"),
+            Event::GateOpened { room } => tracing::info!(%room, "gate opened"),
+            Event::Reset { room, incarnation } => {
+                tracing::info!(%room, %incarnation, "room reset");
+            }
+        }
+    }
+
+    /// Gives each shard its part of the turn. A full shard holds the engine back, and so everybody
+    /// who sends: there is no other place for what cannot be delivered.
+    async fn hand_out(&mut self) {
+        for (shard, list) in self.shards.iter().zip(&mut self.directives) {
+            if !list.is_empty() {
+                shard.send(std::mem::take(list)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The server's key: made on first use, kept in a file that nobody else may read.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use chatcore::id::PublicKey;
+use ed25519_dalek::SigningKey;
+
+/// Who the server is: clients remember this key.
+#[derive(Debug)]
+pub struct ServerKey {
+    public: PublicKey,
+}
+
+/// Why the key cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file or its folder cannot be used.
+    #[error("cannot use the server key {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file can be read by others.
+    #[error(
+        "the server key {} can be read by others (mode {mode:o}): run chmod 600 on it, \
+         or delete it to get a new one",
+        path.display()
+    )]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The file is no key.
+    #[error("the server key {} is damaged: it must hold 32 bytes", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No randomness can be had.
+    #[error("the system gives no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+const KEY_BYTES: usize = 32;
+
+impl ServerKey {
+    /// A key for this run only.
+    ///
+    /// # Errors
+    /// When no randomness can be had.
+    pub fn ephemeral() -> Result<Self, KeyError> {
+        let mut seed = [0; KEY_BYTES];
+        getrandom::fill(&mut seed)?;
+        Ok(Self::from_seed(&seed))
+    }
+
+    /// The key in `folder`, made if there is none.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or the file is damaged or open to others.
+    pub fn in_folder(folder: &Path) -> Result<Self, KeyError> {
+        let path = folder.join("server.key");
+        let wrap = |source| KeyError::Io { path: path.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrap)?;
+        match File::open(&path) {
+            Ok(file) => Self::read(&path, file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make(folder, &path)?;
+                let file = File::open(&path).map_err(wrap)?;
+                Self::read(&path, file)
+            }
+            Err(error) => Err(wrap(error)),
+        }
+    }
+
+    /// The public half.
+    pub const fn public(&self) -> PublicKey {
+        self.public
+    }
+
+    fn read(path: &Path, file: File) -> Result<Self, KeyError> {
+        let wrap = |source| KeyError::Io { path: path.to_owned(), source };
+        let mode = file.metadata().map_err(wrap)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(KeyError::Open { path: path.to_owned(), mode });
+        }
+        let mut seed = Vec::with_capacity(KEY_BYTES);
+        file.take(KEY_BYTES as u64 + 1).read_to_end(&mut seed).map_err(wrap)?;
+        match seed.as_slice().try_into() {
+            Ok(seed) => Ok(Self::from_seed(seed)),
+            Err(_) => Err(KeyError::Damaged { path: path.to_owned() }),
+        }
+    }
+
+    fn from_seed(seed: &[u8; KEY_BYTES]) -> Self {
+        let key = SigningKey::from_bytes(seed).verifying_key();
+        Self { public: PublicKey::new(key.to_bytes()) }
+    }
+}
+
+/// Makes a key file that is there whole or not at all, also when two servers start at once.
+fn make(folder: &Path, path: &Path) -> Result<(), KeyError> {
+    let wrap = |source| KeyError::Io { path: path.to_owned(), source };
+    let mut seed = [0; KEY_BYTES];
+    getrandom::fill(&mut seed)?;
+    let temporary = folder.join(format!("server.key.{}", std::process::id()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(wrap)?;
+    file.write_all(&seed).and_then(|()| file.sync_all()).map_err(wrap)?;
+    let linked = fs::hard_link(&temporary, path);
+    fs::remove_file(&temporary).map_err(wrap)?;
+    match linked {
+        Ok(()) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(wrap),
+        // Another server was first: its key is as good.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(wrap(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_is_made_once_and_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = ServerKey::in_folder(folder.path()).unwrap().public();
+        assert_eq!(ServerKey::in_folder(folder.path()).unwrap().public(), first);
+        let mode = fs::metadata(folder.path().join("server.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn key_that_others_may_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        ServerKey::in_folder(folder.path()).unwrap();
+        let path = folder.path().join("server.key");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let refused = ServerKey::in_folder(folder.path());
+        assert!(matches!(refused, Err(KeyError::Open { mode: 0o644, .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn damaged_key_is_refused_and_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.key");
+        ServerKey::in_folder(folder.path()).unwrap();
+        fs::write(&path, [1; 31]).unwrap();
+        assert!(matches!(ServerKey::in_folder(folder.path()), Err(KeyError::Damaged { .. })));
+        assert_eq!(fs::read(&path).unwrap(), [1; 31]);
+    }
+}

@@ -1,0 +1,134 @@
+//! The options.
+
+use std::path::PathBuf;
+
+use chatcore::address::Address;
+use chatcore::id::Threshold;
+use chatcore::log::OperatorRule;
+use clap::{ArgAction, Parser};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
+
+use crate::listener::Plaintext;
+use crate::program::report::Form;
+
+/// Starts a chat server. People join it with chat-client.
+///
+/// Messages are held back until enough people are connected at once; then everybody sees all of
+/// them, in order, and the chat stays open.
+#[derive(Debug, Parser)]
+#[command(name = "chat-server", version, after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Where to listen: chat://HOST:PORT or unix:/PATH; port 0 picks a free port. May be repeated
+    #[arg(long, value_name = "URI", env = "CHAT_LISTEN", value_delimiter = ',',
+          default_values_t = [Address::default()])]
+    pub(super) listen: Vec<Address>,
+
+    /// How many people must be connected at once before a room shows its messages: 1 to 65535
+    #[arg(short = 'n', long, value_name = "N", env = "CHAT_THRESHOLD", default_value_t = 2,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    threshold: u16,
+
+    /// Keep nothing but the server's key (the only way in this version)
+    #[arg(long, env = "CHAT_EPHEMERAL")]
+    pub(super) ephemeral: bool,
+
+    /// Where the server keeps its key [default: the XDG data folder]
+    #[arg(long, value_name = "DIR", env = "CHAT_DATA")]
+    pub(super) data: Option<PathBuf>,
+
+    /// Who may reset rooms, by name or public key. May be repeated [default: the first user]
+    #[arg(long, value_name = "NAME|KEY", env = "CHAT_OPERATOR", value_delimiter = ',',
+          value_parser = parse_operator)]
+    pub(super) operator: Vec<OperatorRule>,
+
+    /// Allow other machines to connect without encryption
+    #[arg(long, env = "CHAT_PLAINTEXT")]
+    pub(super) plaintext: bool,
+
+    /// Write one JSON object a line to stdout
+    #[arg(long, env = "CHAT_JSON")]
+    json: bool,
+
+    /// Say on stderr what the server does; twice for more
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+
+    /// What to say on stderr: error, warn, info, debug, trace, or TARGET=LEVEL, comma-separated
+    #[arg(long, value_name = "FILTER", env = "CHAT_LOG")]
+    log: Option<Targets>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  chat-server                                 on this machine, port 5000
+  chat-server -n 3 --operator ana             three people open the chat, ana may reset it
+  chat-server --listen unix:/tmp/chat.sock    through a file
+  chat-server --listen chat://0.0.0.0:5000 --plaintext
+                                              for other machines, unencrypted";
+
+impl Args {
+    pub(super) fn threshold(&self) -> Threshold {
+        Threshold::new(self.threshold).expect("the option's range must begin at 1")
+    }
+
+    pub(super) const fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Plain }
+    }
+
+    /// Starts the log on stderr.
+    pub(super) fn start_log(&self) {
+        let level = match self.verbose {
+            0 => LevelFilter::WARN,
+            1 => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
+        };
+        let filter = self.log.clone().unwrap_or_else(|| Targets::new().with_default(level));
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+        tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    }
+}
+
+impl From<bool> for Plaintext {
+    fn from(anywhere: bool) -> Self {
+        if anywhere { Self::Anywhere } else { Self::LoopbackOnly }
+    }
+}
+
+/// A key is 43 characters of base64url and so is no name: names have at most 32.
+fn parse_operator(text: &str) -> Result<OperatorRule, chatcore::text::NameError> {
+    if let Ok(key) = text.parse() {
+        return Ok(OperatorRule::Key(key));
+    }
+    text.parse().map(OperatorRule::Name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn options_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn b11_threshold_outside_its_range_is_a_usage_error() {
+        for bad in ["0", "65536", "-1", "two"] {
+            assert!(Args::try_parse_from(["chat-server", "-n", bad]).is_err(), "{bad}");
+        }
+        for good in [1_u16, u16::MAX] {
+            let args = Args::try_parse_from(["chat-server", "-n", &good.to_string()]).unwrap();
+            assert_eq!(args.threshold().get(), good);
+        }
+    }
+
+    #[test]
+    fn operator_is_a_key_or_a_name() {
+        let key = chatcore::id::PublicKey::new([5; 32]);
+        assert_eq!(parse_operator(&key.to_string()), Ok(OperatorRule::Key(key)));
+        assert_eq!(parse_operator("Ana"), Ok(OperatorRule::Name("ana".parse().unwrap())));
+        assert!(parse_operator("an operator").is_err());
+    }
+}

@@ -1,0 +1,107 @@
+//! The program `chat-server`: options in, a running server, lines for people or scripts out.
+
+mod args;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::key::{KeyError, ServerKey};
+use crate::listener::ListenError;
+use crate::server::{Server, ServerConfig, StartError, Stopped};
+use args::Args;
+use report::Report;
+
+/// Exit status when an option asks for what is not allowed.
+const USAGE: u8 = 2;
+
+/// Why the program fails.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("cannot tell where to keep the server key: set HOME, or name a folder with --data")]
+    NoFolder,
+    #[error("cannot start the runtime: {0}")]
+    Runtime(std::io::Error),
+    #[error("the engine failed, which is a bug: {0}")]
+    Engine(tokio::task::JoinError),
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Start(StartError::Listen(ListenError::Exposed { .. })) | Self::NoFolder => {
+                ExitCode::from(USAGE)
+            }
+            Self::Start(_) | Self::Key(_) | Self::Runtime(_) | Self::Engine(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let report = Report::new(args.form());
+    args.start_log();
+    match run(&args, &report) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(args: &Args, report: &Report) -> Result<(), Failure> {
+    let key = ServerKey::in_folder(&data_folder(args.data.clone())?)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    runtime.block_on(async {
+        let server = Server::start(ServerConfig {
+            listen: args.listen.clone(),
+            plaintext: args.plaintext.into(),
+            threshold: args.threshold(),
+            operators: args.operator.clone(),
+            ..ServerConfig::new(key)
+        })
+        .await?;
+        report.listening(&server, args);
+        serve(server, report).await
+    })
+}
+
+/// Serves until a signal comes.
+async fn serve(mut server: Server, report: &Report) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
+    let reason = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        error = server.failed() => return Err(Failure::Engine(error)),
+    };
+    report.stopping(reason);
+    if server.stop().await == Stopped::TimedOut {
+        tracing::warn!("some connections did not take their last messages in time");
+    }
+    report.stopped(reason);
+    Ok(())
+}
+
+/// Where the server keeps its key: the folder named, or the one the XDG rules give.
+fn data_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    if let Some(folder) = named {
+        return Ok(folder);
+    }
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let xdg = absolute("XDG_DATA_HOME");
+    let base = xdg.or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
+    base.map(|base| base.join("chat-server")).ok_or(Failure::NoFolder)
+}

@@ -1,0 +1,107 @@
+//! What the program says: lines for people, or JSON for scripts.
+
+use std::io::{self, Write as _};
+
+use chatcore::address::Address;
+use chatcore::id::Threshold;
+use serde_json::json;
+
+use crate::program::args::Args;
+use crate::server::Server;
+
+/// For whom stdout is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Plain,
+    Json,
+}
+
+/// Says what happens.
+#[derive(Debug)]
+pub(super) struct Report {
+    form: Form,
+}
+
+impl Report {
+    pub(super) const fn new(form: Form) -> Self {
+        Self { form }
+    }
+
+    pub(super) fn listening(&self, server: &Server, args: &Args) {
+        match self.form {
+            Form::Json => {
+                for address in server.addresses() {
+                    say(&json!({
+                        "type": "listening",
+                        "url": address.to_string(),
+                        "generation": server.generation().get(),
+                        "role": "owner",
+                    }));
+                }
+            }
+            Form::Plain => say(&welcome(server.addresses(), args.threshold(), args.ephemeral)),
+        }
+    }
+
+    pub(super) fn stopping(&self, reason: &str) {
+        if self.form == Form::Plain {
+            say(&format!("{reason}: telling everybody and stopping"));
+        }
+    }
+
+    pub(super) fn stopped(&self, reason: &str) {
+        match self.form {
+            Form::Json => say(&json!({ "type": "stopped", "reason": reason })),
+            Form::Plain => say(&"stopped"),
+        }
+    }
+
+    pub(super) fn failure(&self, failure: &super::Failure) {
+        if self.form == Form::Json {
+            say(&json!({ "type": "stopped", "reason": failure.to_string() }));
+        }
+        // Nobody reads stderr: then the exit status has to say it.
+        let _ = writeln!(io::stderr(), "chat-server: {failure}");
+    }
+}
+
+fn welcome(addresses: &[Address], threshold: Threshold, ephemeral: bool) -> String {
+    let listening: Vec<String> = addresses.iter().map(Address::to_string).collect();
+    let first = addresses.first().cloned().unwrap_or_default();
+    let at = if first == Address::default() { String::new() } else { format!(" {first}") };
+    let later = if ephemeral { "" } else { " (a store on disk is not in this version yet)" };
+    format!(
+        "chat-server {} listens on {}\n\
+         Nothing is kept: messages are gone when the server stops{later}.\n\
+         Messages are held until {threshold} {} connected.\n\
+         Join from another terminal:\n\
+         \n    cargo run --release -p chat-client --{at} --name YOU\n\n\
+         Ctrl-C stops the server.",
+        env!("CARGO_PKG_VERSION"),
+        listening.join(", "),
+        if threshold.get() == 1 { "user is" } else { "users are" },
+    )
+}
+
+/// Writes a line to stdout at once, for whoever waits for it.
+fn say(line: &impl std::fmt::Display) {
+    let mut out = io::stdout().lock();
+    // A reader that went away does not stop the server.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn welcome_says_how_to_join_and_that_nothing_is_kept() {
+        let usual = welcome(&[Address::default()], Threshold::DEFAULT, false);
+        assert!(usual.contains("chat://127.0.0.1:5000"), "{usual}");
+        assert!(usual.contains("chat-client -- --name YOU"), "{usual}");
+        assert!(usual.contains("Nothing is kept"), "{usual}");
+        let other: Address = "unix:/tmp/chat".parse().unwrap();
+        let unusual = welcome(&[other], Threshold::DEFAULT, true);
+        assert!(unusual.contains("chat-client -- unix:/tmp/chat --name YOU"), "{unusual}");
+    }
+}

@@ -1,0 +1,246 @@
+//! Peers that break the rules: each loses its connection, and nobody else anything.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use chatcore::address::Address;
+use chatcore::codec::encode_to_bytes;
+use chatcore::id::RequestId;
+use chatcore::limits::Limits;
+use chatcore::time::Span;
+use chatcore::wire::{
+    ClientFrame, DecodeFault, FrameFault, LimitFault, Refusal, ServerFrame, StateFault,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::peer::{Peer, hello};
+use crate::start;
+
+/// Two people who talk: what a hostile peer must not disturb.
+struct Others {
+    ana: Peer,
+    beto: Peer,
+}
+
+impl Others {
+    async fn talking(address: &Address) -> Self {
+        let ana = Peer::join(address, "ana").await;
+        let beto = Peer::join(address, "beto").await;
+        Self { ana, beto }
+    }
+
+    async fn assert_undisturbed(&mut self) {
+        self.ana.post("do you hear me?").await;
+        while self.beto.posts(1).await != ["do you hear me?"] {}
+    }
+}
+
+/// What a peer that sends these bytes before anything else is told at the end.
+async fn verdict_on(bytes: &[u8]) -> Option<Refusal> {
+    let (_server, address) = start(Limits::default()).await;
+    let mut others = Others::talking(&address).await;
+    let mut peer = Peer::connect(&address).await;
+    peer.send_bytes(bytes).await;
+    let verdict = peer.closed().await;
+    others.assert_undisturbed().await;
+    verdict
+}
+
+#[tokio::test]
+async fn a1_length_prefix_over_the_limit_is_refused_from_the_header_alone() {
+    let too_large = Some(Refusal::Frame(FrameFault::TooLarge));
+    assert_eq!(verdict_on(&[0xFF; 4]).await, too_large);
+    assert_eq!(verdict_on(&1_025_u32.to_be_bytes()).await, too_large);
+}
+
+#[tokio::test]
+async fn a1_frame_over_64_kib_is_refused_after_log_in() {
+    let (_server, address) = start(Limits::default()).await;
+    let mut others = Others::talking(&address).await;
+    let mut peer = Peer::join(&address, "eva").await;
+    peer.send_bytes(&65_537_u32.to_be_bytes()).await;
+    assert_eq!(peer.closed().await, Some(Refusal::Frame(FrameFault::TooLarge)));
+    others.assert_undisturbed().await;
+}
+
+#[tokio::test]
+async fn a2_frame_of_exactly_the_limit_is_read() {
+    // A frame that is large enough is no frame of any kind, and so is refused for what it is.
+    let mut at_the_limit = 1_024_u32.to_be_bytes().to_vec();
+    at_the_limit.resize(4 + 1_024, 0xFF);
+    assert_eq!(verdict_on(&at_the_limit).await, Some(Refusal::Decode(DecodeFault::Number)));
+}
+
+#[tokio::test]
+async fn a3_empty_frame_is_refused() {
+    assert_eq!(verdict_on(&[0; 4]).await, Some(Refusal::Frame(FrameFault::Empty)));
+}
+
+#[tokio::test]
+async fn a4_frames_that_come_byte_by_byte_are_frames() {
+    let (_server, address) = start(Limits::default()).await;
+    let mut peer = Peer::connect(&address).await;
+    for byte in encode_to_bytes(&hello()) {
+        peer.send_bytes(&[byte]).await;
+    }
+    assert!(matches!(peer.next().await, Some(ServerFrame::Hello(_))));
+}
+
+#[tokio::test]
+async fn a5_connection_that_ends_inside_a_frame_is_gone_and_nothing_is_half_done() {
+    let (_server, address) = start(Limits::default()).await;
+    let mut others = Others::talking(&address).await;
+    let mut peer = Peer::join(&address, "eva").await;
+    let whole = encode_to_bytes(&ClientFrame::Ping { token: RequestId::MAX });
+    peer.send_bytes(&whole[..whole.len() - 1]).await;
+    drop(peer);
+    others.assert_undisturbed().await;
+    // Its name and session are free to come back to.
+    Peer::join(&address, "eva").await;
+}
+
+#[tokio::test]
+async fn a6_a7_a8_frames_that_are_not_canonical_are_refused() {
+    for (frame, fault) in [
+        // A token of eleven bytes.
+        (&[4, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1][..], DecodeFault::Number),
+        // The kind of a ping in two bytes.
+        (&[0x84, 0x00, 0][..], DecodeFault::NotCanonical),
+        // A ping and one byte more.
+        (&[4, 0, 0][..], DecodeFault::TrailingBytes),
+        // A kind that does not exist.
+        (&[77][..], DecodeFault::Value),
+        // A ping without its token.
+        (&[4][..], DecodeFault::Truncated),
+    ] {
+        let mut bytes = u32::try_from(frame.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend_from_slice(frame);
+        assert_eq!(verdict_on(&bytes).await, Some(Refusal::Decode(fault)), "{frame:?}");
+    }
+}
+
+#[tokio::test]
+async fn b1_third_frame_before_log_in_closes() {
+    let (_server, address) = start(Limits::default()).await;
+    let mut peer = Peer::connect(&address).await;
+    for _ in 0..2 {
+        peer.send(&ClientFrame::Leave).await;
+        let refusal = Refusal::State(StateFault::LogInFirst);
+        assert_eq!(peer.next().await, Some(ServerFrame::Rejected(refusal)));
+    }
+    peer.send(&ClientFrame::Leave).await;
+    assert_eq!(peer.closed().await, Some(Refusal::State(StateFault::LogInFirst)));
+}
+
+#[tokio::test]
+async fn c2_hello_that_dribbles_is_cut_off_at_the_deadline() {
+    let login_time = Span::from_millis(300);
+    let (_server, address) = start(Limits { login_time, ..Limits::default() }).await;
+    let mut others = Others::talking(&address).await;
+    let mut peer = Peer::connect(&address).await;
+    // One byte of the hello and no more: it is the deadline that ends it.
+    peer.send_bytes(&encode_to_bytes(&hello())[..1]).await;
+    assert_eq!(peer.closed().await, Some(Refusal::Limit(LimitFault::LoginTime)));
+    others.assert_undisturbed().await;
+}
+
+#[tokio::test]
+async fn c2_connections_that_do_not_log_in_leave_slots_for_those_who_do() {
+    let limits = Limits { connections_max: 16, greeting_percent: 25, ..Limits::default() };
+    let (_server, address) = start(limits).await;
+    let mut others = Others::talking(&address).await;
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        let mut peer = Peer::connect(&address).await;
+        peer.send(&hello()).await;
+        assert!(matches!(peer.next().await, Some(ServerFrame::Hello(_))));
+        idle.push(peer);
+    }
+    let mut fifth = Peer::connect(&address).await;
+    assert!(matches!(fifth.closed().await, Some(Refusal::Busy { .. })));
+    drop(idle.pop());
+    // A slot is free as soon as the server has noticed.
+    let welcome = tokio::time::timeout(crate::peer::PATIENCE, async {
+        loop {
+            let mut peer = Peer::connect(&address).await;
+            peer.send(&hello()).await;
+            if let Some(ServerFrame::Hello(_)) = peer.next().await {
+                return peer;
+            }
+        }
+    });
+    welcome.await.expect("a slot must become free");
+    others.assert_undisturbed().await;
+}
+
+/// A stream whose reading side has a bug.
+struct Faulty;
+
+impl AsyncRead for Faulty {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        panic!("this connection was made to fail");
+    }
+}
+
+impl AsyncWrite for Faulty {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn c13_panic_in_one_connection_closes_it_and_no_other() {
+    // Two slots for greetings: one that leaks would leave too few for what follows.
+    let limits = Limits { connections_max: 8, greeting_percent: 25, ..Limits::default() };
+    let (server, address) = start(limits).await;
+    let mut others = Others::talking(&address).await;
+    for _ in 0..8 {
+        server.attach(Faulty).await;
+    }
+    others.assert_undisturbed().await;
+    let welcome = tokio::time::timeout(crate::peer::PATIENCE, async {
+        loop {
+            let mut peer = Peer::connect(&address).await;
+            peer.send(&hello()).await;
+            if let Some(ServerFrame::Hello(_)) = peer.next().await {
+                return;
+            }
+        }
+    });
+    welcome.await.expect("failed connections must give their slots back");
+}
+
+#[tokio::test]
+async fn reader_that_never_reads_is_closed_and_delays_nobody() {
+    let (stall_time, grace) = (Span::from_millis(200), Span::from_millis(1));
+    let (_server, address) = start(Limits { stall_time, grace, ..Limits::default() }).await;
+    let mut others = Others::talking(&address).await;
+    let mut stuck = Peer::join(&address, "eva").await;
+    // Posts until she is gone: the system's buffers take the first megabytes for her.
+    let text = "x".repeat(8_000);
+    let mut left = false;
+    while !left {
+        let counter = others.ana.post(&text).await;
+        others.ana.answer_to(counter).await;
+        left = others.beto.next_post_or_leave().await;
+    }
+    while stuck.next().await.is_some() {}
+    others.assert_undisturbed().await;
+}

@@ -1,0 +1,225 @@
+//! A client that speaks the protocol frame by frame, so that a test can also break its rules.
+
+use std::time::Duration;
+
+use chatcore::address::Address;
+use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
+use chatcore::id::{Attach, Counter, PublicKey, RequestId, SessionId, Signature};
+use chatcore::text::Untrusted;
+use chatcore::wire::{
+    Answer, ClientFrame, ClientHello, Command, Login, LoginProof, Question, Record, RecordBody,
+    Refusal, Role, ServerFrame, Start, VersionRange, Welcome,
+};
+use ed25519_dalek::{Signer as _, SigningKey};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// How long a test waits for something that has to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+pub(crate) struct Peer {
+    stream: Box<dyn Stream>,
+    buffer: FrameBuffer,
+    counter: Counter,
+    request: RequestId,
+}
+
+impl Peer {
+    /// Connects and says nothing.
+    pub(crate) async fn connect(address: &Address) -> Self {
+        let stream: Box<dyn Stream> = match address {
+            Address::Tcp { host, port } => Box::new(
+                tokio::net::TcpStream::connect((host.as_str(), *port)).await.expect("connect"),
+            ),
+            Address::Unix(path) => {
+                Box::new(tokio::net::UnixStream::connect(path).await.expect("connect"))
+            }
+        };
+        Self::over(stream)
+    }
+
+    pub(crate) fn over(stream: impl Stream + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
+            buffer: FrameBuffer::default(),
+            counter: Counter::ZERO,
+            request: RequestId::ZERO,
+        }
+    }
+
+    /// Connects, logs in with a key made from the name, and joins the lobby from the beginning.
+    pub(crate) async fn join(address: &Address, name: &str) -> Self {
+        let mut peer = Self::connect(address).await;
+        peer.log_in(name).await.expect("the log-in must be accepted");
+        let joined = peer.ask(join("lobby")).await;
+        assert!(matches!(joined, Answer::Joined(_)), "{joined:?}");
+        peer
+    }
+
+    pub(crate) async fn log_in(&mut self, name: &str) -> Result<Welcome, Refusal> {
+        let key = key_of(name);
+        let session = SessionId::new(*key.verifying_key().as_bytes().first_chunk().unwrap());
+        self.log_in_with(name, &key, session).await
+    }
+
+    /// Says hello and logs in.
+    pub(crate) async fn log_in_with(
+        &mut self,
+        name: &str,
+        key: &SigningKey,
+        session: SessionId,
+    ) -> Result<Welcome, Refusal> {
+        self.send(&hello()).await;
+        let ServerFrame::Hello(hello) = self.next().await.expect("a hello") else {
+            panic!("the server must say hello");
+        };
+        let attach = Attach::ZERO.next();
+        let proof = LoginProof {
+            nonce: hello.nonce,
+            server_key: hello.server_key,
+            log_id: hello.log_id,
+            generation: hello.generation,
+            channel: None,
+            session,
+            attach,
+            name,
+        };
+        let login = Login {
+            name: Untrusted::new(name),
+            key: PublicKey::new(key.verifying_key().to_bytes()),
+            session,
+            attach,
+            signature: Signature::new(key.sign(&proof.to_bytes()).to_bytes()),
+        };
+        self.send(&ClientFrame::Login(login)).await;
+        match self.next().await {
+            Some(ServerFrame::Welcome(welcome)) => {
+                self.counter = welcome.last_counter;
+                Ok(welcome)
+            }
+            Some(ServerFrame::Close(refusal)) => Err(refusal),
+            other => panic!("welcome or close, not {other:?}"),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, frame: &ClientFrame) {
+        self.send_bytes(&encode_to_bytes(frame)).await;
+    }
+
+    /// Sends bytes as they are; a server that has closed already may refuse them.
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+        let _ = self.stream.flush().await;
+    }
+
+    /// Submits a post without waiting for the answer.
+    pub(crate) async fn post(&mut self, text: &str) -> Counter {
+        self.counter = self.counter.next();
+        let counter = self.counter;
+        let (room, body) = (Untrusted::new("lobby"), Untrusted::new(text));
+        let command = Command::Post { room, incarnation: None, body };
+        self.send(&ClientFrame::Submit { counter, command }).await;
+        counter
+    }
+
+    /// Asks and waits for the answer; everything before it is dropped.
+    pub(crate) async fn ask(&mut self, question: Question) -> Answer {
+        self.request = self.request.next();
+        let request = self.request;
+        self.send(&ClientFrame::Ask { request, question }).await;
+        loop {
+            match self.next().await.expect("an answer") {
+                ServerFrame::Answer { request: label, answer } if label == request => {
+                    return answer;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The next frame; `None` at the end of the connection.
+    pub(crate) async fn next(&mut self) -> Option<ServerFrame> {
+        tokio::time::timeout(PATIENCE, self.read()).await.expect("a frame or the end in time")
+    }
+
+    /// Waits for the answer to a command; everything before it is dropped.
+    pub(crate) async fn answer_to(&mut self, wanted: Counter) -> ServerFrame {
+        loop {
+            let frame = self.next().await.expect("an answer");
+            match &frame {
+                ServerFrame::Accepted { counter, .. }
+                | ServerFrame::Applied { counter }
+                | ServerFrame::Refused { counter, .. }
+                    if *counter == wanted =>
+                {
+                    return frame;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until `count` posts came and returns their texts.
+    pub(crate) async fn posts(&mut self, count: usize) -> Vec<String> {
+        let mut texts = Vec::new();
+        while texts.len() < count {
+            let frame = self.next().await.expect("a record");
+            if let ServerFrame::Record(Record { body: RecordBody::Post { text, .. }, .. }) = frame {
+                texts.push(text.as_str().to_owned());
+            }
+        }
+        texts
+    }
+
+    /// Waits for a post or for somebody to leave; true for the latter.
+    pub(crate) async fn next_post_or_leave(&mut self) -> bool {
+        loop {
+            match self.next().await.expect("a record") {
+                ServerFrame::Record(Record { body: RecordBody::Post { .. }, .. }) => return false,
+                ServerFrame::Record(Record { body: RecordBody::Left { .. }, .. }) => return true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for the last frame and the end of the connection.
+    pub(crate) async fn closed(&mut self) -> Option<Refusal> {
+        let mut last = None;
+        while let Some(frame) = self.next().await {
+            if let ServerFrame::Close(refusal) = frame {
+                last = Some(refusal);
+            }
+        }
+        last
+    }
+
+    async fn read(&mut self) -> Option<ServerFrame> {
+        loop {
+            if let Some(frame) = self.buffer.next_frame().expect("well-formed frames") {
+                return Some(decode(&frame).expect("canonical frames"));
+            }
+            match self.stream.read_buf(self.buffer.as_mut()).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+pub(crate) fn hello() -> ClientFrame {
+    let versions = VersionRange::SUPPORTED;
+    ClientFrame::Hello(ClientHello { role: Role::Client, versions, features: 0 })
+}
+
+pub(crate) fn join(room: &str) -> Question {
+    Question::Join { room: Untrusted::new(room), start: Start::Last(1_000) }
+}
+
+/// A key that is always the same for a name.
+pub(crate) fn key_of(name: &str) -> SigningKey {
+    let mut seed = [0; 32];
+    seed.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
+    SigningKey::from_bytes(&seed)
+}

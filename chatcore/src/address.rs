@@ -1,0 +1,178 @@
+//! Where a server is: the addresses that people and programs write.
+
+use core::fmt;
+use core::str::FromStr;
+use std::path::{Path, PathBuf};
+
+/// The port of an address that names none.
+pub const DEFAULT_PORT: u16 = 5000;
+
+/// Where a server listens, or where a client finds it.
+///
+/// It is text that was taken apart, nothing more: nothing is looked up.
+///
+/// ```
+/// use chatcore::address::Address;
+///
+/// let address: Address = "chat://localhost".parse().unwrap();
+/// assert_eq!(address.to_string(), "chat://localhost:5000");
+/// assert_eq!("::1".parse::<Address>().unwrap().to_string(), "chat://[::1]:5000");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// `chat://host:port`: TCP without encryption.
+    Tcp {
+        /// A name or an IP address, without brackets.
+        host: String,
+        /// The port; 0 lets a listener pick a free one.
+        port: u16,
+    },
+    /// `unix:/path`: a Unix socket.
+    Unix(PathBuf),
+}
+
+/// Why a text is not an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// A scheme that does not exist.
+    #[error("an address begins with chat:// or unix:")]
+    Scheme,
+    /// A scheme that is planned.
+    #[error("{0} is not in this version yet: use chat:// or unix:")]
+    NotYet(&'static str),
+    /// There is no host.
+    #[error("the address names no host: write chat://host:port")]
+    Host,
+    /// The port is no number up to 65535.
+    #[error("the port must be a number from 0 to 65535")]
+    Port,
+    /// Something follows host and port.
+    #[error("nothing may follow the port: write chat://host:port")]
+    Path,
+    /// The path of a Unix socket is empty.
+    #[error("the address names no path: write unix:/path/to/socket")]
+    UnixPath,
+}
+
+const NOT_YET: [&str; 5] = ["chats://", "ws://", "wss://", "http://", "https://"];
+
+impl Default for Address {
+    /// `chat://127.0.0.1:5000`.
+    fn default() -> Self {
+        Self::Tcp { host: "127.0.0.1".to_owned(), port: DEFAULT_PORT }
+    }
+}
+
+impl Address {
+    /// The path of a Unix socket.
+    pub fn unix_path(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(path) => Some(path),
+            Self::Tcp { .. } => None,
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    /// Takes an address apart. `chat://` may be left out before a host.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path {
+                "" => Err(AddressError::UnixPath),
+                path => Ok(Self::Unix(path.into())),
+            };
+        }
+        if let Some(scheme) = NOT_YET.into_iter().find(|scheme| text.starts_with(scheme)) {
+            return Err(AddressError::NotYet(scheme));
+        }
+        let rest = text.strip_prefix("chat://").unwrap_or(text);
+        if rest.contains("://") {
+            return Err(AddressError::Scheme);
+        }
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains('/') {
+            return Err(AddressError::Path);
+        }
+        let (host, port) = split_port(rest)?;
+        if host.is_empty() {
+            return Err(AddressError::Host);
+        }
+        Ok(Self::Tcp { host: host.to_owned(), port })
+    }
+}
+
+/// Splits `host:port`, `[v6]:port`, or either without a port.
+fn split_port(text: &str) -> Result<(&str, u16), AddressError> {
+    let parse = |port: &str| port.parse().map_err(|_| AddressError::Port);
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or(AddressError::Host)?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, parse(port)?)),
+            None if rest.is_empty() => Ok((host, DEFAULT_PORT)),
+            None => Err(AddressError::Port),
+        };
+    }
+    match text.split_once(':') {
+        // More than one colon and no brackets: an IPv6 address without a port.
+        Some((_, port)) if port.contains(':') => Ok((text, DEFAULT_PORT)),
+        Some((host, port)) => Ok((host, parse(port)?)),
+        None => Ok((text, DEFAULT_PORT)),
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "chat://[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "chat://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normal(text: &str) -> Result<String, AddressError> {
+        text.parse().map(|address: Address| address.to_string())
+    }
+
+    #[test]
+    fn address_forms_are_normalised() {
+        for (text, wanted) in [
+            ("chat://127.0.0.1:5000", "chat://127.0.0.1:5000"),
+            ("localhost:0", "chat://localhost:0"),
+            ("chat://example.org/", "chat://example.org:5000"),
+            ("[::1]:7", "chat://[::1]:7"),
+            ("::1", "chat://[::1]:5000"),
+            ("unix:/run/chat.sock", "unix:/run/chat.sock"),
+            ("unix:///run/chat.sock", "unix:/run/chat.sock"),
+        ] {
+            assert_eq!(normal(text).as_deref(), Ok(wanted), "{text}");
+            assert_eq!(normal(wanted).as_deref(), Ok(wanted), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn bad_addresses_say_what_is_wrong() {
+        for (text, error) in [
+            ("", AddressError::Host),
+            ("chat://:5000", AddressError::Host),
+            ("chat://host:99999", AddressError::Port),
+            ("chat://host:", AddressError::Port),
+            ("chat://host:1/room", AddressError::Path),
+            ("ftp://host", AddressError::Scheme),
+            ("unix:", AddressError::UnixPath),
+            ("wss://host", AddressError::NotYet("wss://")),
+        ] {
+            assert_eq!(normal(text), Err(error), "{text}");
+        }
+    }
+}
