@@ -4,12 +4,14 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chatcore::address::Address;
 use chatcore::id::{Incarnation, Seq};
 use chatcore::text::RoomName;
 use chatcore::wire::{Cursor, Start};
 use clap::{Parser, ValueEnum};
 
-use crate::address::{Address, DEFAULT_ADDRESS};
+/// The server of a client that was given none.
+const DEFAULT_ADDRESS: &str = "chat://127.0.0.1:5000";
 
 /// Records that a client starts with when it is told nothing.
 const HISTORY_DEFAULT: u64 = 1_000;
@@ -37,6 +39,7 @@ What was not acknowledged is kept and sent by the next run with the same name or
 #[derive(Clone, Debug, Parser)]
 #[command(name = "chat-client", version, after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+#[expect(clippy::doc_markdown, reason = "clap shows these texts as they are")]
 pub struct Args {
     /// Where the server is: chat://host:port or unix:/path
     #[arg(value_name = "URI", default_value = DEFAULT_ADDRESS)]
@@ -151,12 +154,11 @@ impl Args {
 /// Reads `SEQ` or `INCARNATION:SEQ`; both include the record they name.
 fn parse_since(text: &str) -> Result<Start, String> {
     let number = |text: &str| text.parse::<u64>().map_err(|_| "write SEQ or INCARNATION:SEQ");
-    let seq = |text| Ok::<_, String>(Seq::new(number(text)?).map_err(|error| error.to_string())?);
+    let seq = |text| Seq::new(number(text)?).map_err(|error| error.to_string());
     match text.split_once(':') {
         None => Ok(Start::At(seq(text)?)),
         Some((life, place)) => {
-            let incarnation =
-                Incarnation::new(number(life)?).map_err(|error| error.to_string())?;
+            let incarnation = Incarnation::new(number(life)?).map_err(|error| error.to_string())?;
             Ok(Start::After(Cursor { incarnation, seq: seq(place)?.previous() }))
         }
     }
@@ -212,8 +214,7 @@ mod tests {
     fn since_includes_the_record_it_names() {
         let seq = Seq::new(7).unwrap();
         assert_eq!(parse(&["--since", "7"]).unwrap().start(), Start::At(seq));
-        let cursor =
-            Cursor { incarnation: Incarnation::new(2).unwrap(), seq: seq.previous() };
+        let cursor = Cursor { incarnation: Incarnation::new(2).unwrap(), seq: seq.previous() };
         assert_eq!(parse(&["--since", "2:7"]).unwrap().start(), Start::After(cursor));
         for wrong in ["", "x", "1:", ":1", "1:2:3", "-1", "9007199254740992"] {
             assert!(parse(&["--since", wrong]).is_err(), "{wrong}");

@@ -11,7 +11,7 @@ mod clock;
 use std::io;
 use std::time::Duration;
 
-use chatcore::client::{Client, ClientConfig, Event, Input, Output, Save, Stop};
+use chatcore::client::{Client, ClientConfig, Drain, Event, Input, Output, Save, Stop};
 use chatcore::id::{PublicKey, SessionId};
 use chatcore::text::{RoomName, UserName};
 use chatcore::wire::{Command, NameFault};
@@ -89,6 +89,13 @@ enum Reading {
     Ended,
 }
 
+/// Whether this conversation was ever logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    NotYet,
+    Yes,
+}
+
 /// One conversation under one name.
 #[derive(Debug)]
 pub struct Driver<'a> {
@@ -103,6 +110,7 @@ pub struct Driver<'a> {
     /// Joined rooms; lines go to the last.
     rooms: Vec<RoomName>,
     reading: Reading,
+    met: Met,
     unanswered: usize,
     deadline: Option<Instant>,
     /// The exit code, when something else than the state machine decides it.
@@ -156,6 +164,7 @@ impl<'a> Driver<'a> {
             profile: None,
             rooms,
             reading: Reading::Open,
+            met: Met::NotYet,
             unanswered: 0,
             deadline: args.timeout.map(|span| Instant::now() + span),
             exit: None,
@@ -366,9 +375,14 @@ impl<'a> Driver<'a> {
     }
 
     fn note_connected(&mut self) {
-        if self.reading == Reading::Open {
-            self.deadline = None;
-            self.around.source.prompt();
+        let before = std::mem::replace(&mut self.met, Met::Yes);
+        match (self.reading, before) {
+            (Reading::Open, _) => {
+                self.deadline = None;
+                self.around.source.prompt();
+            }
+            (Reading::Ended, Met::NotYet) => self.handle(Input::Quit { drain: Drain::Wait }),
+            (Reading::Ended, Met::Yes) => {}
         }
     }
 }

@@ -7,7 +7,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod address;
 pub mod args;
 pub mod driver;
 pub mod identity;

@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 
-use crate::address::Address;
+use chatcore::address::Address;
 
 /// How long one attempt to connect may take.
 const DIAL_TIME: Duration = Duration::from_secs(10);

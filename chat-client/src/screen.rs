@@ -91,9 +91,11 @@ impl Screen {
         if self.in_flight.is_none() {
             return std::future::pending().await;
         }
-        let result = self.written.recv().await.unwrap_or_else(|| {
-            Err(io::Error::other("the thread that writes lines is gone"))
-        });
+        let result = self
+            .written
+            .recv()
+            .await
+            .unwrap_or_else(|| Err(io::Error::other("the thread that writes lines is gone")));
         let seen = self.in_flight.take().unwrap_or_default();
         result.map(|()| seen)
     }

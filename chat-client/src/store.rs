@@ -265,17 +265,16 @@ impl Store {
     }
 
     fn load_cursors(&self) -> Result<Vec<(RoomName, Cursor)>, StoreError> {
-        let mut rows = self
-            .file
-            .prepare("SELECT room, incarnation, seq FROM cursor WHERE profile = ?1 ORDER BY room")?;
+        let mut rows = self.file.prepare(
+            "SELECT room, incarnation, seq FROM cursor WHERE profile = ?1 ORDER BY room",
+        )?;
         let rows = rows.query_map([self.profile], |row| {
             Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
         })?;
         rows.map(|row| {
             let (room, incarnation, seq) = row?;
             let room = room.parse().map_err(|_| StoreError::Damaged("room"))?;
-            let incarnation =
-                from_sql(incarnation, chatcore::id::Incarnation::new, "incarnation")?;
+            let incarnation = from_sql(incarnation, chatcore::id::Incarnation::new, "incarnation")?;
             let seq = from_sql(seq, chatcore::id::Seq::new, "sequence number")?;
             Ok((room, Cursor { incarnation, seq }))
         })

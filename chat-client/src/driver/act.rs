@@ -8,7 +8,7 @@ use chatcore::text::{Body, RoomName};
 use chatcore::wire::Refusal;
 use tokio::time::{Instant, timeout};
 
-use super::{Driver, Ended, FAREWELL_TIME, Failure, Reading};
+use super::{Driver, Ended, FAREWELL_TIME, Failure, Met, Reading};
 use crate::Exit;
 use crate::args::Mode;
 use crate::identity::IdentityError;
@@ -82,7 +82,10 @@ impl Driver<'_> {
     fn leave_in_order(&mut self) {
         self.reading = Reading::Ended;
         self.deadline = self.args.timeout.map(|span| Instant::now() + span);
-        self.handle(Input::Quit { drain: Drain::Wait });
+        // What earlier runs left, and whether the name is accepted, is known only then.
+        if self.met == Met::Yes {
+            self.handle(Input::Quit { drain: Drain::Wait });
+        }
     }
 
     /// SIGTERM: like the end of input, but not for ever.

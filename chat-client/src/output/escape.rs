@@ -58,7 +58,7 @@ mod tests {
         for code in 0..=0x9f {
             let sign = char::from_u32(code).unwrap();
             let shown = escape(&sign.to_string()).into_owned();
-            assert_eq!(shown.chars().any(char::is_control), false, "U+{code:04X}");
+            assert!(!shown.chars().any(char::is_control), "U+{code:04X}");
         }
     }
 
@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn letters_of_all_scripts_and_emoji_stay_as_they_are() {
-        for text in ["héllo", "שלום", "مرحبا", "नमस्ते", "👩\u{200d}👩\u{200d}👧", "日本語"] {
+        for text in ["héllo", "שלום", "مرحبا", "नमस्ते", "👩\u{200d}👩\u{200d}👧", "日本語"]
+        {
             assert!(matches!(escape(text), Cow::Borrowed(same) if same == text));
         }
     }

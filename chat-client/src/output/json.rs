@@ -10,7 +10,7 @@ use chatcore::wire::{Command, GateState, Record, RecordBody, RoomInfo};
 use serde::Serialize;
 
 use super::{ABANDONED, ErrorReport, Figures, calendar_time, notice_text};
-use crate::address::Address;
+use chatcore::address::Address;
 
 /// Writes events as JSON.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ enum Line<'a> {
     },
     History {
         room: &'a RoomName,
-        records: Vec<Line<'a>>,
+        records: Vec<Self>,
     },
     Notice {
         text: &'a str,
@@ -154,10 +154,9 @@ impl JsonPrinter {
                 resumed: *resumed,
                 operator: *operator,
             },
-            Event::Disconnected { reason, retry } => Line::Disconnected {
-                reason,
-                retry_ms: retry.map(chatcore::time::Span::as_millis),
-            },
+            Event::Disconnected { reason, retry } => {
+                Line::Disconnected { reason, retry_ms: retry.map(chatcore::time::Span::as_millis) }
+            }
             Event::Gate { room, gate } => Line::Gate { room, gate: gate_of(gate) },
             Event::Users { room, count, names } => Line::Users { room, count: *count, names },
             Event::Record(record) => record_line(record),
@@ -167,17 +166,12 @@ impl JsonPrinter {
                 incarnation: incarnation.get(),
                 seq: seq.map(chatcore::id::Seq::get),
             },
-            Event::Gap { room, incarnation, from, to } => Line::Gap {
-                room,
-                incarnation: incarnation.get(),
-                from: from.get(),
-                to: to.get(),
-            },
-            Event::Reset { room, incarnation, threshold } => Line::Reset {
-                room,
-                incarnation: incarnation.get(),
-                threshold: threshold.get(),
-            },
+            Event::Gap { room, incarnation, from, to } => {
+                Line::Gap { room, incarnation: incarnation.get(), from: from.get(), to: to.get() }
+            }
+            Event::Reset { room, incarnation, threshold } => {
+                Line::Reset { room, incarnation: incarnation.get(), threshold: threshold.get() }
+            }
             Event::Parted { room } => Line::Parted { room },
             Event::Rooms { rooms, count } => {
                 Line::Rooms { count: *count, rooms: rooms.iter().map(room_of).collect() }

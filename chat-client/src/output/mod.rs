@@ -11,8 +11,8 @@ use chatcore::text::Body;
 use chatcore::time::Timestamp;
 use chatcore::wire::Refusal;
 
-use crate::address::Address;
 use crate::args::{Color, Mode};
+use chatcore::address::Address;
 
 /// Commands and what they do, one line each: the same in all modes.
 pub fn help() -> String {

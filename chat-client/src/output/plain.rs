@@ -12,8 +12,8 @@ use chatcore::wire::{Command, GateState, Record, RecordBody, RoomInfo, UserInfo}
 use jiff::tz::TimeZone;
 
 use super::{ABANDONED, ErrorReport, calendar_time, escape, notice_text};
-use crate::address::Address;
 use crate::args::Color;
+use chatcore::address::Address;
 
 const DIM: &str = "\u{1b}[2m";
 const RED: &str = "\u{1b}[31m";
