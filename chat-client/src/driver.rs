@@ -12,7 +12,7 @@ use std::io;
 use std::time::Duration;
 
 use chatcore::client::{Client, ClientConfig, Drain, Event, Input, Output, Save, Stop};
-use chatcore::id::{PublicKey, SessionId};
+use chatcore::id::{Counter, PublicKey, SessionId};
 use chatcore::text::{RoomName, UserName};
 use chatcore::wire::{Command, NameFault};
 use futures_util::FutureExt as _;
@@ -112,6 +112,8 @@ pub struct Driver<'a> {
     reading: Reading,
     met: Met,
     unanswered: usize,
+    /// The last command that waits to be saved.
+    queued: Option<Counter>,
     deadline: Option<Instant>,
     /// The exit code, when something else than the state machine decides it.
     exit: Option<Exit>,
@@ -166,6 +168,7 @@ impl<'a> Driver<'a> {
             reading: Reading::Open,
             met: Met::NotYet,
             unanswered: 0,
+            queued: None,
             deadline: args.timeout.map(|span| Instant::now() + span),
             exit: None,
             stopped: None,
@@ -282,6 +285,9 @@ impl<'a> Driver<'a> {
         if let Some(profile) = &mut self.profile {
             profile.store.commit()?;
         }
+        if let Some(counter) = self.queued.take() {
+            self.debug(&format!("kept through command {counter}"));
+        }
         Ok(())
     }
 
@@ -345,11 +351,10 @@ impl<'a> Driver<'a> {
         {
             self.around.screen.forget_seen();
         }
-        profile.store.apply(&save)?;
         if let Save::Queued(unsent) = &save {
-            self.debug(&format!("kept as command {}", unsent.counter));
+            self.queued = Some(unsent.counter);
         }
-        Ok(())
+        Ok(profile.store.apply(&save)?)
     }
 
     fn show(&mut self, event: &Event) {
