@@ -1,5 +1,9 @@
 //! Whole clients against a whole engine, with losses at every place.
-#![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at the few kinds it is about")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that panics is a test that fails, and looks at the few kinds it is about"
+)]
 
 mod hostile;
 mod rig;
