@@ -46,7 +46,6 @@ pub(crate) enum Speaks {
 }
 
 /// The sender, first, and the receivers.
-#[derive(Debug)]
 pub(crate) struct Crowd {
     poll: Poll,
     members: Vec<Member>,

@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     TimeLimit,
     #[error("a receiver expected record {expected} and got {found}")]
     OutOfOrder { expected: u64, found: u64 },
+    #[error("the server refused a member of the crowd: {0}")]
+    Refused(chatcore::wire::Refusal),
     #[error("a frame was not what the protocol says: {0}")]
     Protocol(&'static str),
     #[error("the run was too short to measure: use more --posts")]

@@ -48,6 +48,11 @@ impl Guest {
             return Err(Failure::Protocol("the server did not say hello"));
         };
         guest.send(&ClientFrame::Login(log_in(&hello, name)))?;
+        match guest.next()? {
+            ServerFrame::Welcome(_) => {}
+            ServerFrame::Close(refusal) => return Err(Failure::Refused(refusal)),
+            _ => return Err(Failure::Protocol("a log-in was not answered")),
+        }
         let question = Question::Join { room: Untrusted::new(ROOM), start: Start::Last(0) };
         guest.send(&ClientFrame::Ask { request: RequestId::ZERO, question })?;
         loop {
@@ -56,8 +61,9 @@ impl Guest {
                     guest.seen = joined.after.get();
                     return Ok(guest);
                 }
-                ServerFrame::Close(_) | ServerFrame::Answer { .. } => {
-                    return Err(Failure::Protocol("the server refused a member of the crowd"));
+                ServerFrame::Close(refusal)
+                | ServerFrame::Answer { answer: Answer::Refused(refusal), .. } => {
+                    return Err(Failure::Refused(refusal));
                 }
                 _ => {}
             }

@@ -24,7 +24,6 @@ pub(crate) fn scratch() -> Vec<u8> {
 }
 
 /// An epoll instance.
-#[derive(Debug)]
 pub(crate) struct Poll {
     epoll: OwnedFd,
     events: Vec<Event>,
