@@ -130,7 +130,8 @@ fn split_frame(stream: &mut BytesMut, max: usize) -> Result<Option<Bytes>, Frame
 /// behind the message and longer forms of the same number; both would let one message have many
 /// spellings, so the message is encoded again and compared.
 pub fn decode<T: DeserializeOwned + Serialize>(frame: &[u8]) -> Result<T, DecodeFault> {
-    let (message, rest) = postcard::take_from_bytes::<T>(frame).map_err(decode_fault)?;
+    let (message, rest) =
+        postcard::take_from_bytes::<T>(frame).map_err(|error| decode_fault(&error))?;
     if !rest.is_empty() {
         return Err(DecodeFault::TrailingBytes);
     }
@@ -141,7 +142,8 @@ pub fn decode<T: DeserializeOwned + Serialize>(frame: &[u8]) -> Result<T, Decode
     }
 }
 
-const fn decode_fault(error: postcard::Error) -> DecodeFault {
+#[expect(clippy::wildcard_enum_match_arm, reason = "all that is left is a wrong value")]
+const fn decode_fault(error: &postcard::Error) -> DecodeFault {
     match error {
         postcard::Error::DeserializeUnexpectedEnd => DecodeFault::Truncated,
         postcard::Error::DeserializeBadVarint => DecodeFault::Number,
@@ -153,7 +155,10 @@ const fn decode_fault(error: postcard::Error) -> DecodeFault {
 /// Appends one frame, prefix included, to `sink`.
 ///
 /// # Panics
-/// When the message is longer than [`FRAME_BYTES_MAX`]: the types of [`crate::wire`] cannot be.
+/// When the message is longer than [`FRAME_BYTES_MAX`]. A page of records or rooms is cut to fit by
+/// the engine; text that was checked always fits; text that was not ([`Untrusted`]) may not.
+///
+/// [`Untrusted`]: crate::text::Untrusted
 pub fn encode<T: Serialize>(message: &T, sink: &mut BytesMut) {
     let start = sink.len();
     sink.put_u32(0);

@@ -255,10 +255,10 @@ impl Delivery {
     /// there is more.
     pub fn wrote(&mut self, conn: ConnId, count: usize) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
-        if let (true, Some(at)) = (count > 0, outgoing.stalls_at.take()) {
-            self.stalls.remove(&(at, conn));
-        }
         outgoing.advance(count);
+        if count > 0 {
+            self.end_stall(conn);
+        }
         self.make_ready(conn);
     }
 
@@ -278,6 +278,7 @@ impl Delivery {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
         if outgoing.readiness == Readiness::Blocked {
             outgoing.readiness = Readiness::Idle;
+            self.end_stall(conn);
             self.make_ready(conn);
         }
     }
@@ -287,6 +288,13 @@ impl Delivery {
         self.connections
             .get(&conn)
             .is_some_and(|outgoing| outgoing.stage == Stage::Closing && outgoing.queue.is_empty())
+    }
+
+    fn end_stall(&mut self, conn: ConnId) {
+        let outgoing = self.connections.get_mut(&conn);
+        if let Some(at) = outgoing.and_then(|outgoing| outgoing.stalls_at.take()) {
+            self.stalls.remove(&(at, conn));
+        }
     }
 
     fn answer(&mut self, conn: ConnId, frame: &ServerFrame) {

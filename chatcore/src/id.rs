@@ -8,7 +8,8 @@ use core::num::NonZeroU16;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The largest value of any counter that travels: 2^53 - 1, exact in a JSON number.
 pub const COUNTER_MAX: u64 = (1 << 53) - 1;
@@ -25,6 +26,14 @@ pub struct OutOfRange {
 impl OutOfRange {
     pub(crate) const fn new(what: &'static str, value: u64) -> Self {
         Self { what, value, max: COUNTER_MAX }
+    }
+}
+
+/// Decodes a number of at most [`COUNTER_MAX`].
+pub(crate) fn deserialize_bounded<'de, D: Deserializer<'de>>(source: D) -> Result<u64, D::Error> {
+    match u64::deserialize(source)? {
+        value if value > COUNTER_MAX => Err(D::Error::custom(OutOfRange::new("number", value))),
+        value => Ok(value),
     }
 }
 
@@ -317,7 +326,7 @@ byte_id!(
 mod bytes_serde {
     use super::{URL_SAFE_NO_PAD, fmt};
     use base64::Engine as _;
-    use serde::de::{Error as _, SeqAccess, Visitor};
+    use serde::de::{Error as _, SeqAccess, Unexpected, Visitor};
     use serde::ser::SerializeTuple as _;
 
     pub(super) fn serialize<const N: usize, S: serde::Serializer>(
@@ -360,7 +369,8 @@ mod bytes_serde {
             let mut bytes = [0; N];
             match URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
                 Ok(len) if len == N => Ok(bytes),
-                Ok(_) | Err(_) => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                // Not `Unexpected::Str`: an error never repeats what a peer sent.
+                Ok(_) | Err(_) => Err(E::invalid_value(Unexpected::Other("text"), &self)),
             }
         }
     }
@@ -413,6 +423,8 @@ mod tests {
         let key = PublicKey::new([7; 32]);
         assert_eq!(key.to_string().parse(), Ok(key));
         assert!("AAAA".parse::<PublicKey>().is_err());
+        let error = serde_json::from_str::<PublicKey>("\"canary\"").unwrap_err();
+        assert!(!error.to_string().contains("canary"), "{error}");
         let json = serde_json::to_string(&key).unwrap();
         assert_eq!(serde_json::from_str::<PublicKey>(&json).unwrap(), key);
         assert_eq!(postcard::to_allocvec(&key).unwrap(), [7; 32]);

@@ -10,25 +10,27 @@ use core::ops::Add;
 
 use serde::{Deserialize, Serialize};
 
-/// A length of time in milliseconds.
+use crate::id::{COUNTER_MAX, deserialize_bounded};
+
+/// A length of time in milliseconds, at most [`COUNTER_MAX`] (285,000 years) as it travels.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
-pub struct Span(u64);
+pub struct Span(#[serde(deserialize_with = "deserialize_bounded")] u64);
 
 impl Span {
     /// No time at all.
     pub const ZERO: Self = Self(0);
 
-    /// A span of `millis` milliseconds.
+    /// A span of `millis` milliseconds; saturates at the largest span.
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis)
+        if millis > COUNTER_MAX { Self(COUNTER_MAX) } else { Self(millis) }
     }
 
     /// A span of `secs` seconds; saturates at the largest span.
     pub const fn from_secs(secs: u64) -> Self {
-        Self(secs.saturating_mul(1_000))
+        Self::from_millis(secs.saturating_mul(1_000))
     }
 
     /// The number of milliseconds.
@@ -56,7 +58,7 @@ impl Moment {
 
     /// The span from `earlier` to `self`, zero when `earlier` is later.
     pub const fn since(self, earlier: Self) -> Span {
-        Span(self.0.saturating_sub(earlier.0))
+        Span::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -89,4 +91,20 @@ pub struct Now {
     pub moment: Moment,
     /// The wall clock: the time shown beside a message.
     pub wall: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn span_beyond_what_json_keeps_exact_is_refused_and_never_made() {
+        assert_eq!(Span::from_millis(u64::MAX).as_millis(), COUNTER_MAX);
+        assert_eq!(Span::from_secs(u64::MAX).as_millis(), COUNTER_MAX);
+        let longest = Moment::from_millis(u64::MAX).since(Moment::from_millis(0));
+        let bytes = postcard::to_allocvec(&longest).unwrap();
+        assert_eq!(postcard::from_bytes::<Span>(&bytes), Ok(longest));
+        let longer = postcard::to_allocvec(&(COUNTER_MAX + 1)).unwrap();
+        assert!(postcard::from_bytes::<Span>(&longer).is_err());
+    }
 }

@@ -14,12 +14,12 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// How long a test waits for something that has to happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-pub struct Peer {
+pub(crate) struct Peer {
     stream: Box<dyn Stream>,
     buffer: FrameBuffer,
     counter: Counter,
@@ -28,7 +28,7 @@ pub struct Peer {
 
 impl Peer {
     /// Connects and says nothing.
-    pub async fn connect(address: &Address) -> Self {
+    pub(crate) async fn connect(address: &Address) -> Self {
         let stream: Box<dyn Stream> = match address {
             Address::Tcp { host, port } => Box::new(
                 tokio::net::TcpStream::connect((host.as_str(), *port)).await.expect("connect"),
@@ -40,7 +40,7 @@ impl Peer {
         Self::over(stream)
     }
 
-    pub fn over(stream: impl Stream + 'static) -> Self {
+    pub(crate) fn over(stream: impl Stream + 'static) -> Self {
         Self {
             stream: Box::new(stream),
             buffer: FrameBuffer::default(),
@@ -50,7 +50,7 @@ impl Peer {
     }
 
     /// Connects, logs in with a key made from the name, and joins the lobby from the beginning.
-    pub async fn join(address: &Address, name: &str) -> Self {
+    pub(crate) async fn join(address: &Address, name: &str) -> Self {
         let mut peer = Self::connect(address).await;
         peer.log_in(name).await.expect("the log-in must be accepted");
         let joined = peer.ask(join("lobby")).await;
@@ -58,14 +58,14 @@ impl Peer {
         peer
     }
 
-    pub async fn log_in(&mut self, name: &str) -> Result<Welcome, Refusal> {
+    pub(crate) async fn log_in(&mut self, name: &str) -> Result<Welcome, Refusal> {
         let key = key_of(name);
         let session = SessionId::new(*key.verifying_key().as_bytes().first_chunk().unwrap());
         self.log_in_with(name, &key, session).await
     }
 
     /// Says hello and logs in.
-    pub async fn log_in_with(
+    pub(crate) async fn log_in_with(
         &mut self,
         name: &str,
         key: &SigningKey,
@@ -104,18 +104,18 @@ impl Peer {
         }
     }
 
-    pub async fn send(&mut self, frame: &ClientFrame) {
+    pub(crate) async fn send(&mut self, frame: &ClientFrame) {
         self.send_bytes(&encode_to_bytes(frame)).await;
     }
 
     /// Sends bytes as they are; a server that has closed already may refuse them.
-    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
         let _ = self.stream.flush().await;
     }
 
     /// Submits a post without waiting for the answer.
-    pub async fn post(&mut self, text: &str) -> Counter {
+    pub(crate) async fn post(&mut self, text: &str) -> Counter {
         self.counter = self.counter.next();
         let counter = self.counter;
         let (room, body) = (Untrusted::new("lobby"), Untrusted::new(text));
@@ -125,7 +125,7 @@ impl Peer {
     }
 
     /// Asks and waits for the answer; everything before it is dropped.
-    pub async fn ask(&mut self, question: Question) -> Answer {
+    pub(crate) async fn ask(&mut self, question: Question) -> Answer {
         self.request = self.request.next();
         let request = self.request;
         self.send(&ClientFrame::Ask { request, question }).await;
@@ -140,12 +140,12 @@ impl Peer {
     }
 
     /// The next frame; `None` at the end of the connection.
-    pub async fn next(&mut self) -> Option<ServerFrame> {
+    pub(crate) async fn next(&mut self) -> Option<ServerFrame> {
         tokio::time::timeout(PATIENCE, self.read()).await.expect("a frame or the end in time")
     }
 
     /// Waits for the answer to a command; everything before it is dropped.
-    pub async fn answer_to(&mut self, wanted: Counter) -> ServerFrame {
+    pub(crate) async fn answer_to(&mut self, wanted: Counter) -> ServerFrame {
         loop {
             let frame = self.next().await.expect("an answer");
             match &frame {
@@ -162,7 +162,7 @@ impl Peer {
     }
 
     /// Waits until `count` posts came and returns their texts.
-    pub async fn posts(&mut self, count: usize) -> Vec<String> {
+    pub(crate) async fn posts(&mut self, count: usize) -> Vec<String> {
         let mut texts = Vec::new();
         while texts.len() < count {
             let frame = self.next().await.expect("a record");
@@ -174,7 +174,7 @@ impl Peer {
     }
 
     /// Waits for a post or for somebody to leave; true for the latter.
-    pub async fn next_post_or_leave(&mut self) -> bool {
+    pub(crate) async fn next_post_or_leave(&mut self) -> bool {
         loop {
             match self.next().await.expect("a record") {
                 ServerFrame::Record(Record { body: RecordBody::Post { .. }, .. }) => return false,
@@ -185,7 +185,7 @@ impl Peer {
     }
 
     /// Waits for the last frame and the end of the connection.
-    pub async fn closed(&mut self) -> Option<Refusal> {
+    pub(crate) async fn closed(&mut self) -> Option<Refusal> {
         let mut last = None;
         while let Some(frame) = self.next().await {
             if let ServerFrame::Close(refusal) = frame {
@@ -208,17 +208,17 @@ impl Peer {
     }
 }
 
-pub fn hello() -> ClientFrame {
+pub(crate) fn hello() -> ClientFrame {
     let versions = VersionRange::SUPPORTED;
     ClientFrame::Hello(ClientHello { role: Role::Client, versions, features: 0 })
 }
 
-pub fn join(room: &str) -> Question {
+pub(crate) fn join(room: &str) -> Question {
     Question::Join { room: Untrusted::new(room), start: Start::Last(1_000) }
 }
 
 /// A key that is always the same for a name.
-pub fn key_of(name: &str) -> SigningKey {
+pub(crate) fn key_of(name: &str) -> SigningKey {
     let mut seed = [0; 32];
     seed.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
     SigningKey::from_bytes(&seed)

@@ -1,1 +1,194 @@
 //! The program, as a process.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use chatcore::address::Address;
+use chatcore::wire::Refusal;
+
+use crate::peer::{PATIENCE, Peer};
+
+/// A running `chat-server`, killed when it is dropped.
+struct Program {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    _data: tempfile::TempDir,
+}
+
+impl Program {
+    fn start(args: &[&str]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), args)
+    }
+
+    fn start_by(mut command: Command, args: &[&str]) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        command.args(args).arg("--data").arg(data.path());
+        let mut child = command
+            .env_remove("CHAT_JSON")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdout, _data: data }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Reads the line that says where it listens.
+    fn address(&mut self) -> Address {
+        let line = self.line();
+        let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
+        assert_eq!(event["type"], "listening", "{event}");
+        assert_eq!(event["role"], "owner", "{event}");
+        assert_eq!(event["generation"], 1, "{event}");
+        event["url"].as_str().unwrap().parse().unwrap()
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end and returns the status and what stderr said.
+    fn wait(mut self) -> (ExitStatus, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let (ended, watch) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            if watch.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        });
+        let status = self.child.wait().unwrap();
+        drop(ended);
+        assert_ne!(status.signal(), Some(9), "the server must end in time");
+        let mut stderr = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (status, stderr)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const FREE_PORT: [&str; 4] = ["--json", "--ephemeral", "--listen", "chat://127.0.0.1:0"];
+
+#[tokio::test]
+async fn c12_sigterm_under_load_tells_everybody_and_exits_0_in_time() {
+    let mut program = Program::start(&FREE_PORT);
+    let address = program.address();
+    let mut ana = Peer::join(&address, "ana").await;
+    let mut beto = Peer::join(&address, "beto").await;
+    for number in 0..100 {
+        ana.post(&number.to_string()).await;
+    }
+    let begun = Instant::now();
+    program.signal(rustix::process::Signal::TERM);
+    assert_eq!(beto.closed().await, Some(Refusal::Gone));
+    assert_eq!(ana.closed().await, Some(Refusal::Gone));
+    let last = program.line();
+    let (status, _) = program.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(last.contains(r#""type":"stopped""#) && last.contains("SIGTERM"), "{last}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "a drain takes at most 10 s");
+}
+
+#[tokio::test]
+async fn c12_client_that_reads_nothing_does_not_keep_the_server_from_stopping() {
+    let mut program = Program::start(&FREE_PORT);
+    let address = program.address();
+    let mut ana = Peer::join(&address, "ana").await;
+    let _stuck = Peer::join(&address, "eva").await;
+    let text = "x".repeat(8_000);
+    for _ in 0..1_000 {
+        let counter = ana.post(&text).await;
+        ana.answer_to(counter).await;
+    }
+    program.signal(rustix::process::Signal::TERM);
+    let (status, _) = tokio::task::spawn_blocking(|| program.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn port_that_is_taken_is_told_with_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("chat://{}", taken.local_addr().unwrap());
+    let (status, stderr) = Program::start(&["--listen", &address]).wait();
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("in use") && stderr.contains("--listen"), "{stderr}");
+}
+
+#[test]
+fn bad_options_are_usage_errors() {
+    for (args, hint) in [
+        (&["-n", "0"][..], "1..=65535"),
+        (&["--listen", "ftp://here"], "chat://"),
+        (&["--listen", "chat://0.0.0.0:0"], "--plaintext"),
+        (&["--operator", "a b"], "a name may not contain"),
+        (&["--colour"], "unexpected argument"),
+    ] {
+        let (status, stderr) = Program::start(args).wait();
+        assert_eq!(status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(hint), "{args:?}: {stderr}");
+    }
+}
+
+/// A shell that starts the server with so few open files.
+fn with_open_files(limit: u32) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+    command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_chat-server"));
+    command
+}
+
+#[test]
+fn too_few_open_files_are_told_at_the_start() {
+    let (status, stderr) = Program::start_by(with_open_files(70), &FREE_PORT).wait();
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("only 70 open files are allowed"), "{stderr}");
+}
+
+#[tokio::test]
+async fn c6_shortage_of_descriptors_is_survived() {
+    let mut program = Program::start_by(with_open_files(96), &FREE_PORT);
+    let address = program.address();
+    let mut ana = Peer::join(&address, "ana").await;
+    let mut beto = Peer::join(&address, "beto").await;
+    // More connections than descriptors: the system queues some, the server sheds others.
+    let mut crowd = Vec::new();
+    for _ in 0..200 {
+        crowd.push(Peer::connect(&address).await);
+    }
+    ana.post("still here").await;
+    assert_eq!(beto.posts(1).await, ["still here"]);
+    drop(crowd);
+    // It accepts again by itself.
+    let welcome = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let mut carla = Peer::connect(&address).await;
+            carla.send(&crate::peer::hello()).await;
+            if let Some(chatcore::wire::ServerFrame::Hello(_)) = carla.next().await {
+                return;
+            }
+        }
+    });
+    welcome.await.expect("the server must accept again");
+    program.signal(rustix::process::Signal::TERM);
+    let (status, stderr) = program.wait();
+    assert_eq!(status.code(), Some(0));
+    let complaints = stderr.matches("cannot accept more connections").count();
+    assert_eq!(complaints, 1, "one line a minute: {stderr}");
+}

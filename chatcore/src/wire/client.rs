@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{
     Attach, Counter, Incarnation, PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
+    deserialize_bounded,
 };
 use crate::text::{Body, RoomName, Untrusted, UserName};
 use crate::wire::{Cursor, VersionRange};
@@ -16,7 +17,7 @@ use crate::wire::{Cursor, VersionRange};
 /// | `Login` | after `Hello`, once | `Welcome`, or `Close` |
 /// | `Submit` | after `Welcome` | `Accepted`, `Applied` or `Refused` with the same counter |
 /// | `Ask` | after `Welcome` | `Answer` with the same request id |
-/// | `Ping` | any time after `Hello` | `Pong` with the same token |
+/// | `Ping` | after `Welcome` | `Pong` with the same token |
 /// | `Pong` | after a `Ping` | nothing |
 /// | `Leave` | after `Welcome` | the connection closes; the user leaves every room at once |
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,14 @@ pub enum ClientFrame {
     },
     /// Quits for good: no grace, the user leaves every room now.
     Leave,
+}
+
+impl ClientFrame {
+    /// The first frame of a client that this library is.
+    pub const fn hello() -> Self {
+        let versions = VersionRange::SUPPORTED;
+        Self::Hello(ClientHello { role: Role::Client, versions, features: 0 })
+    }
 }
 
 /// What the other side is.
@@ -159,8 +168,8 @@ pub enum Start {
     /// After what the client already has. A cursor of an earlier life of the room starts at the
     /// beginning of the present one.
     After(Cursor),
-    /// With the last so many visible records.
-    Last(u64),
+    /// With the last so many visible records, at most [`COUNTER_MAX`](crate::id::COUNTER_MAX).
+    Last(#[serde(deserialize_with = "deserialize_bounded")] u64),
     /// With this record of whatever life the room is in.
     At(Seq),
 }

@@ -14,6 +14,19 @@ pub const LIST_MAX: usize = 256;
 ///
 /// Items have a size, checked when the program is compiled: five bytes could otherwise claim four
 /// thousand million items of nothing and keep a decoder busy for seconds.
+///
+/// ```
+/// let names = chatcore::wire::List::first_of(["ana", "bob"]);
+/// assert_eq!(names.len(), 2);
+/// ```
+///
+/// ```compile_fail,E0080
+/// let nothings = chatcore::wire::List::first_of([(), ()]);
+/// ```
+///
+/// ```compile_fail,E0080
+/// let nothings = serde_json::from_str::<chatcore::wire::List<()>>("[]");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct List<T>(Vec<T>);

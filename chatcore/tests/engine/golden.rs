@@ -168,12 +168,15 @@ fn joins_and_parts_sent_without_waiting_are_answered_in_order() {
     rig.part("bob", "lobby");
     rig.expect(&[]);
     rig.persisting = crate::rig::Persisting::AtOnce;
-    assert_eq!(rig.heard("bob"), [
-        "parted lobby",
-        "joined lobby 2/2 open after 2 with ana,bob",
-        "users lobby 2 ana,bob",
-        "parted lobby",
-    ]);
+    assert_eq!(
+        rig.heard("bob"),
+        [
+            "parted lobby",
+            "joined lobby 2/2 open after 2 with ana,bob",
+            "users lobby 2 ana,bob",
+            "parted lobby",
+        ]
+    );
     rig.expect(&[
         "ana < gate lobby 1/2 open",
         "ana < lobby 1:3 -bob",

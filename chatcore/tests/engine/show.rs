@@ -45,9 +45,10 @@ fn show_gate(gate: &GateState) -> String {
 fn show_answer(answer: &Answer) -> String {
     match answer {
         Answer::Joined(joined) => {
-            let users = joined.users.as_ref().map_or(String::new(), |users| {
-                format!(" with {}", show_names(users))
-            });
+            let users = joined
+                .users
+                .as_ref()
+                .map_or(String::new(), |users| format!(" with {}", show_names(users)));
             let (room, gate) = (&joined.room, show_gate(&joined.gate));
             format!("joined {room} {gate} after {}{users}", joined.after)
         }
@@ -56,8 +57,10 @@ fn show_answer(answer: &Answer) -> String {
             format!("users {} {} {}", users.room, users.count, show_names(users))
         }
         Answer::Rooms { rooms, count } => {
-            let rooms: Vec<String> =
-                rooms.iter().map(|info| format!("{} {}", info.room, show_gate(&info.gate))).collect();
+            let rooms: Vec<String> = rooms
+                .iter()
+                .map(|info| format!("{} {}", info.room, show_gate(&info.gate)))
+                .collect();
             format!("rooms {count}: {}", rooms.join(", "))
         }
         Answer::User(info) => {

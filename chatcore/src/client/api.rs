@@ -1,0 +1,358 @@
+//! What a client and its host say to each other.
+
+use crate::id::{
+    Attach, Counter, Generation, Incarnation, LogId, PublicKey, Seq, SessionId, Signature,
+    Threshold,
+};
+use crate::text::{Body, RoomName, UserName};
+use crate::time::Span;
+use crate::wire::{
+    ClientFrame, Command, Cursor, GateState, Notice, Record, Refusal, RoomInfo, ServerFrame, Start,
+    UserInfo,
+};
+
+/// What a client is told when it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// The name to log in by.
+    pub name: UserName,
+    /// The rooms to join at every log-in; the first is where lines go.
+    pub rooms: Vec<RoomName>,
+    /// Where to start in a room of which nothing has been seen.
+    pub start: Start,
+    /// Whether to dial again after a loss.
+    pub reconnect: bool,
+    /// Seed of the jitter between dials; draw it at random so that clients do not dial in step.
+    pub jitter_seed: u64,
+}
+
+/// What a client keeps between runs, for one server key and one name.
+///
+/// The host loads it when it answers [`Output::Identify`] and changes it by [`Save`]s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The session to go on with: random, made by the host on the first run.
+    pub session: SessionId,
+    /// The journal the rest is about; `None` until the first log-in, so that whatever is in the
+    /// outbox of a session without a journal was certainly never sent.
+    pub log_id: Option<LogId>,
+    /// The number of the last log-in.
+    pub attach: Attach,
+    /// The number of the last command that was given one.
+    pub last_counter: Counter,
+    /// Commands that were not answered, oldest first.
+    pub outbox: Vec<Unsent>,
+    /// What was seen of each room.
+    pub cursors: Vec<(RoomName, Cursor)>,
+}
+
+/// A command that was not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    /// Its number.
+    pub counter: Counter,
+    /// The user's label for it.
+    pub id: String,
+    /// The command.
+    pub command: Command,
+}
+
+impl Saved {
+    /// What a client keeps before its first run.
+    pub const fn new(session: SessionId) -> Self {
+        Self {
+            session,
+            log_id: None,
+            attach: Attach::ZERO,
+            last_counter: Counter::ZERO,
+            outbox: Vec::new(),
+            cursors: Vec::new(),
+        }
+    }
+
+    /// Carries out a change. The same change twice is as good as once.
+    pub fn apply(&mut self, save: Save) {
+        match save {
+            Save::Queued(unsent) => {
+                self.last_counter = self.last_counter.max(unsent.counter);
+                self.outbox.retain(|kept| kept.counter != unsent.counter);
+                self.outbox.push(unsent);
+            }
+            Save::Settled(counter) => self.outbox.retain(|kept| kept.counter != counter),
+            Save::Seen(room, cursor) => {
+                match self.cursors.iter_mut().find(|(kept, _)| *kept == room) {
+                    Some((_, kept)) => *kept = cursor,
+                    None => self.cursors.push((room, cursor)),
+                }
+            }
+            Save::Attach(attach) => self.attach = attach,
+            Save::Renewed { session, log_id, outbox } => {
+                if self.log_id != Some(log_id) {
+                    self.cursors.clear();
+                }
+                self.session = session;
+                self.log_id = Some(log_id);
+                self.last_counter = outbox.last().map_or(Counter::ZERO, |unsent| unsent.counter);
+                self.outbox = outbox;
+            }
+        }
+    }
+}
+
+/// A change of [`Saved`]. It must be in the file (not necessarily synced to the disk: it has to
+/// survive the process) before the outputs after it are carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Save {
+    /// A command was written.
+    Queued(Unsent),
+    /// A command was answered; it and its text can be forgotten.
+    Settled(Counter),
+    /// Everything in a room up to here was shown. It may be saved late, with the last one of many,
+    /// as long as it is not saved before what it speaks of is shown.
+    Seen(RoomName, Cursor),
+    /// A log-in begins.
+    Attach(Attach),
+    /// The first log-in, another journal, or numbers that begin again: this session, this journal
+    /// and this outbox replace what was kept. Cursors are forgotten if the journal is another one.
+    Renewed {
+        /// The session from here on.
+        session: SessionId,
+        /// The journal from here on.
+        log_id: LogId,
+        /// Everything unanswered, under its new numbers; the last of them is the last number given.
+        outbox: Vec<Unsent>,
+    },
+}
+
+/// Something that happened outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Begin: to be said once.
+    Start,
+    /// The connection asked for stands.
+    Dialled,
+    /// The connection asked for cannot be had, or is lost; also when bytes came that are no frame.
+    Lost {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The server sent a frame.
+    Frame(ServerFrame),
+    /// Answers [`Output::Identify`].
+    Identified {
+        /// The key to log in with.
+        key: PublicKey,
+        /// What was kept. On a reconnect the host is not asked again.
+        saved: Saved,
+    },
+    /// Answers [`Output::Sign`]: each once and in order, also when the connection it was for is
+    /// lost.
+    Signed(Signature),
+    /// The user posts.
+    Post {
+        /// The room.
+        room: RoomName,
+        /// The text.
+        body: Body,
+        /// The user's label; `sent` and `error` events repeat it.
+        id: String,
+    },
+    /// The user resets a room.
+    Reset {
+        /// The room.
+        room: RoomName,
+        /// The new threshold.
+        threshold: Threshold,
+        /// The user's label.
+        id: String,
+    },
+    /// The user joins a room.
+    Join {
+        /// The room.
+        room: RoomName,
+    },
+    /// The user leaves a room.
+    Part {
+        /// The room.
+        room: RoomName,
+    },
+    /// The user asks something.
+    Ask(Ask),
+    /// The moment of [`Client::next_timeout`](super::Client::next_timeout) came. Early, late and needless ones are harmless.
+    Timeout,
+    /// The user is done: once everything is answered, leave. With `now` leave at once.
+    Quit {
+        /// When to stop waiting for answers.
+        drain: Drain,
+    },
+}
+
+/// What to do with unanswered commands on leaving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Wait until all are answered.
+    Wait,
+    /// Leave at once; they stay in the outbox for the next run.
+    Now,
+}
+
+/// A question of the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Who is in a room.
+    Who(RoomName),
+    /// Which rooms there are.
+    Rooms,
+    /// Who a user is.
+    Whois(RoomName, UserName),
+    /// The last so many records of a room, asked for page by page.
+    History(RoomName, u64),
+}
+
+/// Something the host has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Open a connection and answer [`Input::Dialled`] or [`Input::Lost`]. An earlier connection
+    /// is to be dropped.
+    Dial,
+    /// Close the connection, without an [`Input::Lost`].
+    Hangup,
+    /// Send a frame.
+    Send(ClientFrame),
+    /// Load, or make, the key and the saved state for this server and answer
+    /// [`Input::Identified`].
+    Identify {
+        /// The server's key: the state is kept apart for each.
+        server_key: PublicKey,
+    },
+    /// Sign these bytes with the key and answer [`Input::Signed`].
+    Sign(Vec<u8>),
+    /// Keep this.
+    Save(Save),
+    /// Show this.
+    Event(Event),
+    /// The end: nothing more will come.
+    Stopped(Stop),
+}
+
+/// Why a client stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The user quit and everything is answered.
+    Done,
+    /// The server refused the user: name, key, version, or a newer connection of this session.
+    Refused(Refusal),
+    /// The connection was lost and `reconnect` is off.
+    Lost,
+    /// Another server answered at the same address.
+    OtherServer,
+}
+
+/// Something to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Logged in.
+    Connected {
+        /// The server's generation.
+        generation: Generation,
+        /// The name in its enforced form.
+        user: UserName,
+        /// False on the first log-in of a run and after a loss of history.
+        resumed: bool,
+        /// Whether the user may reset rooms.
+        operator: bool,
+    },
+    /// The connection is gone.
+    Disconnected {
+        /// Why, for people.
+        reason: String,
+        /// When the next dial begins; `None` when there is none.
+        retry: Option<Span>,
+    },
+    /// The state of a gate: on joining and on every change.
+    Gate {
+        /// The room.
+        room: RoomName,
+        /// The gate.
+        gate: GateState,
+    },
+    /// Who is in a room: on joining an open one, when its gate opens, and on every change.
+    Users {
+        /// The room.
+        room: RoomName,
+        /// How many.
+        count: u32,
+        /// At most 256 of them, by name.
+        names: Vec<UserName>,
+    },
+    /// A record became visible.
+    Record(Record),
+    /// A command is safe.
+    Sent {
+        /// The user's label.
+        id: String,
+        /// The room.
+        room: RoomName,
+        /// Its life.
+        incarnation: Incarnation,
+        /// Its place; `None` while the gate holds it, or when it was answered too long ago.
+        seq: Option<Seq>,
+    },
+    /// Records that are gone for good.
+    Gap {
+        /// The room.
+        room: RoomName,
+        /// Its life.
+        incarnation: Incarnation,
+        /// The first.
+        from: Seq,
+        /// The last.
+        to: Seq,
+    },
+    /// A room began a new life.
+    Reset {
+        /// The room.
+        room: RoomName,
+        /// The new life.
+        incarnation: Incarnation,
+        /// The new threshold.
+        threshold: Threshold,
+    },
+    /// The user left a room.
+    Parted {
+        /// The room.
+        room: RoomName,
+    },
+    /// Answers [`Ask::Rooms`].
+    Rooms {
+        /// The first 256.
+        rooms: Vec<RoomInfo>,
+        /// How many there are.
+        count: u32,
+    },
+    /// Answers [`Ask::Whois`].
+    User(UserInfo),
+    /// Answers [`Ask::History`]: everything asked for, oldest first.
+    History {
+        /// The room.
+        room: RoomName,
+        /// The records.
+        records: Vec<Record>,
+    },
+    /// Something the server wants known.
+    Notice(Notice),
+    /// A command or question was refused.
+    Refused {
+        /// The user's label, for commands.
+        id: Option<String>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A command was given up: the session expired, and nobody knows whether it took effect.
+    Abandoned {
+        /// The user's label.
+        id: String,
+        /// What it was.
+        command: Command,
+    },
+}

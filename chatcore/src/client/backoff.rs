@@ -1,0 +1,122 @@
+//! How long to wait before dialling again.
+
+use crate::time::{Moment, Span};
+
+/// The first dial after a loss comes within this.
+const FIRST: Span = Span::from_millis(100);
+/// The longest wait during [`EARLY`].
+const EARLY_MAX: Span = Span::from_secs(5);
+/// How long after the first loss the waits stay short.
+const EARLY: Span = Span::from_secs(60);
+/// The longest wait later.
+const LATE_MAX: Span = Span::from_secs(60);
+
+/// Exponential waits with full jitter, so that clients that lost the same server do not come back
+/// in step.
+///
+/// Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    random: SplitMix64,
+    /// The first loss since the last [`Backoff::reset`] and the bound of the last wait.
+    run: Option<(Moment, Span)>,
+}
+
+impl Backoff {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self { random: SplitMix64(seed), run: None }
+    }
+
+    /// The connection was a good one: the next loss is a first one.
+    pub(super) const fn reset(&mut self) {
+        self.run = None;
+    }
+
+    /// How long to wait after one more loss; at least `floor`, which a server may dictate.
+    pub(super) fn next(&mut self, now: Moment, floor: Span) -> Span {
+        let (began, bound) = match self.run {
+            None => (now, FIRST),
+            Some((began, bound)) => {
+                let early = now.since(began) < EARLY;
+                let most = if early { EARLY_MAX } else { LATE_MAX };
+                (began, Span::from_millis(bound.as_millis().saturating_mul(2)).min(most))
+            }
+        };
+        self.run = Some((began, bound));
+        let jitter = self.random.up_to(bound.as_millis());
+        Span::from_millis(floor.as_millis().saturating_add(jitter))
+    }
+}
+
+/// A tiny generator of evenly spread numbers; not for secrets.
+///
+/// Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014; the
+/// constants are those of Vigna's `splitmix64.c`.
+#[derive(Debug)]
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0 to `most`. The remainder's bias is far below a millisecond.
+    fn up_to(&mut self, most: u64) -> u64 {
+        let count = most.saturating_add(1);
+        self.next().checked_rem(count).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitmix64_gives_the_published_numbers() {
+        let mut random = SplitMix64(1_234_567);
+        let numbers = [random.next(), random.next(), random.next()];
+        assert_eq!(
+            numbers,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
+    }
+
+    #[test]
+    fn first_dial_is_immediate_and_waits_double_up_to_their_bound() {
+        let mut longest = [Span::ZERO; 14];
+        for seed in 0..2_000 {
+            let mut backoff = Backoff::new(seed);
+            for (step, longest) in longest.iter_mut().enumerate() {
+                let minutes = if step < 9 { 0 } else { 2 };
+                let now = Moment::from_millis(minutes * 60_000);
+                *longest = backoff.next(now, Span::ZERO).max(*longest);
+            }
+        }
+        let bounds = [
+            100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000, 10_000, 20_000, 40_000, 60_000,
+            60_000,
+        ];
+        for (longest, bound) in longest.iter().zip(bounds) {
+            assert!((bound * 9 / 10..=bound).contains(&longest.as_millis()), "{longest:?} {bound}");
+        }
+    }
+
+    #[test]
+    fn wait_that_a_server_dictates_is_a_lower_bound() {
+        let mut backoff = Backoff::new(7);
+        let floor = Span::from_secs(3);
+        let waits: Vec<Span> = (0..50).map(|_| backoff.next(Moment::default(), floor)).collect();
+        assert!(waits.iter().all(|wait| *wait >= floor));
+    }
+
+    #[test]
+    fn good_connection_makes_the_next_dial_immediate_again() {
+        let mut backoff = Backoff::new(7);
+        (0..20).for_each(|_| drop(backoff.next(Moment::default(), Span::ZERO)));
+        backoff.reset();
+        assert!(backoff.next(Moment::default(), Span::ZERO) <= FIRST);
+    }
+}

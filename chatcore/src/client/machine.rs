@@ -1,0 +1,538 @@
+//! From dial to log-in to loss: the life of a client's connections.
+
+use crate::client::backoff::Backoff;
+use crate::client::outbox::{Agreement, Outbox};
+use crate::client::questions::Questions;
+use crate::client::rooms::Rooms;
+use crate::client::silence::{Silence, Verdict};
+use crate::client::{
+    Ask, ClientConfig, Drain, Event, Input, Output, Outputs, Save, Saved, Stop, Unsent,
+};
+use crate::id::{
+    Attach, COUNTER_MAX, Counter, Generation, LogId, PublicKey, SessionId, Signature, Threshold,
+};
+use crate::text::{Body, RoomName};
+use crate::time::{Moment, Span};
+use crate::wire::{
+    ClientFrame, ClientHello, Command, LimitFault, Login, LoginProof, Refusal, Role, ServerFrame,
+    ServerHello, StateFault, VersionRange, Welcome,
+};
+
+/// How long each step of connecting may take.
+const STEP_TIME: Span = Span::from_secs(10);
+/// A connection that lasted so long was a good one.
+const GOOD_TIME: Span = Span::from_secs(10);
+/// How long to wait after a refusal that names no time.
+pub(super) const RETRY_TIME: Span = Span::from_secs(1);
+
+/// The client's side of a conversation.
+///
+/// The host gives it [`Input`]s, carries out its [`Output`]s in order, and comes back at
+/// [`Client::next_timeout`]. Equal inputs give equal outputs, whenever they are taken.
+#[derive(Debug)]
+pub struct Client {
+    pub(super) config: ClientConfig,
+    pub(super) phase: Phase,
+    /// Known once the host answered.
+    identity: Option<Identity>,
+    /// The key of the first server that answered; no other will do.
+    server_key: Option<PublicKey>,
+    /// Signatures asked for that have not come: only the last one is for this connection.
+    signatures_due: u32,
+    /// The newest owner that answered, of this journal.
+    newest: Option<(LogId, Generation)>,
+    /// Whether this run was ever logged in.
+    met: bool,
+    quitting: bool,
+    pub(super) outbox: Outbox,
+    pub(super) rooms: Rooms,
+    pub(super) questions: Questions,
+    backoff: Backoff,
+    pub(super) out: Outputs,
+}
+
+/// Who the client is to this server.
+#[derive(Debug)]
+struct Identity {
+    key: PublicKey,
+    session: SessionId,
+    /// `None` until the session was logged in for the first time.
+    log_id: Option<LogId>,
+    attach: Attach,
+    /// Whether the session cannot go on, as its numbers make no sense to the server.
+    broken: bool,
+}
+
+/// How far the client has come.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Not begun.
+    Idle,
+    /// A connection was asked for.
+    Dialling { deadline: Moment },
+    /// The server has to say hello.
+    Greeting { deadline: Moment },
+    /// The host has to load who we are.
+    Identifying(ServerHello),
+    /// The host has to sign.
+    Signing(Claim),
+    /// The server has to accept the log-in.
+    LoggingIn { claim: Claim, deadline: Moment },
+    /// Logged in.
+    Online { since: Moment, silence: Silence },
+    /// The next dial comes later.
+    Waiting { until: Moment },
+    /// The end.
+    Stopped,
+}
+
+/// A log-in that is under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    session: SessionId,
+    attach: Attach,
+    log_id: LogId,
+    generation: Generation,
+}
+
+impl Client {
+    /// A client that waits for [`Input::Start`]. Of `config.rooms` it joins the first 64.
+    pub fn new(config: ClientConfig) -> Self {
+        let mut rooms = Rooms::default();
+        for room in &config.rooms {
+            rooms.want(room);
+        }
+        Self {
+            backoff: Backoff::new(config.jitter_seed),
+            config,
+            phase: Phase::Idle,
+            identity: None,
+            server_key: None,
+            signatures_due: 0,
+            newest: None,
+            met: false,
+            quitting: false,
+            outbox: Outbox::default(),
+            rooms,
+            questions: Questions::default(),
+            out: Outputs::default(),
+        }
+    }
+
+    /// Takes in what happened. What makes no sense in the present state is ignored; after
+    /// [`Output::Stopped`] everything is.
+    pub fn handle(&mut self, now: Moment, input: Input) {
+        if matches!(self.phase, Phase::Stopped) {
+            return;
+        }
+        match input {
+            Input::Start if matches!(self.phase, Phase::Idle) => self.dial(now),
+            Input::Start => {}
+            Input::Dialled => self.greet(now),
+            Input::Lost { reason } => self.lose(now, reason, Span::ZERO),
+            Input::Frame(frame) => self.handle_frame(now, frame),
+            Input::Identified { key, saved } => self.identify(key, saved),
+            Input::Signed(signature) => self.log_in(now, signature),
+            Input::Post { room, body, id } => self.post(&room, &body, id),
+            Input::Reset { room, threshold, id } => self.reset(&room, threshold, id),
+            Input::Join { room } => self.join(&room),
+            Input::Part { room } => self.part(room),
+            Input::Ask(ask) => self.ask(ask),
+            Input::Timeout => self.handle_timeout(now),
+            Input::Quit { drain: Drain::Wait } => self.quitting = true,
+            Input::Quit { drain: Drain::Now } => self.stop(Stop::Done),
+        }
+        self.send_what_is_due(now);
+        self.stop_if_drained();
+    }
+
+    /// Takes the next thing to do; `None` until the next input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop()
+    }
+
+    /// When to come back with [`Input::Timeout`]; `None` when nothing waits.
+    pub fn next_timeout(&self) -> Option<Moment> {
+        match &self.phase {
+            Phase::Dialling { deadline }
+            | Phase::Greeting { deadline }
+            | Phase::LoggingIn { deadline, .. }
+            | Phase::Waiting { until: deadline } => Some(*deadline),
+            Phase::Online { silence, .. } => {
+                let due = [self.outbox.deadline(), self.rooms.deadline()];
+                due.into_iter().flatten().chain([silence.deadline()]).min()
+            }
+            Phase::Idle | Phase::Identifying(_) | Phase::Signing(_) | Phase::Stopped => None,
+        }
+    }
+
+    /// Whether it is logged in.
+    pub const fn is_online(&self) -> bool {
+        matches!(self.phase, Phase::Online { .. })
+    }
+
+    /// Whether nothing more will come.
+    pub const fn is_stopped(&self) -> bool {
+        matches!(self.phase, Phase::Stopped)
+    }
+
+    /// The rooms it follows, or will once it is logged in, by name.
+    pub fn rooms(&self) -> impl Iterator<Item = &RoomName> {
+        self.rooms.names()
+    }
+
+    fn dial(&mut self, now: Moment) {
+        self.phase = Phase::Dialling { deadline: now + STEP_TIME };
+        self.out.push(Output::Dial);
+    }
+
+    fn greet(&mut self, now: Moment) {
+        if !matches!(self.phase, Phase::Dialling { .. }) {
+            return;
+        }
+        self.phase = Phase::Greeting { deadline: now + STEP_TIME };
+        let versions = VersionRange::SUPPORTED;
+        let hello = ClientHello { role: Role::Client, versions, features: 0 };
+        self.out.send(ClientFrame::Hello(hello));
+    }
+
+    pub(super) fn meet(&mut self, now: Moment, hello: ServerHello) {
+        let spoken = VersionRange { min: hello.version, max: hello.version };
+        if VersionRange::SUPPORTED.common(spoken).is_none() {
+            return self.stop(Stop::Refused(Refusal::Version(spoken)));
+        }
+        if self.server_key.is_some_and(|key| key != hello.server_key) {
+            return self.stop(Stop::OtherServer);
+        }
+        let (log_id, generation) = (hello.log_id, hello.generation);
+        if self.newest.is_some_and(|(log, newest)| log == log_id && generation < newest) {
+            return self.hang_up(now, "an earlier owner of this server answered");
+        }
+        self.newest = Some((log_id, generation));
+        if self.identity.is_some() {
+            return self.sign(&hello);
+        }
+        let server_key = hello.server_key;
+        self.phase = Phase::Identifying(hello);
+        if self.server_key.replace(server_key).is_none() {
+            self.out.push(Output::Identify { server_key });
+        }
+    }
+
+    fn identify(&mut self, key: PublicKey, saved: Saved) {
+        if self.server_key.is_none() || self.identity.is_some() {
+            return;
+        }
+        let Saved { session, log_id, attach, last_counter, outbox, cursors } = saved;
+        self.identity = Some(Identity { key, session, log_id, attach, broken: false });
+        self.rooms.load(cursors);
+        self.outbox.load(last_counter, outbox, &mut self.out);
+        if let Phase::Identifying(hello) = &self.phase {
+            let hello = hello.clone();
+            self.sign(&hello);
+        }
+    }
+
+    /// Asks for the proof of a log-in.
+    fn sign(&mut self, hello: &ServerHello) {
+        let Some(identity) = &mut self.identity else { return };
+        identity.attach = identity.attach.saturating_add(1);
+        self.out.save(Save::Attach(identity.attach));
+        let claim = Claim {
+            session: identity.session_for(hello.log_id),
+            attach: identity.attach,
+            log_id: hello.log_id,
+            generation: hello.generation,
+        };
+        let proof = LoginProof {
+            nonce: hello.nonce,
+            server_key: hello.server_key,
+            log_id: claim.log_id,
+            generation: claim.generation,
+            channel: None,
+            session: claim.session,
+            attach: claim.attach,
+            name: self.config.name.as_str(),
+        };
+        self.out.push(Output::Sign(proof.to_bytes()));
+        self.signatures_due = self.signatures_due.saturating_add(1);
+        self.phase = Phase::Signing(claim);
+    }
+
+    fn log_in(&mut self, now: Moment, signature: Signature) {
+        let Some(left) = self.signatures_due.checked_sub(1) else { return };
+        self.signatures_due = left;
+        // An earlier one was for a connection that is gone.
+        let (0, Phase::Signing(claim), Some(identity)) = (left, &self.phase, &self.identity) else {
+            return;
+        };
+        let claim = *claim;
+        let (session, attach, key) = (claim.session, claim.attach, identity.key);
+        let name = (&self.config.name).into();
+        self.out.send(ClientFrame::Login(Login { name, key, session, attach, signature }));
+        self.phase = Phase::LoggingIn { claim, deadline: now + STEP_TIME };
+    }
+
+    pub(super) fn enter(&mut self, now: Moment, welcome: Welcome) {
+        let Phase::LoggingIn { claim, .. } = &self.phase else { return };
+        let claim = *claim;
+        let sane =
+            welcome.session == claim.session && welcome.last_counter.get() <= COUNTER_MAX / 2;
+        let (true, Some(identity)) = (sane, &self.identity) else {
+            return self.hang_up(now, "the server answered another log-in");
+        };
+        let history_lost = identity.log_id.is_some_and(|log_id| log_id != claim.log_id);
+        self.phase = Phase::Online { since: now, silence: Silence::new(now) };
+        self.outbox.restart();
+        self.out.event(Event::Connected {
+            generation: claim.generation,
+            user: welcome.user,
+            resumed: self.met && !history_lost,
+            operator: welcome.operator,
+        });
+        self.met = true;
+        if history_lost {
+            self.rooms.forget();
+            self.forget_incarnations();
+        }
+        self.settle_numbers(now, claim, welcome.last_counter, welcome.known);
+    }
+
+    /// Brings the numbers of the outbox in line with what the server knows of the session.
+    fn settle_numbers(&mut self, now: Moment, claim: Claim, theirs: Counter, known: bool) {
+        let Some(identity) = &self.identity else { return };
+        if identity.log_id != Some(claim.log_id) || identity.session != claim.session {
+            self.outbox.renumber_all(theirs);
+            return self.renew(claim);
+        }
+        if !known {
+            // The session was logged in before, so it has expired.
+            let given_up = self.outbox.take_exposed();
+            self.outbox.renumber_all(theirs);
+            self.abandon(given_up);
+            return self.renew(claim);
+        }
+        let (agreement, given_up) = self.outbox.agree(theirs);
+        let settled: Vec<Counter> = given_up.iter().map(|unsent| unsent.counter).collect();
+        self.abandon(given_up);
+        for counter in settled {
+            self.out.save(Save::Settled(counter));
+        }
+        match agreement {
+            Agreement::Agreed => {}
+            Agreement::Renumbered => self.renew(claim),
+            Agreement::Behind => {
+                let expect = theirs.saturating_add(1);
+                self.break_session(now, Refusal::State(StateFault::Counter { expect }));
+            }
+        }
+    }
+
+    fn abandon(&mut self, given_up: Vec<Unsent>) {
+        for Unsent { id, command, .. } in given_up {
+            self.out.event(Event::Abandoned { id, command });
+        }
+    }
+
+    fn renew(&mut self, claim: Claim) {
+        let Some(identity) = &mut self.identity else { return };
+        identity.session = claim.session;
+        identity.log_id = Some(claim.log_id);
+        identity.broken = false;
+        let outbox = self.outbox.to_vec();
+        let (session, log_id) = (claim.session, claim.log_id);
+        self.out.save(Save::Renewed { session, log_id, outbox });
+    }
+
+    /// Lives of rooms in another journal have nothing to do with these.
+    fn forget_incarnations(&mut self) {
+        for command in self.outbox.commands_mut() {
+            match command {
+                Command::Post { incarnation, .. } => *incarnation = None,
+                Command::Reset { .. } => {}
+            }
+        }
+    }
+
+    /// The server and this client disagree about what was answered: what it may have seen is
+    /// refused, and the rest goes to a new session.
+    pub(super) fn break_session(&mut self, now: Moment, refusal: Refusal) {
+        for Unsent { counter, id, .. } in self.outbox.take_exposed() {
+            self.out.event(Event::Refused { id: Some(id), refusal });
+            self.out.save(Save::Settled(counter));
+        }
+        if let Some(identity) = &mut self.identity {
+            identity.broken = true;
+        }
+        self.hang_up(now, "the server does not know what it answered");
+    }
+
+    fn post(&mut self, room: &RoomName, body: &Body, id: String) {
+        let incarnation = self.rooms.incarnation(room);
+        self.queue(id, Command::Post { room: room.into(), incarnation, body: body.into() });
+    }
+
+    fn reset(&mut self, room: &RoomName, threshold: Threshold, id: String) {
+        self.queue(id, Command::Reset { room: room.into(), threshold });
+    }
+
+    fn queue(&mut self, id: String, command: Command) {
+        if self.outbox.is_full() {
+            let refusal = Refusal::Busy { retry_ms: RETRY_TIME };
+            self.out.event(Event::Refused { id: Some(id), refusal });
+            return;
+        }
+        self.outbox.push(id, command, &mut self.out);
+    }
+
+    fn join(&mut self, room: &RoomName) {
+        if !self.rooms.want(room) {
+            self.refuse(Refusal::Limit(LimitFault::RoomsOfUser));
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        if !self.questions.push(ask) {
+            self.refuse(Refusal::Busy { retry_ms: RETRY_TIME });
+        }
+    }
+
+    /// Refuses something that has no label.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.out.event(Event::Refused { id: None, refusal });
+    }
+
+    fn handle_timeout(&mut self, now: Moment) {
+        match &mut self.phase {
+            Phase::Waiting { until } if now >= *until => self.dial(now),
+            Phase::Dialling { deadline }
+            | Phase::Greeting { deadline }
+            | Phase::LoggingIn { deadline, .. }
+                if now >= *deadline =>
+            {
+                self.hang_up(now, "the server did not answer in time");
+            }
+            Phase::Online { silence, .. } => match silence.judge(now) {
+                Verdict::Fine => {}
+                Verdict::Ping => {
+                    let token = self.questions.token();
+                    self.out.send(ClientFrame::Ping { token });
+                }
+                Verdict::Lost => self.hang_up(now, "no answer"),
+            },
+            Phase::Idle
+            | Phase::Waiting { .. }
+            | Phase::Dialling { .. }
+            | Phase::Greeting { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Identifying(_)
+            | Phase::Signing(_)
+            | Phase::Stopped => {}
+        }
+    }
+
+    /// The server said why it closes.
+    pub(super) fn take_leave(&mut self, now: Moment, refusal: Refusal) {
+        let floor = match refusal {
+            Refusal::Name(_) | Refusal::Auth(_) | Refusal::Version(_) | Refusal::Perm => {
+                if self.is_online() {
+                    let reason = refusal.to_string();
+                    self.out.event(Event::Disconnected { reason, retry: None });
+                }
+                return self.stop(Stop::Refused(refusal));
+            }
+            Refusal::Rate { retry_ms } | Refusal::Busy { retry_ms } => retry_ms,
+            Refusal::Frame(_)
+            | Refusal::Decode(_)
+            | Refusal::Limit(_)
+            | Refusal::State(_)
+            | Refusal::Command
+            | Refusal::Target(_)
+            | Refusal::Gate { .. }
+            | Refusal::Gone
+            | Refusal::Store
+            | Refusal::Snapshot
+            | Refusal::Crypto => Span::ZERO,
+        };
+        self.out.push(Output::Hangup);
+        self.lose(now, refusal.to_string(), floor);
+    }
+
+    /// Gives up a connection.
+    pub(super) fn hang_up(&mut self, now: Moment, reason: &str) {
+        self.out.push(Output::Hangup);
+        self.lose(now, reason.to_owned(), Span::ZERO);
+    }
+
+    /// A connection is gone, or could not be had. A server may dictate a wait.
+    fn lose(&mut self, now: Moment, reason: String, floor: Span) {
+        match self.phase {
+            Phase::Idle | Phase::Waiting { .. } | Phase::Stopped => return,
+            Phase::Online { since, .. } if now.since(since) >= GOOD_TIME => self.backoff.reset(),
+            Phase::Online { .. }
+            | Phase::Dialling { .. }
+            | Phase::Greeting { .. }
+            | Phase::Identifying(_)
+            | Phase::Signing(_)
+            | Phase::LoggingIn { .. } => {}
+        }
+        self.rooms.disconnect();
+        for room in self.questions.disconnect() {
+            self.out.event(Event::Parted { room });
+        }
+        let retry = self.config.reconnect.then(|| self.backoff.next(now, floor));
+        self.out.event(Event::Disconnected { reason, retry });
+        self.phase = Phase::Waiting { until: now + retry.unwrap_or_default() };
+        self.stop_if_drained();
+        if retry.is_none() {
+            self.stop(Stop::Lost);
+        }
+    }
+
+    fn stop_if_drained(&mut self) {
+        if self.quitting && self.outbox.is_empty() && self.questions.is_empty() {
+            self.stop(Stop::Done);
+        }
+    }
+
+    fn stop(&mut self, stop: Stop) {
+        match (&self.phase, stop) {
+            (Phase::Stopped, _) => return,
+            (Phase::Idle | Phase::Waiting { .. }, _) => {}
+            (Phase::Online { .. }, Stop::Done) => {
+                self.out.send(ClientFrame::Leave);
+                self.out.push(Output::Hangup);
+            }
+            _ => self.out.push(Output::Hangup),
+        }
+        self.phase = Phase::Stopped;
+        self.out.push(Output::Stopped(stop));
+    }
+}
+
+impl Identity {
+    /// The session to log in with. A session that cannot go on has one successor for each journal,
+    /// always the same, so that dying between a log-in and its saving leaves no session behind.
+    fn session_for(&self, log_id: LogId) -> SessionId {
+        match self.log_id {
+            None => self.session,
+            Some(before) if before == log_id && !self.broken => self.session,
+            Some(_) => successor(self.session, log_id),
+        }
+    }
+}
+
+fn successor(session: SessionId, log_id: LogId) -> SessionId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"chatcore session successor v1\0");
+    hasher.update(session.as_bytes());
+    hasher.update(log_id.as_bytes());
+    let mut id = [0; SessionId::LEN];
+    hasher.finalize_xof().fill(&mut id);
+    SessionId::new(id)
+}
+
+/// Whether a frame may come at any time after the server's hello.
+pub(super) const fn is_sign_of_life(frame: &ServerFrame) -> bool {
+    matches!(frame, ServerFrame::Ping { .. } | ServerFrame::Pong { .. } | ServerFrame::Notice(_))
+}

@@ -1,0 +1,248 @@
+//! What frames mean: answers, records, notices.
+
+use crate::client::machine::{Phase, RETRY_TIME, is_sign_of_life};
+use crate::client::questions::{Pages, Progress, Purpose};
+use crate::client::rooms::{Wanted, Wish};
+use crate::client::{Ask, Client, Event, Save, Unsent};
+use crate::id::{Counter, Incarnation, RequestId, Seq};
+use crate::text::RoomName;
+use crate::time::{Moment, Span};
+use crate::wire::{
+    Answer, ClientFrame, Command, Cursor, Question, Refusal, ServerFrame, StateFault, TargetFault,
+};
+
+const UNEXPECTED: &str = "the server sent something unexpected";
+
+impl Client {
+    pub(super) fn handle_frame(&mut self, now: Moment, frame: ServerFrame) {
+        match (&mut self.phase, frame) {
+            (Phase::Idle | Phase::Dialling { .. } | Phase::Waiting { .. } | Phase::Stopped, _) => {}
+            (_, ServerFrame::Close(refusal)) => self.take_leave(now, refusal),
+            (_, ServerFrame::Ping { token }) => {
+                self.out.send(ClientFrame::Pong { token });
+                self.hear(now);
+            }
+            (Phase::Online { .. }, frame) => {
+                self.hear(now);
+                self.handle_online_frame(now, frame);
+            }
+            (Phase::Greeting { .. }, ServerFrame::Hello(hello)) => self.meet(now, hello),
+            (Phase::LoggingIn { .. }, ServerFrame::Welcome(welcome)) => self.enter(now, welcome),
+            (_, frame) if is_sign_of_life(&frame) => {}
+            (
+                Phase::Greeting { .. }
+                | Phase::Identifying(_)
+                | Phase::Signing(_)
+                | Phase::LoggingIn { .. },
+                _,
+            ) => self.hang_up(now, UNEXPECTED),
+        }
+    }
+
+    fn hear(&mut self, now: Moment) {
+        if let Phase::Online { silence, .. } = &mut self.phase {
+            silence.hear(now);
+        }
+    }
+
+    fn handle_online_frame(&mut self, now: Moment, frame: ServerFrame) {
+        match frame {
+            ServerFrame::Accepted { counter, room, incarnation, seq } => {
+                self.accept(counter, room, incarnation, seq);
+            }
+            ServerFrame::Applied { counter } => self.apply(counter),
+            ServerFrame::Refused { counter, refusal } => self.reject(now, counter, refusal),
+            ServerFrame::Answer { request, answer } => self.take_answer(now, request, answer),
+            ServerFrame::Record(record) => self.rooms.record(record, &mut self.out),
+            ServerFrame::Gap { room, incarnation, from, to } => {
+                self.rooms.gap(&room, Cursor { incarnation, seq: from }, to, &mut self.out);
+            }
+            ServerFrame::Gate { room, gate } => self.rooms.gate(&room, gate, &mut self.out),
+            ServerFrame::Reset { room, incarnation, threshold } => {
+                self.rooms.reset(&room, incarnation, threshold, &mut self.out);
+            }
+            ServerFrame::Rejected(refusal) => self.refuse(refusal),
+            ServerFrame::Notice(notice) => self.out.event(Event::Notice(notice)),
+            ServerFrame::Pong { .. } | ServerFrame::Ping { .. } | ServerFrame::Close(_) => {}
+            ServerFrame::Hello(_) | ServerFrame::Welcome(_) => self.hang_up(now, UNEXPECTED),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        counter: Counter,
+        room: RoomName,
+        incarnation: Incarnation,
+        seq: Option<Seq>,
+    ) {
+        let Some(Unsent { id, .. }) = self.outbox.settle(counter) else { return };
+        // The event first: who dies in between hears it again, not never.
+        self.out.event(Event::Sent { id, room, incarnation, seq });
+        self.out.save(Save::Settled(counter));
+    }
+
+    fn apply(&mut self, counter: Counter) {
+        let Some(Unsent { id, command, .. }) = self.outbox.settle(counter) else { return };
+        let (Command::Post { room, .. } | Command::Reset { room, .. }) = &command;
+        if let Ok(room) = room.parse() {
+            let incarnation = self.rooms.incarnation(&room).unwrap_or_default();
+            self.out.event(Event::Sent { id, room, incarnation, seq: None });
+        } else {
+            // Only a damaged file holds a command for a room that cannot be.
+            let refusal = Refusal::Target(TargetFault::Room);
+            self.out.event(Event::Refused { id: Some(id), refusal });
+        }
+        self.out.save(Save::Settled(counter));
+    }
+
+    fn reject(&mut self, now: Moment, counter: Counter, refusal: Refusal) {
+        if refusal.is_passing() {
+            if self.outbox.land(counter) {
+                self.outbox.go_back(counter, now, retry_after(refusal));
+            }
+            return;
+        }
+        if let Refusal::State(StateFault::Counter { expect }) = refusal {
+            if self.outbox.land(counter) && !self.outbox.go_back(expect, now, RETRY_TIME) {
+                self.break_session(now, refusal);
+            }
+            return;
+        }
+        let Some(Unsent { id, .. }) = self.outbox.settle(counter) else { return };
+        self.out.event(Event::Refused { id: Some(id), refusal });
+        self.out.save(Save::Settled(counter));
+    }
+
+    fn take_answer(&mut self, now: Moment, request: RequestId, answer: Answer) {
+        let Some(purpose) = self.questions.take(request) else { return };
+        match (purpose, answer) {
+            (Purpose::Join(room), Answer::Joined(joined)) if joined.room == room => {
+                self.rooms.join(joined, &mut self.out);
+            }
+            // The room was left before the join was answered.
+            (Purpose::Join(_), Answer::Parted { .. }) => {}
+            (Purpose::Join(room), Answer::Refused(refusal)) => {
+                self.refuse_join(now, &room, refusal);
+            }
+            (Purpose::Part(room), Answer::Parted { .. } | Answer::Refused(_)) => {
+                self.out.event(Event::Parted { room });
+            }
+            (Purpose::List(room), Answer::Users(list)) if list.room == room => {
+                self.rooms.users(list, Wanted::ByClient, &mut self.out);
+            }
+            (Purpose::List(room), Answer::Refused(_)) => self.rooms.refuse_list(&room),
+            (Purpose::User(_) | Purpose::History(_), Answer::Refused(refusal)) => {
+                self.refuse(refusal);
+            }
+            (Purpose::User(Ask::Who(room)), Answer::Users(list)) if list.room == room => {
+                self.rooms.users(list, Wanted::ByUser, &mut self.out);
+            }
+            (Purpose::User(Ask::Rooms), Answer::Rooms { rooms, count }) => {
+                self.out.event(Event::Rooms { rooms: rooms.into_vec(), count });
+            }
+            (Purpose::User(Ask::Whois(_, user)), Answer::User(info)) if info.user == user => {
+                self.out.event(Event::User(info));
+            }
+            (Purpose::History(mut pages), Answer::History { room, incarnation, records })
+                if room == *pages.room() =>
+            {
+                let progress = pages.add(incarnation, records.into_vec());
+                self.continue_history(pages, progress);
+            }
+            _ => self.hang_up(now, UNEXPECTED),
+        }
+    }
+
+    fn refuse_join(&mut self, now: Moment, room: &RoomName, refusal: Refusal) {
+        if !self.rooms.is_wanted(room) {
+            return;
+        }
+        if refusal.is_passing() {
+            return self.rooms.retry(room, now + retry_after(refusal));
+        }
+        self.rooms.part(room);
+        self.refuse(refusal);
+    }
+
+    /// Leaves a room. Without a connection that is only said: no room is joined that is not wanted.
+    pub(super) fn part(&mut self, room: RoomName) {
+        if !self.rooms.is_wanted(&room) {
+            return self.refuse(Refusal::State(StateFault::NotMember));
+        }
+        if !self.questions.has_room() {
+            return self.refuse(Refusal::Busy { retry_ms: RETRY_TIME });
+        }
+        self.rooms.part(&room);
+        if self.is_online() {
+            let question = Question::Part { room: (&room).into() };
+            self.send_question(Purpose::Part(room), question);
+        } else {
+            self.out.event(Event::Parted { room });
+        }
+    }
+
+    fn send_question(&mut self, purpose: Purpose, question: Question) {
+        let request = self.questions.label(purpose);
+        self.out.send(ClientFrame::Ask { request, question });
+    }
+
+    /// Sends what waits for a connection, or for its time.
+    pub(super) fn send_what_is_due(&mut self, now: Moment) {
+        if !self.is_online() {
+            return;
+        }
+        while let Some(wish) = self.rooms.poll_wish(now) {
+            let question = wish.question(self.config.start);
+            let purpose = match wish {
+                Wish::Join(room, _) => Purpose::Join(room),
+                Wish::Who(room) => Purpose::List(room),
+            };
+            self.send_question(purpose, question);
+        }
+        while let Some(ask) = self.questions.poll_waiting() {
+            self.send_ask(ask);
+        }
+        while let Some((counter, command)) = self.outbox.poll_send(now) {
+            self.out.send(ClientFrame::Submit { counter, command });
+        }
+        let due = self.outbox.awaits_answers() || self.questions.awaits_answers();
+        if let Phase::Online { silence, .. } = &mut self.phase {
+            silence.expect(now, due);
+        }
+    }
+
+    fn send_ask(&mut self, ask: Ask) {
+        let question = match &ask {
+            Ask::Who(room) => Question::Who { room: room.into() },
+            Ask::Rooms => Question::Rooms,
+            Ask::Whois(room, user) => Question::Whois { room: room.into(), user: user.into() },
+            Ask::History(room, count) => {
+                let pages = Pages::new(room.clone(), *count);
+                let progress = if *count == 0 { Progress::Done } else { Progress::More };
+                return self.continue_history(pages, progress);
+            }
+        };
+        self.send_question(Purpose::User(ask), question);
+    }
+
+    fn continue_history(&mut self, pages: Pages, progress: Progress) {
+        match progress {
+            Progress::More => {
+                let question = pages.question();
+                self.send_question(Purpose::History(pages), question);
+            }
+            Progress::Done => {
+                let room = pages.room().clone();
+                self.out.event(Event::History { room, records: pages.into_records() });
+            }
+        }
+    }
+}
+
+/// How long to wait after a passing refusal.
+const fn retry_after(refusal: Refusal) -> Span {
+    if let Refusal::Rate { retry_ms } | Refusal::Busy { retry_ms } = refusal {
+        return retry_ms;
+    }
+    RETRY_TIME
+}

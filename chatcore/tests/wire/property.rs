@@ -1,0 +1,330 @@
+//! Arbitrary messages, arbitrary bytes, arbitrary pieces.
+
+use bytes::{Bytes, BytesMut};
+use chatcore::codec::{FrameBuffer, PREFIX_BYTES, decode, encode};
+use chatcore::id::{
+    Attach, COUNTER_MAX, Counter, Generation, Incarnation, LogId, Nonce, PublicKey, RequestId, Seq,
+    SessionId, Signature, Threshold,
+};
+use chatcore::text::{Body, RoomName, Untrusted, UserName};
+use chatcore::time::{Span, Timestamp};
+use chatcore::wire::{
+    Answer, ClientFrame, ClientHello, Command, Cursor, GateState, JoinedRoom, List, Login, Notice,
+    Question, Record, RecordBody, Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start,
+    StateFault, UserInfo, UserList, VersionRange, Welcome,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::golden::{Message, golden};
+use crate::samples;
+
+/// Every counter, with those at the ends of varints and of the range more often.
+fn number() -> impl Strategy<Value = u64> {
+    let edges = (0..=7_u32).prop_flat_map(|bytes| {
+        let edge = 1_u64 << (7 * bytes);
+        edge - 1..=edge
+    });
+    prop_oneof![0..=COUNTER_MAX, edges, Just(COUNTER_MAX)]
+}
+
+macro_rules! counters {
+    ($($name:ident $type:ty,)*) => {
+        $(fn $name() -> impl Strategy<Value = $type> {
+            number().prop_map(|value| <$type>::new(value).unwrap())
+        })*
+    };
+}
+
+counters! {
+    attach Attach,
+    counter Counter,
+    generation Generation,
+    incarnation Incarnation,
+    request RequestId,
+    seq Seq,
+    timestamp Timestamp,
+}
+
+macro_rules! byte_ids {
+    ($($name:ident $type:ty, $bytes:ty,)*) => {
+        $(fn $name() -> impl Strategy<Value = $type> {
+            any::<$bytes>().prop_map(<$type>::new)
+        })*
+    };
+}
+
+byte_ids! {
+    log_id LogId, [u8; 16],
+    nonce Nonce, [u8; 32],
+    public_key PublicKey, [u8; 32],
+    session SessionId, [u8; 16],
+}
+
+fn signature() -> impl Strategy<Value = Signature> {
+    any::<[[u8; 32]; 2]>()
+        .prop_map(|halves| Signature::new(halves.concat().try_into().expect("64 bytes")))
+}
+
+fn threshold() -> impl Strategy<Value = Threshold> {
+    (1..=u16::MAX).prop_map(|users| Threshold::new(users).unwrap())
+}
+
+fn untrusted<T>() -> impl Strategy<Value = Untrusted<T>> {
+    any::<String>().prop_map(Untrusted::new)
+}
+
+fn user() -> impl Strategy<Value = UserName> {
+    "[a-z0-9_]{1,32}|[а-я]{1,32}".prop_filter_map("reserved", |name| name.parse().ok())
+}
+
+fn room() -> impl Strategy<Value = RoomName> {
+    "[a-z0-9_]{1,64}|[а-я]{1,64}".prop_map(|name| name.parse().unwrap())
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    "\\PC{1,50}".prop_filter_map("empty", |text| text.parse().ok())
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        (untrusted(), proptest::option::of(incarnation()), untrusted())
+            .prop_map(|(room, incarnation, body)| Command::Post { room, incarnation, body }),
+        (untrusted(), threshold()).prop_map(|(room, threshold)| Command::Reset { room, threshold }),
+    ]
+}
+
+fn start() -> impl Strategy<Value = Start> {
+    prop_oneof![
+        (incarnation(), seq())
+            .prop_map(|(incarnation, seq)| Start::After(Cursor { incarnation, seq })),
+        number().prop_map(Start::Last),
+        seq().prop_map(Start::At),
+    ]
+}
+
+fn question() -> impl Strategy<Value = Question> {
+    prop_oneof![
+        (untrusted(), start()).prop_map(|(room, start)| Question::Join { room, start }),
+        untrusted().prop_map(|room| Question::Part { room }),
+        untrusted().prop_map(|room| Question::Who { room }),
+        Just(Question::Rooms),
+        (untrusted(), untrusted()).prop_map(|(room, user)| Question::Whois { room, user }),
+        (untrusted(), proptest::option::of(seq()), any::<u16>())
+            .prop_map(|(room, before, limit)| Question::History { room, before, limit }),
+    ]
+}
+
+fn client_frame() -> impl Strategy<Value = ClientFrame> {
+    let login = (untrusted(), public_key(), session(), attach(), signature()).prop_map(
+        |(name, key, session, attach, signature)| {
+            ClientFrame::Login(Login { name, key, session, attach, signature })
+        },
+    );
+    prop_oneof![
+        any::<(u16, u16, u32)>().prop_map(|(min, max, features)| {
+            let versions = VersionRange { min, max };
+            ClientFrame::Hello(ClientHello { role: Role::Client, versions, features })
+        }),
+        login,
+        (counter(), command())
+            .prop_map(|(counter, command)| ClientFrame::Submit { counter, command }),
+        (request(), question())
+            .prop_map(|(request, question)| ClientFrame::Ask { request, question }),
+        request().prop_map(|token| ClientFrame::Ping { token }),
+        request().prop_map(|token| ClientFrame::Pong { token }),
+        Just(ClientFrame::Leave),
+    ]
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    let span = || number().prop_map(Span::from_millis);
+    prop_oneof![
+        5 => proptest::sample::select(samples::refusals()),
+        1 => any::<(u16, u16)>()
+            .prop_map(|(min, max)| Refusal::Version(VersionRange { min, max })),
+        1 => counter().prop_map(|expect| Refusal::State(StateFault::Counter { expect })),
+        1 => span().prop_map(|retry_ms| Refusal::Rate { retry_ms }),
+        1 => span().prop_map(|retry_ms| Refusal::Busy { retry_ms }),
+        1 => any::<(u32, u16)>().prop_map(|(have, need)| Refusal::Gate { have, need }),
+    ]
+}
+
+fn gate() -> impl Strategy<Value = GateState> {
+    (incarnation(), any::<u32>(), threshold(), any::<bool>()).prop_map(
+        |(incarnation, users, threshold, open)| GateState { incarnation, users, threshold, open },
+    )
+}
+
+fn user_list() -> impl Strategy<Value = UserList> {
+    (room(), any::<u32>(), vec(user(), 0..5), seq()).prop_map(|(room, count, names, as_of)| {
+        UserList { room, count, names: List::first_of(names), as_of }
+    })
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let body = prop_oneof![
+        (user(), body()).prop_map(|(from, text)| RecordBody::Post { from, text }),
+        user().prop_map(|user| RecordBody::Joined { user }),
+        user().prop_map(|user| RecordBody::Left { user }),
+    ];
+    (room(), incarnation(), seq(), timestamp(), body)
+        .prop_map(|(room, incarnation, seq, at, body)| Record { room, incarnation, seq, at, body })
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    let info = (user(), public_key(), any::<(bool, bool)>())
+        .prop_map(|(user, key, (connected, operator))| UserInfo { user, key, connected, operator });
+    let joined = (room(), gate(), seq(), proptest::option::of(user_list()))
+        .prop_map(|(room, gate, after, users)| JoinedRoom { room, gate, after, users });
+    let room_info = (room(), gate()).prop_map(|(room, gate)| RoomInfo { room, gate });
+    prop_oneof![
+        joined.prop_map(Answer::Joined),
+        room().prop_map(|room| Answer::Parted { room }),
+        user_list().prop_map(Answer::Users),
+        (vec(room_info, 0..5), any::<u32>())
+            .prop_map(|(rooms, count)| Answer::Rooms { rooms: List::first_of(rooms), count }),
+        info.prop_map(Answer::User),
+        (room(), incarnation(), vec(record(), 0..5)).prop_map(|(room, incarnation, records)| {
+            Answer::History { room, incarnation, records: List::first_of(records) }
+        }),
+        refusal().prop_map(Answer::Refused),
+    ]
+}
+
+fn greeting() -> impl Strategy<Value = ServerFrame> {
+    let hello = (any::<(u16, u32)>(), public_key(), log_id(), generation(), nonce()).prop_map(
+        |((version, features), server_key, log_id, generation, nonce)| ServerHello {
+            version,
+            features,
+            server_key,
+            log_id,
+            generation,
+            nonce,
+        },
+    );
+    let welcome = (user(), session(), counter(), any::<(bool, bool)>()).prop_map(
+        |(user, session, last_counter, (known, operator))| Welcome {
+            user,
+            session,
+            last_counter,
+            known,
+            operator,
+        },
+    );
+    prop_oneof![hello.prop_map(ServerFrame::Hello), welcome.prop_map(ServerFrame::Welcome)]
+}
+
+fn room_frame() -> impl Strategy<Value = ServerFrame> {
+    prop_oneof![
+        record().prop_map(ServerFrame::Record),
+        (room(), incarnation(), seq(), seq()).prop_map(|(room, incarnation, from, to)| {
+            ServerFrame::Gap { room, incarnation, from, to }
+        }),
+        (room(), gate()).prop_map(|(room, gate)| ServerFrame::Gate { room, gate }),
+        (room(), incarnation(), threshold()).prop_map(|(room, incarnation, threshold)| {
+            ServerFrame::Reset { room, incarnation, threshold }
+        }),
+    ]
+}
+
+fn server_frame() -> impl Strategy<Value = ServerFrame> {
+    let accepted = (counter(), room(), incarnation(), proptest::option::of(seq())).prop_map(
+        |(counter, room, incarnation, seq)| ServerFrame::Accepted {
+            counter,
+            room,
+            incarnation,
+            seq,
+        },
+    );
+    prop_oneof![
+        greeting(),
+        accepted,
+        counter().prop_map(|counter| ServerFrame::Applied { counter }),
+        (counter(), refusal())
+            .prop_map(|(counter, refusal)| ServerFrame::Refused { counter, refusal }),
+        (request(), answer()).prop_map(|(request, answer)| ServerFrame::Answer { request, answer }),
+        room_frame(),
+        refusal().prop_map(ServerFrame::Rejected),
+        Just(ServerFrame::Notice(Notice::FirstUserIsOperator)),
+        refusal().prop_map(ServerFrame::Close),
+        request().prop_map(|token| ServerFrame::Ping { token }),
+        request().prop_map(|token| ServerFrame::Pong { token }),
+    ]
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    prop_oneof![client_frame().prop_map(Message::Client), server_frame().prop_map(Message::Server),]
+}
+
+/// The whole frames of a stream fed in these pieces, and then the rest.
+fn frames_of(stream: &[u8], pieces: &[usize]) -> Vec<Bytes> {
+    let mut buffer = FrameBuffer::default();
+    let (mut frames, mut rest) = (Vec::new(), stream);
+    for len in pieces.iter().chain(&[usize::MAX]) {
+        let (piece, after) = rest.split_at((*len).min(rest.len()));
+        buffer.feed(piece);
+        rest = after;
+        while let Ok(Some(frame)) = buffer.next_frame() {
+            frames.push(frame);
+        }
+    }
+    frames
+}
+
+proptest! {
+    #[test]
+    fn messages_survive_frames_and_json(message in message()) {
+        let frame = message.encode();
+        let back = message.decode_alike(&frame[PREFIX_BYTES..]);
+        prop_assert_eq!(back.as_ref(), Ok(&message));
+        let json = message.to_json();
+        prop_assert!(!json.contains('\n'));
+        prop_assert_eq!(message.parse_json_alike(&json).unwrap(), message);
+    }
+
+    #[test]
+    fn a4_stream_in_any_pieces_gives_the_same_messages(
+        sent in vec(client_frame(), 1..8),
+        pieces in vec(0..40_usize, 0..60),
+    ) {
+        let mut stream = BytesMut::new();
+        for frame in &sent {
+            encode(frame, &mut stream);
+        }
+        let got: Vec<ClientFrame> =
+            frames_of(&stream, &pieces).iter().map(|frame| decode(frame).unwrap()).collect();
+        prop_assert_eq!(got, sent);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused_or_are_the_one_encoding_of_a_message(
+        bytes in vec(any::<u8>(), 0..200),
+        pieces in vec(0..40_usize, 0..10),
+        tag in 0..16_u8,
+    ) {
+        frames_of(&bytes, &pieces);
+        // A tag that exists gets further than a random one.
+        let frame = [&[tag], &bytes[..]].concat();
+        for (_, like) in [golden().remove(0), golden().pop().unwrap()] {
+            if let Ok(message) = like.decode_alike(&frame) {
+                prop_assert_eq!(&message.encode()[PREFIX_BYTES..], &frame);
+            }
+        }
+    }
+
+    #[test]
+    fn a7_messages_with_some_bytes_changed_are_refused_or_canonical(
+        message in message(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut frame = message.encode()[PREFIX_BYTES..].to_vec();
+        for (place, byte) in changes {
+            let place = place.index(frame.len());
+            frame[place] = byte;
+        }
+        if let Ok(other) = message.decode_alike(&frame) {
+            prop_assert_eq!(&other.encode()[PREFIX_BYTES..], &frame);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `PROTOCOL.md` says what the code does: every vector and every table of kinds in it is checked.
+
+use core::fmt::Write as _;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use chatcore::id::{Attach, Digest, Generation, LogId, Nonce, PublicKey, SessionId};
+use chatcore::limits::{Limits, REMEMBERED_ANSWERS};
+use chatcore::text::{BODY_BYTES_MAX, ROOM_NAME_CHARS_MAX, USER_NAME_CHARS_MAX};
+use chatcore::wire::{
+    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, LIST_MAX, LoginProof, ServerFrame,
+    VERSION,
+};
+use ed25519_dalek::{Signer as _, SigningKey, Verifier as _};
+
+use crate::golden::{golden_text, hex};
+use crate::samples;
+use crate::variants::{ENUMS, Variants};
+
+fn protocol() -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("PROTOCOL.md");
+    fs::read_to_string(path).unwrap()
+}
+
+/// The fenced blocks of a kind, without the fences.
+fn blocks<'a>(text: &'a str, kind: &str) -> Vec<&'a str> {
+    let begin = format!("```{kind}\n");
+    let parts = text.split(begin.as_str()).skip(1);
+    parts.map(|part| part.split("\n```").next().unwrap()).collect()
+}
+
+#[test]
+fn protocol_prints_golden_frames_exactly() {
+    let (protocol, golden) = (protocol(), golden_text());
+    let entries: BTreeSet<&str> = golden.split("\n\n").map(str::trim).collect();
+    let printed = blocks(&protocol, "golden");
+    for block in &printed {
+        assert!(entries.contains(block), "PROTOCOL.md prints what is not golden:\n{block}");
+    }
+    for (side, kinds) in [("client", ClientFrame::VARIANTS), ("server", ServerFrame::VARIANTS)] {
+        for kind in kinds {
+            let name = format!("{side}.{kind}");
+            let shown = printed.iter().any(|block| {
+                let first = block.lines().next().unwrap();
+                first == name || first.starts_with(&format!("{name}."))
+            });
+            assert!(shown, "PROTOCOL.md prints no vector of {name}");
+        }
+    }
+}
+
+#[test]
+fn protocol_lists_every_kind_with_its_number() {
+    let protocol = protocol();
+    for (name, variants) in ENUMS {
+        let heading = format!("### {name}\n");
+        let section = protocol.split(heading.as_str()).nth(1);
+        let section = section.unwrap_or_else(|| panic!("PROTOCOL.md has no section {name}"));
+        let section = section.split("\n#").next().unwrap();
+        let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).collect();
+        for (number, variant) in variants.iter().enumerate() {
+            let row = format!("| {number} | `{variant}` |");
+            let found = rows.iter().filter(|line| line.starts_with(&row)).count();
+            assert_eq!(found, 1, "{name} lacks the row {row}");
+        }
+        let numbered = rows.iter().filter(|row| row[2..].starts_with(|c: char| c.is_ascii_digit()));
+        assert_eq!(numbered.count(), variants.len(), "{name} has too many rows");
+    }
+}
+
+#[test]
+fn protocol_lists_every_refusal_with_its_code_and_text() {
+    let protocol = protocol();
+    for refusal in samples::refusals() {
+        let name = samples::refusal_name(&refusal);
+        let row = format!("| `{name}` | `{}` | {refusal} |", refusal.code());
+        assert!(protocol.contains(&row), "PROTOCOL.md lacks the row {row}");
+    }
+}
+
+#[test]
+fn protocol_names_the_limits_of_the_code() {
+    let limits = Limits::default();
+    let secs = |span: chatcore::time::Span| format!("{} s", span.as_millis() / 1_000);
+    let rows = [
+        ("protocol version", VERSION.to_string()),
+        ("frame before log-in", format!("{GREETING_FRAME_BYTES_MAX} bytes")),
+        ("frame after log-in", format!("{FRAME_BYTES_MAX} bytes")),
+        ("items of a list", LIST_MAX.to_string()),
+        ("body of a message", format!("{BODY_BYTES_MAX} bytes")),
+        ("user name", format!("{USER_NAME_CHARS_MAX} characters")),
+        ("room name", format!("{ROOM_NAME_CHARS_MAX} characters")),
+        ("remembered answers", REMEMBERED_ANSWERS.to_string()),
+        ("time to log in", secs(limits.login_time)),
+        ("silence before a ping", secs(limits.ping_interval)),
+        ("unanswered pings", limits.pings_unanswered_max.to_string()),
+        ("grace after a lost connection", secs(limits.grace)),
+        ("rooms of a user", limits.rooms_per_user_max.to_string()),
+        ("sessions of a user", limits.sessions_per_user_max.to_string()),
+        ("answers left unread", format!("{} bytes", limits.unread_bytes_max)),
+        ("connection that takes no byte", secs(limits.stall_time)),
+    ];
+    let protocol = protocol();
+    for (what, value) in rows {
+        let row = format!("| {what} | {value} |");
+        assert!(protocol.contains(&row), "PROTOCOL.md lacks the row {row}");
+    }
+}
+
+fn ramp<const N: usize>(first: u8) -> [u8; N] {
+    core::array::from_fn(|place| first.wrapping_add(u8::try_from(place).unwrap()))
+}
+
+/// A log-in proof, worked out.
+fn worked_proof(channel: Option<Digest>) -> String {
+    let key = SigningKey::from_bytes(&ramp(0x00));
+    let proof = LoginProof {
+        nonce: Nonce::new(ramp(0xA0)),
+        server_key: PublicKey::new(ramp(0x50)),
+        log_id: LogId::new(ramp(0x70)),
+        generation: Generation::new(3).unwrap(),
+        channel,
+        session: SessionId::new(ramp(0x30)),
+        attach: Attach::new(7).unwrap(),
+        name: "Alice",
+    };
+    let message = proof.to_bytes();
+    let signature = key.sign(&message);
+    key.verifying_key().verify(&message, &signature).unwrap();
+    let fields = [
+        ("secret key", hex(key.as_bytes())),
+        ("public key", hex(key.verifying_key().as_bytes())),
+        ("nonce", hex(proof.nonce.as_bytes())),
+        ("server key", hex(proof.server_key.as_bytes())),
+        ("log id", hex(proof.log_id.as_bytes())),
+        ("generation", proof.generation.to_string()),
+        ("channel", channel.map_or("none".to_owned(), |channel| hex(channel.as_bytes()))),
+        ("session", hex(proof.session.as_bytes())),
+        ("attach", proof.attach.to_string()),
+        ("name", proof.name.to_owned()),
+        ("signed bytes", hex(&message)),
+        ("signature", hex(&signature.to_bytes())),
+    ];
+    fields.iter().fold(String::new(), |mut text, (name, value)| {
+        writeln!(text, "{name:<12} {value}").unwrap();
+        text
+    })
+}
+
+#[test]
+fn protocol_works_out_log_in_proofs_as_the_code_does() {
+    let protocol = protocol();
+    let printed = blocks(&protocol, "proof");
+    let exporter = Digest::new(ramp(0xC0));
+    let worked = [worked_proof(None), worked_proof(Some(exporter))];
+    for (number, worked) in worked.iter().enumerate() {
+        let block = printed.get(number).copied().unwrap_or("nothing");
+        assert!(block == worked.trim_end(), "PROTOCOL.md must print:\n{worked}");
+    }
+    assert_eq!(printed.len(), worked.len());
+}
+
+#[test]
+fn log_in_proof_has_the_layout_that_protocol_tells() {
+    let without = worked_proof(None);
+    let line = without.lines().find(|line| line.starts_with("signed bytes")).unwrap();
+    let bytes = line.split_whitespace().last().unwrap();
+    let layout = [
+        hex(b"chatcore log-in v1\0"),
+        hex(&ramp::<32>(0xA0)),
+        hex(&ramp::<32>(0x50)),
+        hex(&ramp::<16>(0x70)),
+        "0000000000000003".to_owned(),
+        "00".to_owned(),
+        hex(&ramp::<16>(0x30)),
+        "0000000000000007".to_owned(),
+        hex(b"Alice"),
+    ];
+    assert_eq!(bytes, layout.concat());
+}

@@ -1,0 +1,179 @@
+//! Every variant of every enum that travels, by the name it has in JSON.
+//!
+//! The matches have no `_` arm: whoever adds a variant is stopped here by the compiler, and then by
+//! the golden test until a frame pins the new variant's bytes.
+
+use chatcore::text::NameError;
+use chatcore::wire::{
+    Answer, AuthFault, ClientFrame, Command, DecodeFault, FrameFault, LimitFault, NameFault,
+    Notice, Question, RecordBody, Refusal, Role, ServerFrame, Start, StateFault, TargetFault,
+};
+
+/// An enum that travels.
+pub(crate) trait Variants {
+    /// Its type's name.
+    const TYPE: &'static str;
+    /// The names of its variants, in wire order.
+    const VARIANTS: &'static [&'static str];
+
+    /// The name of this variant.
+    fn variant(&self) -> &'static str;
+}
+
+macro_rules! variants {
+    ($($enum:ident { $($variant:ident => $name:literal,)* })*) => {
+        $(impl Variants for $enum {
+            const TYPE: &'static str = stringify!($enum);
+            const VARIANTS: &'static [&'static str] = &[$($name),*];
+
+            fn variant(&self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => $name,)*
+                }
+            }
+        })*
+
+        /// Every enum that travels with its variants: what the schema must be found to hold.
+        pub(crate) const ENUMS: &[(&str, &[&str])] = &[$(($enum::TYPE, $enum::VARIANTS)),*];
+    };
+}
+
+variants! {
+    ClientFrame {
+        Hello => "hello",
+        Login => "login",
+        Submit => "submit",
+        Ask => "ask",
+        Ping => "ping",
+        Pong => "pong",
+        Leave => "leave",
+    }
+    Role {
+        Client => "client",
+    }
+    Command {
+        Post => "post",
+        Reset => "reset",
+    }
+    Question {
+        Join => "join",
+        Part => "part",
+        Who => "who",
+        Rooms => "rooms",
+        Whois => "whois",
+        History => "history",
+    }
+    Start {
+        After => "after",
+        Last => "last",
+        At => "at",
+    }
+    ServerFrame {
+        Hello => "hello",
+        Welcome => "welcome",
+        Accepted => "accepted",
+        Applied => "applied",
+        Refused => "refused",
+        Answer => "answer",
+        Record => "record",
+        Gap => "gap",
+        Gate => "gate",
+        Reset => "reset",
+        Rejected => "rejected",
+        Notice => "notice",
+        Close => "close",
+        Ping => "ping",
+        Pong => "pong",
+    }
+    Answer {
+        Joined => "joined",
+        Parted => "parted",
+        Users => "users",
+        Rooms => "rooms",
+        User => "user",
+        History => "history",
+        Refused => "refused",
+    }
+    RecordBody {
+        Post => "post",
+        Joined => "joined",
+        Left => "left",
+    }
+    Notice {
+        FirstUserIsOperator => "first_user_is_operator",
+    }
+    Refusal {
+        Frame => "frame",
+        Decode => "decode",
+        Version => "version",
+        Limit => "limit",
+        State => "state",
+        Auth => "auth",
+        Name => "name",
+        Perm => "perm",
+        Command => "command",
+        Target => "target",
+        Rate => "rate",
+        Busy => "busy",
+        Gate => "gate",
+        Gone => "gone",
+        Store => "store",
+        Snapshot => "snapshot",
+        Crypto => "crypto",
+    }
+    FrameFault {
+        Empty => "empty",
+        TooLarge => "too_large",
+    }
+    DecodeFault {
+        Number => "number",
+        NotCanonical => "not_canonical",
+        TrailingBytes => "trailing_bytes",
+        Text => "text",
+        Truncated => "truncated",
+        Value => "value",
+    }
+    LimitFault {
+        Body => "body",
+        Held => "held",
+        RoomsOfUser => "rooms_of_user",
+        Rooms => "rooms",
+        SessionsOfUser => "sessions_of_user",
+        Users => "users",
+        LoginTime => "login_time",
+        Silence => "silence",
+        SlowReader => "slow_reader",
+    }
+    StateFault {
+        LogInFirst => "log_in_first",
+        AlreadyLoggedIn => "already_logged_in",
+        Counter => "counter",
+        CounterReused => "counter_reused",
+        NotMember => "not_member",
+        OtherIncarnation => "other_incarnation",
+    }
+    AuthFault {
+        Signature => "signature",
+        Replaced => "replaced",
+        Session => "session",
+    }
+    NameFault {
+        Bad => "bad",
+        InUse => "in_use",
+        TooSimilar => "too_similar",
+        KeyHasName => "key_has_name",
+    }
+    NameError {
+        Empty => "empty",
+        TooLong => "too_long",
+        Character => "character",
+        Sign => "sign",
+        Mark => "mark",
+        Direction => "direction",
+        Reserved => "reserved",
+    }
+    TargetFault {
+        Room => "room",
+        User => "user",
+    }
+}
