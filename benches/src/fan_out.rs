@@ -98,10 +98,9 @@ pub(crate) fn run(plan: &Plan) -> Result<bool, Failure> {
 fn measure(plan: &Plan, window: &Window) -> Result<(Vec<f64>, Vec<f64>), Failure> {
     let mut costs = (Vec::new(), Vec::new());
     for round in 1..=plan.rounds {
-        for (speaks, who, costs) in [
-            (Speaks::Chat, "server", &mut costs.0),
-            (Speaks::Nothing, "ceiling", &mut costs.1),
-        ] {
+        for (speaks, who, costs) in
+            [(Speaks::Chat, "server", &mut costs.0), (Speaks::Nothing, "ceiling", &mut costs.1)]
+        {
             let sample = sample(plan, window, speaks)?;
             println!(
                 "{:6} {round:5} {who:>8} {:9.1} {:13.0} {:8.3} {:8.3}",

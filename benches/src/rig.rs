@@ -11,9 +11,7 @@ use chatcore::limits::Limits;
 use chatcore::log::Founding;
 use chatcore::text::Untrusted;
 use chatcore::time::{Moment, Now, Timestamp};
-use chatcore::wire::{
-    ClientFrame, ClientHello, Login, Question, Role, Start, VersionRange,
-};
+use chatcore::wire::{ClientFrame, ClientHello, Login, Question, Role, Start, VersionRange};
 
 use crate::frames::{ROOM, post};
 

@@ -84,9 +84,7 @@ impl AsFd for Socket {
 impl Listener {
     pub(crate) fn bind(address: &Address) -> io::Result<Self> {
         match address {
-            Address::Tcp { host, port } => {
-                TcpListener::bind((host.as_str(), *port)).map(Self::Tcp)
-            }
+            Address::Tcp { host, port } => TcpListener::bind((host.as_str(), *port)).map(Self::Tcp),
             Address::Unix(path) => UnixListener::bind(path).map(Self::Unix),
         }
     }

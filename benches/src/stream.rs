@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use chatcore::codec::PREFIX_BYTES;
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use crate::failure::Failure;
 use crate::socket::Socket;
