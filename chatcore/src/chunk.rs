@@ -53,13 +53,10 @@ impl Chunk {
         }
         let skip = to_usize(first.since(self.first));
         let (start, base) = (self.end_of(skip), self.end_of(0));
-        let mut count = 1;
-        while skip.saturating_add(count) < self.count
-            && self.end_of(skip.saturating_add(count).saturating_add(1)).saturating_sub(start)
-                <= bytes_max
-        {
-            count = count.saturating_add(1);
-        }
+        let limit = start.saturating_add(bytes_max);
+        let ends = self.ends.get(self.from..self.from.saturating_add(self.count))?;
+        let fitting = ends.partition_point(|end| to_usize(u64::from(*end)) <= limit);
+        let count = fitting.saturating_sub(skip).max(1);
         let end = self.end_of(skip.saturating_add(count));
         let range = start.saturating_sub(base)..end.saturating_sub(base);
         Some(Self {
@@ -69,6 +66,29 @@ impl Chunk {
             from: self.from.saturating_add(skip),
             count,
         })
+    }
+
+    /// One chunk of several that follow each other; `None` of none.
+    ///
+    /// # Panics
+    /// When there is a hole between two of them.
+    pub(crate) fn join(parts: &[Self]) -> Option<Self> {
+        let [first, rest @ ..] = parts else { return None };
+        if rest.is_empty() {
+            return Some(first.clone());
+        }
+        let (mut bytes, mut ends) = (BytesMut::new(), Vec::new());
+        let mut next = first.first;
+        for part in parts {
+            assert_eq!(part.first, next, "records of a chunk must have no hole");
+            for frame in part.frames() {
+                bytes.extend_from_slice(&frame);
+                ends.push(end_of_last(&bytes));
+            }
+            next = part.last().next();
+        }
+        let count = ends.len();
+        Some(Self { first: first.first, bytes: bytes.freeze(), ends: ends.into(), from: 0, count })
     }
 
     /// Each record's frame with its prefix, oldest first.
@@ -104,6 +124,11 @@ impl ChunkBuilder {
         Self { first: None, bytes: BytesMut::new(), ends: Vec::new() }
     }
 
+    /// Bytes gathered.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Appends a record.
     ///
     /// # Panics
@@ -113,8 +138,7 @@ impl ChunkBuilder {
         let expected = first.saturating_add(to_u64(self.ends.len()));
         assert_eq!(record.seq, expected, "records of a chunk must have no hole");
         encode(&ServerFrame::Record(record), &mut self.bytes);
-        let end = u32::try_from(self.bytes.len()).expect("a chunk must stay below 4 GiB");
-        self.ends.push(end);
+        self.ends.push(end_of_last(&self.bytes));
     }
 
     /// The chunk; `None` when nothing was pushed. The builder is empty again.
@@ -139,6 +163,10 @@ impl ChunkBuilder {
         records.into_iter().for_each(|record| builder.push(record));
         builder.take()
     }
+}
+
+fn end_of_last(bytes: &BytesMut) -> u32 {
+    u32::try_from(bytes.len()).expect("a chunk must stay below 4 GiB")
 }
 
 fn to_u64(count: usize) -> u64 {

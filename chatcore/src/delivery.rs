@@ -12,6 +12,7 @@
 //! Invariants: frames are never interleaved; a reader's cursor moves without holes, or is told the
 //! gap; only answers take memory, and they are bounded.
 
+use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Buf, Bytes};
@@ -25,9 +26,10 @@ use crate::text::RoomName;
 use crate::time::{Moment, Span};
 use crate::wire::{GateState, LimitFault, Refusal, ServerFrame};
 
-/// The most slices and bytes that [`Delivery::gather`] gives at once.
+/// The most slices that [`Delivery::gather`] gives at once, and the most bytes of records that are
+/// taken for one connection at once: what a blocked reader holds on to.
 const GATHER_SLICES: usize = 64;
-const GATHER_BYTES: usize = 256 << 10;
+const GATHER_BYTES: usize = 64 << 10;
 
 /// Visible records that a shard keeps for readers that lag a little; older ones are fetched.
 const ROOM_WINDOW_BYTES: usize = 1 << 20;
@@ -55,10 +57,27 @@ struct Outgoing {
     /// How much of `queue` is answers.
     answer_bytes: usize,
     follows: BTreeMap<RoomName, Reader>,
+    /// The room that was served last when not all could be: the next one is served first.
+    turn: Option<RoomName>,
+    /// The room that a page was asked for and has not come: one at a time.
+    awaits: Option<RoomName>,
     readiness: Readiness,
     stalls_at: Option<Moment>,
-    closing: bool,
-    condemned: bool,
+    stage: Stage,
+}
+
+/// How far a connection is from its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// It serves.
+    #[default]
+    Open,
+    /// It leaves too many answers unread; the engine has yet to close it.
+    Condemned,
+    /// It took no byte for too long: nothing more is written to it.
+    Stalled,
+    /// What is queued is its last.
+    Closing,
 }
 
 /// What queued bytes cost.
@@ -90,16 +109,20 @@ struct Reader {
     cursor: Seq,
     /// What it was last told of the gate.
     gate: GateState,
-    /// Whether a page was asked for and has not come.
-    waits: bool,
+    /// How many notices of the room's gate it has taken into account.
+    notices: u64,
 }
 
 /// The end of a room's log.
 #[derive(Debug)]
 struct RoomTail {
     incarnation: Incarnation,
+    /// The threshold that the life began with.
+    threshold: Threshold,
     visible: Seq,
     gate: GateState,
+    /// How many notices there were of `gate`.
+    notices: u64,
     /// The newest records, without holes up to `visible`.
     chunks: VecDeque<Chunk>,
     bytes: usize,
@@ -150,7 +173,7 @@ impl Delivery {
                 self.take_page(conn, &room, incarnation, page);
             }
             Directive::Gate { room, gate } => {
-                self.with_readers(&room, |tail| tail.gate = gate);
+                self.with_readers(&room, |tail| tail.announce(gate));
             }
             Directive::Visible { room, incarnation, through, chunk } => {
                 self.with_readers(&room, |tail| tail.extend(incarnation, through, chunk));
@@ -205,18 +228,24 @@ impl Delivery {
                 return;
             }
             self.stalls.pop_first();
-            if let Some(outgoing) = self.connections.get_mut(&conn) {
-                outgoing.stalls_at = None;
+            let Some(outgoing) = self.connections.get_mut(&conn) else { continue };
+            outgoing.stalls_at = None;
+            if outgoing.stage == Stage::Open {
                 self.condemned.push_back((conn, Refusal::Limit(LimitFault::SlowReader)));
+            }
+            if outgoing.stage == Stage::Closing {
+                self.abandon(conn);
+            } else {
+                outgoing.stage = Stage::Stalled;
             }
         }
     }
 
     /// Appends to `slices` what the connection is to be written next, in order; nothing when it is
-    /// up to date. It gives about 64 slices or 256 KiB at once.
+    /// up to date. It gives up to 64 slices at once.
     pub fn gather(&mut self, conn: ConnId, slices: &mut Vec<Bytes>) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
-        if outgoing.queue.is_empty() && !outgoing.closing {
+        if outgoing.queue.is_empty() && outgoing.stage != Stage::Closing {
             outgoing.fill(conn, &self.rooms, &mut self.needs);
         }
         slices.extend(outgoing.queue.iter().take(GATHER_SLICES).map(|(_, slice)| slice.clone()));
@@ -226,10 +255,10 @@ impl Delivery {
     /// there is more.
     pub fn wrote(&mut self, conn: ConnId, count: usize) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
-        if let (true, Some(at)) = (count > 0, outgoing.stalls_at.take()) {
-            self.stalls.remove(&(at, conn));
-        }
         outgoing.advance(count);
+        if count > 0 {
+            self.end_stall(conn);
+        }
         self.make_ready(conn);
     }
 
@@ -249,6 +278,7 @@ impl Delivery {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
         if outgoing.readiness == Readiness::Blocked {
             outgoing.readiness = Readiness::Idle;
+            self.end_stall(conn);
             self.make_ready(conn);
         }
     }
@@ -257,17 +287,25 @@ impl Delivery {
     pub fn is_finished(&self, conn: ConnId) -> bool {
         self.connections
             .get(&conn)
-            .is_some_and(|outgoing| outgoing.closing && outgoing.queue.is_empty())
+            .is_some_and(|outgoing| outgoing.stage == Stage::Closing && outgoing.queue.is_empty())
+    }
+
+    fn end_stall(&mut self, conn: ConnId) {
+        let outgoing = self.connections.get_mut(&conn);
+        if let Some(at) = outgoing.and_then(|outgoing| outgoing.stalls_at.take()) {
+            self.stalls.remove(&(at, conn));
+        }
     }
 
     fn answer(&mut self, conn: ConnId, frame: &ServerFrame) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
-        if outgoing.closing {
+        // What a lost cause is not going to read takes no memory.
+        if outgoing.stage != Stage::Open {
             return;
         }
         outgoing.push_answer(encode_to_bytes(frame));
-        if outgoing.answer_bytes > self.unread_bytes_max && !outgoing.condemned {
-            outgoing.condemned = true;
+        if outgoing.answer_bytes > self.unread_bytes_max {
+            outgoing.stage = Stage::Condemned;
             self.condemned.push_back((conn, Refusal::Limit(LimitFault::SlowReader)));
         }
         self.make_ready(conn);
@@ -278,26 +316,36 @@ impl Delivery {
         if let Some(refusal) = refusal {
             outgoing.push_answer(encode_to_bytes(&ServerFrame::Close(refusal)));
         }
-        outgoing.closing = true;
-        let rooms = core::mem::take(&mut outgoing.follows);
-        // The host has to come for a connection that has nothing left to write, too: to close it.
-        if outgoing.readiness == Readiness::Idle {
-            outgoing.readiness = Readiness::Ready;
-            self.ready.push_back(conn);
-        }
-        for room in rooms.keys() {
+        let before = core::mem::replace(&mut outgoing.stage, Stage::Closing);
+        for room in core::mem::take(&mut outgoing.follows).keys() {
             self.forget_reader(room, conn);
         }
+        if before == Stage::Stalled {
+            self.abandon(conn);
+        }
+        // The host has to come for a connection that has nothing left to write, too: to close it.
+        self.make_ready(conn);
+    }
+
+    /// Gives up a closing connection that takes nothing: the host comes for it at once.
+    fn abandon(&mut self, conn: ConnId) {
+        let Some(outgoing) = self.connections.get_mut(&conn) else { return };
+        outgoing.queue.clear();
+        outgoing.readiness = Readiness::Idle;
+        self.make_ready(conn);
     }
 
     fn follow(&mut self, conn: ConnId, room: RoomName, after: Seq, visible: Seq, gate: GateState) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
-        if outgoing.closing {
+        if outgoing.stage != Stage::Open {
             return;
         }
         let tail = self.rooms.entry(room.clone()).or_insert_with(|| RoomTail::new(visible, gate));
         tail.readers.insert(conn);
-        let reader = Reader { incarnation: gate.incarnation, cursor: after, gate, waits: false };
+        // Notices up to now are older than what the connection was just told.
+        let (incarnation, notices) = (gate.incarnation, tail.notices);
+        let reader = Reader { incarnation, cursor: after, gate, notices };
+        outgoing.stop_waiting(&room);
         outgoing.follows.insert(room, reader);
         self.make_ready(conn);
     }
@@ -305,6 +353,7 @@ impl Delivery {
     fn unfollow(&mut self, conn: ConnId, room: &RoomName) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
         outgoing.follows.remove(room);
+        outgoing.stop_waiting(room);
         self.forget_reader(room, conn);
     }
 
@@ -322,23 +371,24 @@ impl Delivery {
         if reader.incarnation != incarnation {
             return;
         }
-        let from = reader.cursor.next();
         match page {
             Page::Records(chunk) => {
                 let Some(chunk) = chunk.after(reader.cursor, usize::MAX) else { return };
-                reader.waits = false;
                 reader.cursor = chunk.last();
                 outgoing.queue.push_back((Kind::Records, chunk.bytes().clone()));
             }
-            Page::Gone { to } if to >= from => {
-                reader.waits = false;
+            Page::Gone { to } => {
+                let from = reader.cursor.next();
+                if to < from {
+                    return;
+                }
                 reader.cursor = to;
                 let room = room.clone();
                 let gap = ServerFrame::Gap { room, incarnation, from, to };
                 outgoing.push_answer(encode_to_bytes(&gap));
             }
-            Page::Gone { .. } => return,
         }
+        outgoing.stop_waiting(room);
         self.make_ready(conn);
     }
 
@@ -387,41 +437,74 @@ impl Outgoing {
         }
     }
 
-    /// Takes what every room has for this connection, up to a bound a room, so that a busy room
-    /// starves no other.
+    /// The room is waited for no more.
+    fn stop_waiting(&mut self, room: &RoomName) {
+        self.awaits.take_if(|awaited| awaited == room);
+    }
+
+    /// Takes notices of all rooms, and then records of one room after the other up to a bound. A
+    /// busy room starves no other: each time the next one comes first.
     fn fill(
         &mut self,
         conn: ConnId,
         rooms: &BTreeMap<RoomName, RoomTail>,
         needs: &mut VecDeque<Need>,
     ) {
-        let mut notices = Vec::new();
-        for (room, reader) in &mut self.follows {
-            let Some(tail) = rooms.get(room) else { continue };
-            notices.extend(reader.catch_up_notices(room, tail));
-            if reader.waits || reader.cursor >= tail.visible {
-                continue;
-            }
-            if !tail.read(reader, &mut self.queue) {
-                reader.waits = true;
-                let (incarnation, after) = (reader.incarnation, reader.cursor);
-                needs.push_back(Need { conn, room: room.clone(), incarnation, after });
+        self.take_notices(rooms);
+        let mut bytes_left = GATHER_BYTES;
+        let turn = self.turn.take();
+        let later = (turn.as_ref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let earlier = turn.as_ref().map(|turn| (Bound::Unbounded, Bound::Included(turn)));
+        for range in [Some(later), earlier].into_iter().flatten() {
+            for (room, reader) in self.follows.range_mut::<RoomName, _>(range) {
+                let waits = self.awaits.as_ref() == Some(room);
+                let Some(tail) = rooms.get(room).filter(|tail| reader.cursor < tail.visible) else {
+                    continue;
+                };
+                if waits {
+                    continue;
+                }
+                if bytes_left == 0 {
+                    return;
+                }
+                match tail.read(reader, bytes_left, &mut self.queue) {
+                    Some(bytes) => bytes_left = bytes_left.saturating_sub(bytes),
+                    None if self.awaits.is_none() => {
+                        self.awaits = Some(room.clone());
+                        let (incarnation, after) = (reader.incarnation, reader.cursor);
+                        needs.push_back(Need { conn, room: room.clone(), incarnation, after });
+                    }
+                    None => continue,
+                }
+                self.turn = Some(room.clone());
             }
         }
-        for notice in notices.iter().rev() {
-            let frame = encode_to_bytes(notice);
-            self.answer_bytes = self.answer_bytes.saturating_add(frame.len());
-            self.queue.push_front((Kind::Answer, frame));
+    }
+
+    fn take_notices(&mut self, rooms: &BTreeMap<RoomName, RoomTail>) {
+        for (room, reader) in &mut self.follows {
+            let Some(tail) = rooms.get(room) else { continue };
+            if reader.incarnation < tail.incarnation {
+                self.awaits.take_if(|awaited| awaited == room);
+            }
+            for notice in reader.catch_up_notices(room, tail) {
+                let frame = encode_to_bytes(&notice);
+                self.answer_bytes = self.answer_bytes.saturating_add(frame.len());
+                self.queue.push_back((Kind::Answer, frame));
+            }
         }
     }
 
     fn has_more(&self, rooms: &BTreeMap<RoomName, RoomTail>) -> bool {
-        if self.closing || !self.queue.is_empty() {
+        if self.stage == Stage::Closing || !self.queue.is_empty() {
             return true;
         }
-        self.follows
-            .iter()
-            .any(|(room, reader)| rooms.get(room).is_some_and(|tail| reader.is_behind(tail)))
+        self.follows.iter().any(|(room, reader)| {
+            let Some(tail) = rooms.get(room) else { return false };
+            let is_behind = reader.cursor < tail.visible && self.awaits.as_ref() != Some(room);
+            reader.has_notice(tail)
+                || (is_behind && (self.awaits.is_none() || tail.holds(reader.cursor.next())))
+        })
     }
 }
 
@@ -434,30 +517,34 @@ impl Reader {
         tail: &RoomTail,
     ) -> impl Iterator<Item = ServerFrame> + use<> {
         let reset = (self.incarnation < tail.incarnation).then(|| {
-            let (incarnation, threshold) = (tail.incarnation, tail.gate.threshold);
+            let (incarnation, threshold) = (tail.incarnation, tail.threshold);
             self.incarnation = incarnation;
             self.cursor = Seq::ZERO;
-            self.waits = false;
             ServerFrame::Reset { room: room.clone(), incarnation, threshold }
         });
-        let gate = (self.gate != tail.gate).then(|| {
+        let is_news = core::mem::replace(&mut self.notices, tail.notices) < tail.notices;
+        let gate = (is_news && self.gate != tail.gate).then(|| {
             self.gate = tail.gate;
             ServerFrame::Gate { room: room.clone(), gate: tail.gate }
         });
         reset.into_iter().chain(gate)
     }
 
-    fn is_behind(&self, tail: &RoomTail) -> bool {
-        self.incarnation < tail.incarnation
-            || self.gate != tail.gate
-            || (!self.waits && self.cursor < tail.visible)
+    const fn has_notice(&self, tail: &RoomTail) -> bool {
+        self.incarnation.get() < tail.incarnation.get() || self.notices < tail.notices
     }
 }
 
 impl RoomTail {
     fn new(visible: Seq, gate: GateState) -> Self {
         let (chunks, readers) = (VecDeque::new(), BTreeSet::new());
-        Self { incarnation: gate.incarnation, visible, gate, chunks, bytes: 0, readers }
+        let (incarnation, threshold) = (gate.incarnation, gate.threshold);
+        Self { incarnation, threshold, visible, gate, notices: 0, chunks, bytes: 0, readers }
+    }
+
+    fn announce(&mut self, gate: GateState) {
+        self.gate = gate;
+        self.notices = self.notices.saturating_add(1);
     }
 
     fn extend(&mut self, incarnation: Incarnation, through: Seq, chunk: Option<Chunk>) {
@@ -484,27 +571,38 @@ impl RoomTail {
         if incarnation <= self.incarnation {
             return;
         }
+        // The gate of the new life is announced next.
         self.incarnation = incarnation;
+        self.threshold = threshold;
         self.visible = Seq::ZERO;
         self.chunks.clear();
         self.bytes = 0;
-        // The gate of the new life is announced next; until then nobody is told an old one.
-        self.gate = GateState { incarnation, users: self.gate.users, threshold, open: false };
     }
 
-    /// Moves a reader on; false when the records it is due are not here.
-    fn read(&self, reader: &mut Reader, queue: &mut VecDeque<(Kind, Bytes)>) -> bool {
+    fn holds(&self, seq: Seq) -> bool {
+        self.chunks.front().is_some_and(|oldest| oldest.first() <= seq)
+    }
+
+    /// Moves a reader on and says by how many bytes; `None` when the records it is due are not
+    /// here.
+    fn read(
+        &self,
+        reader: &mut Reader,
+        bytes_max: usize,
+        queue: &mut VecDeque<(Kind, Bytes)>,
+    ) -> Option<usize> {
         let first = self.chunks.partition_point(|chunk| chunk.last() <= reader.cursor);
-        let mut bytes_left = GATHER_BYTES;
+        let mut taken: usize = 0;
         for chunk in self.chunks.iter().skip(first).take(GATHER_SLICES) {
-            let Some(part) = chunk.after(reader.cursor, bytes_left) else { return false };
+            let bytes_left = bytes_max.saturating_sub(taken);
+            let Some(part) = chunk.after(reader.cursor, bytes_left) else { break };
             reader.cursor = part.last();
-            bytes_left = bytes_left.saturating_sub(part.bytes().len());
+            taken = taken.saturating_add(part.bytes().len());
             queue.push_back((Kind::Records, part.bytes().clone()));
-            if part.last() < chunk.last() || bytes_left == 0 {
-                return true;
+            if part.last() < chunk.last() || taken >= bytes_max {
+                break;
             }
         }
-        first < self.chunks.len()
+        (taken > 0).then_some(taken)
     }
 }

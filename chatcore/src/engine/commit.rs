@@ -1,9 +1,13 @@
 //! What happens when entries are safe: readers see them, and answers that waited are sent.
 
+use std::sync::Arc;
+
+use crate::engine::feed::RoomFeed;
+use crate::engine::question::View;
 use crate::engine::session::Outcome;
-use crate::engine::{Directive, Engine, Misuse, Output, TimerKind};
+use crate::engine::{Directive, Engine, Misuse, TimerKind};
 use crate::id::{ConnId, Counter, Incarnation, Index, RequestId, Seq};
-use crate::log::Change;
+use crate::log::{Change, Entry};
 use crate::text::RoomName;
 use crate::time::Moment;
 use crate::wire::{Answer, GateState, JoinedRoom, Refusal, ServerFrame, Start};
@@ -17,6 +21,10 @@ pub(crate) enum Pending {
     Posted { conn: ConnId, counter: Counter, room: RoomName, incarnation: Incarnation, seq: Seq },
     /// The answer to a join, and the start of following.
     Joined { conn: ConnId, request: RequestId, room: RoomName, start: Start },
+    /// The answer to leaving a room, and the end of following.
+    Parted { conn: ConnId, request: RequestId, room: RoomName },
+    /// The answer to a question that changes nothing: it shows the committed state of then.
+    View { conn: ConnId, request: RequestId, view: View },
 }
 
 impl Pending {
@@ -52,44 +60,52 @@ impl Engine {
         self.pending.push_back((after, pending));
     }
 
-    pub(super) fn handle_persisted(&mut self, through: Index) -> Result<(), Misuse> {
+    /// Shows readers every entry that is safe, and after each what waited for it. So it makes no
+    /// difference how many entries become safe at once.
+    pub(super) fn handle_persisted(&mut self, now: Moment, through: Index) -> Result<(), Misuse> {
         let (committed, appended) = (self.committed, self.head.index);
         if through <= committed || through > appended {
             return Err(Misuse::PersistedOutOfRange { through, committed, appended });
         }
         self.committed = through;
-        while self.uncommitted.front().is_some_and(|entry| entry.header.index <= through) {
-            let Some(entry) = self.uncommitted.pop_front() else { break };
-            if let Change::Reset { room, incarnation, threshold, .. } = &entry.change {
-                // Readers see the end of the old life before the new one begins.
-                self.show();
-                self.feed.advance(&entry);
-                let (room, incarnation, threshold) = (room.clone(), *incarnation, *threshold);
-                self.changed_gates.push(room.clone());
-                self.deliver(Directive::Reset { room, incarnation, threshold });
-            } else {
-                self.feed.advance(&entry);
-                self.note_gate_change(&entry.change);
-            }
-        }
-        self.show();
-        while self.pending.front().is_some_and(|(index, _)| *index <= through) {
-            if let Some((_, pending)) = self.pending.pop_front() {
+        let is_safe = |entry: &mut Arc<Entry>| entry.header.index <= through;
+        while let Some(entry) = self.uncommitted.pop_front_if(is_safe) {
+            self.publish(now, &entry);
+            let index = entry.header.index;
+            while let Some((_, pending)) = self.pending.pop_front_if(|(after, _)| *after <= index) {
                 self.release(pending);
             }
         }
+        self.show();
         Ok(())
     }
 
-    fn note_gate_change(&mut self, change: &Change) {
-        let changes_gate = matches!(
-            change,
-            Change::Joined { .. } | Change::Left { .. } | Change::GateOpened { .. }
-        );
-        if let (true, Some(room)) = (changes_gate, change.room()) {
-            if self.changed_gates.last() != Some(room) {
+    /// Lets readers know of a committed entry. Its record follows with [`Self::show`].
+    fn publish(&mut self, now: Moment, entry: &Entry) {
+        if let Change::Reset { .. } = &entry.change {
+            // Readers see the end of the old life before the new one begins.
+            self.show();
+        }
+        self.feed.advance(entry);
+        match &entry.change {
+            Change::Reset { room, incarnation, threshold, .. } => {
+                let (room, incarnation, threshold) = (room.clone(), *incarnation, *threshold);
+                self.changed_gates.push(room.clone());
+                self.deliver(Directive::Reset { room, incarnation, threshold });
+            }
+            // Readers hear that a gate opened before they see what it held.
+            Change::GateOpened { room, .. } => self.announce_gate(now, room.clone()),
+            Change::Joined { room, .. } | Change::Left { room, .. } => {
                 self.changed_gates.push(room.clone());
             }
+            Change::Founded(_)
+            | Change::UserAdded { .. }
+            | Change::OperatorGranted { .. }
+            | Change::SessionOpened { .. }
+            | Change::SessionExpired { .. }
+            | Change::RoomCreated { .. }
+            | Change::Posted { .. }
+            | Change::Refused { .. } => {}
         }
     }
 
@@ -107,45 +123,50 @@ impl Engine {
             Pending::Frame { conn, frame } => self.send(conn, frame),
             Pending::Posted { conn, counter, room, incarnation, seq } => {
                 let feed = self.feed.room(&room);
-                let visible =
-                    feed.is_some_and(|feed| feed.incarnation == incarnation && feed.visible >= seq);
+                let visible = feed.is_some_and(|feed| feed.shows(incarnation, seq));
                 let seq = visible.then_some(seq);
                 self.send(conn, ServerFrame::Accepted { counter, room, incarnation, seq });
             }
             Pending::Joined { conn, request, room, start } => {
+                self.show();
                 self.release_joined(conn, request, room, start);
+            }
+            Pending::Parted { conn, request, room } => {
+                self.deliver(Directive::Unfollow { conn, room: room.clone() });
+                let answer = Answer::Parted { room };
+                self.send(conn, ServerFrame::Answer { request, answer });
+            }
+            Pending::View { conn, request, view } => {
+                self.show();
+                self.release_view(conn, request, view);
             }
         }
     }
 
     fn release_joined(&mut self, conn: ConnId, request: RequestId, room: RoomName, start: Start) {
-        let follows = self.volatile.online(conn).is_some_and(|online| online.rooms.contains(&room));
-        let (Some(feed), Some(gate)) = (self.feed.room(&room), self.gate_state(&room)) else {
+        if self.volatile.online(conn).is_none() {
             return;
-        };
-        // The client left the room, or the server, before it was in.
-        if !follows {
-            let answer = Answer::Parted { room };
-            return self.send(conn, ServerFrame::Answer { request, answer });
         }
+        self.volatile.make_known(conn, &room);
+        self.changed_gates.push(room.clone());
+        let feed = self.feed.room(&room).expect("a room whose join is committed must exist");
         let (after, visible) = (Self::resolve_start(feed, start), feed.visible);
-        let users = gate.open.then(|| self.user_list(&room));
+        let gate = self.gate_of(&room, feed);
+        let users = gate.open.then(|| Self::user_list(&room, feed));
         let joined = JoinedRoom { room: room.clone(), gate, after, users };
         self.send(conn, ServerFrame::Answer { request, answer: Answer::Joined(joined) });
         self.deliver(Directive::Follow { conn, room, after, visible, gate });
     }
 
-    /// A gate as everybody in the room may know it; `None` until the room is committed.
-    pub(super) fn gate_state(&self, room: &RoomName) -> Option<GateState> {
-        let feed = self.feed.room(room)?;
-        let members = self.durable.room(room).map_or(0, |state| state.members.len());
+    /// A gate as everybody may know it: nothing in it can be taken back.
+    pub(super) fn gate_of(&self, room: &RoomName, feed: &RoomFeed) -> GateState {
         let users = if feed.open {
-            u32::try_from(members).unwrap_or(u32::MAX)
+            u32::try_from(feed.members.len()).unwrap_or(u32::MAX)
         } else {
-            self.volatile.attending(room)
+            self.volatile.known_attending(room)
         };
         let (incarnation, threshold, open) = (feed.incarnation, feed.threshold, feed.open);
-        Some(GateState { incarnation, users, threshold, open })
+        GateState { incarnation, users, threshold, open }
     }
 
     /// Tells rooms whose gate changed, each once.
@@ -159,25 +180,27 @@ impl Engine {
     }
 
     fn announce_gate(&mut self, now: Moment, room: RoomName) {
-        let Some(gate) = self.gate_state(&room) else { return };
+        let Some(feed) = self.feed.room(&room) else { return };
+        let gate = self.gate_of(&room, feed);
         let crowd = gate.users > self.config.limits.crowd_members;
         let interval = self.config.limits.crowd_notice_interval;
         let Some(attendance) = self.volatile.attendance.get_mut(&room) else { return };
-        if attendance.announced == Some(gate) || attendance.notice_waits {
+        if attendance.announced == Some(gate) {
             return;
         }
         let opened = attendance.announced.is_none_or(|before| {
             before.open != gate.open || before.incarnation != gate.incarnation
         });
         if crowd && !opened && now < attendance.quiet_until {
-            attendance.notice_waits = true;
-            let at = attendance.quiet_until;
-            self.volatile.set_timer(at, TimerKind::Notice(room));
+            if !core::mem::replace(&mut attendance.notice_waits, true) {
+                let at = attendance.quiet_until;
+                self.volatile.set_timer(at, TimerKind::Notice(room));
+            }
             return;
         }
         attendance.announced = Some(gate);
         attendance.quiet_until = now + interval;
-        self.outputs.push_back(Output::Deliver(Directive::Gate { room, gate }));
+        self.deliver(Directive::Gate { room, gate });
     }
 
     /// A crowd may be told of its gate again.

@@ -78,6 +78,9 @@ impl Engine {
             (Phase::Closing, _) => {}
             (Phase::Greeting, ClientFrame::Hello(hello)) => self.greet(now, conn, &hello),
             (Phase::Greeted, ClientFrame::Login(login)) => self.check_login(now, conn, login),
+            (Phase::Greeted | Phase::Verifying(_), ClientFrame::Ping { token }) => {
+                self.send(conn, ServerFrame::Pong { token });
+            }
             (Phase::Greeting | Phase::Greeted | Phase::Verifying(_), frame) => {
                 self.strike(now, conn, &frame);
             }

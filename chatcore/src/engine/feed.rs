@@ -1,17 +1,22 @@
 //! The first follower of the journal: it turns committed entries into encoded records.
 //!
-//! It knows of each room what readers may know: the committed life, gate and visible end. Records
+//! It knows of each room what readers may know: the committed life, gate, members and visible end.
+//! What is appended and not committed is not in here. Records
 //! of a closed gate gather here until the gate opens; visible ones stay as long as the window has
 //! room, and are read from the store after that.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::chunk::{Chunk, ChunkBuilder};
+use crate::engine::durable::Durable;
 use crate::engine::room::Room;
 use crate::id::{Incarnation, Seq, Threshold};
 use crate::log::{Change, Entry};
-use crate::text::RoomName;
+use crate::text::{RoomName, UserName};
 use crate::wire::Record;
+
+/// Size of the chunks that records of a snapshot are kept in.
+const REFILL_CHUNK_BYTES: usize = 16 << 10;
 
 /// What readers may know of every room.
 #[derive(Debug)]
@@ -31,7 +36,9 @@ pub(crate) struct RoomFeed {
     pub(crate) incarnation: Incarnation,
     pub(crate) threshold: Threshold,
     pub(crate) open: bool,
-    /// The last record readers may see.
+    /// The committed members.
+    pub(crate) members: BTreeSet<UserName>,
+    /// The last record that was given to readers.
     pub(crate) visible: Seq,
     /// The last committed record.
     committed: Seq,
@@ -69,6 +76,7 @@ impl RoomFeed {
             incarnation,
             threshold,
             open: false,
+            members: BTreeSet::new(),
             visible: Seq::ZERO,
             committed: Seq::ZERO,
             pending: ChunkBuilder::new(),
@@ -81,12 +89,36 @@ impl RoomFeed {
         if cursor >= self.visible {
             return Found::None;
         }
-        let place = self.chunks.partition_point(|chunk| chunk.last() <= cursor);
-        let here = self.chunks.get(place).and_then(|chunk| chunk.after(cursor, bytes_max));
-        match here {
+        match Chunk::join(&self.page(cursor, bytes_max)) {
             Some(chunk) => Found::Here(chunk),
             None => Found::Older { from: cursor.next(), to: self.oldest().previous() },
         }
+    }
+
+    /// What is in memory after `cursor`, up to `bytes_max` bytes but at least one record: how
+    /// records were grouped when they became visible makes no difference.
+    fn page(&self, mut cursor: Seq, bytes_max: usize) -> Vec<Chunk> {
+        let place = self.chunks.partition_point(|chunk| chunk.last() <= cursor);
+        let (mut page, mut bytes_left) = (Vec::new(), bytes_max);
+        for chunk in self.chunks.iter().skip(place) {
+            let Some(part) = chunk.after(cursor, bytes_left) else { break };
+            if part.bytes().len() > bytes_left && !page.is_empty() {
+                break;
+            }
+            bytes_left = bytes_left.saturating_sub(part.bytes().len());
+            cursor = part.last();
+            let is_cut = cursor < chunk.last();
+            page.push(part);
+            if is_cut {
+                break;
+            }
+        }
+        page
+    }
+
+    /// Whether readers may see a record of this life.
+    pub(crate) fn shows(&self, incarnation: Incarnation, seq: Seq) -> bool {
+        self.open && self.incarnation == incarnation && seq <= self.committed
     }
 
     /// The oldest visible record in memory; one beyond `visible` when there is none.
@@ -121,6 +153,7 @@ impl Feed {
         let mut feed = RoomFeed::new(room.incarnation(), room.gate().threshold());
         feed.open = room.gate().is_open();
         feed.committed = room.last();
+        feed.members.clone_from(&room.members);
         if feed.open {
             feed.visible = room.last();
         }
@@ -140,12 +173,17 @@ impl Feed {
         if !run || first == Seq::ZERO || last != room.committed {
             return false;
         }
-        records.into_iter().for_each(|record| room.pending.push(record));
-        if room.open {
-            let chunk = room.pending.take();
-            self.window_bytes = self.window_bytes.saturating_add(chunk.iter().map(size).sum());
-            room.chunks.extend(chunk);
-            self.window.push_back((name.clone(), incarnation));
+        let open = room.open;
+        for record in records {
+            let room = self.room_mut(name);
+            room.pending.push(record);
+            // Small chunks, so that the window is trimmed little by little.
+            if open && room.pending.len_bytes() >= REFILL_CHUNK_BYTES {
+                self.keep(name);
+            }
+        }
+        if open {
+            self.keep(name);
         }
         true
     }
@@ -161,17 +199,23 @@ impl Feed {
                 self.room_mut(room).open = true;
                 self.touched.push(room.clone());
             }
-            Change::Reset { room, incarnation, threshold, .. } => {
-                let new = RoomFeed::new(*incarnation, *threshold);
-                let old = self.rooms.insert(room.clone(), new);
-                let bytes = old.iter().flat_map(RoomFeed::chunks).map(size).sum();
+            Change::Reset { room: name, incarnation, threshold, .. } => {
+                let room = self.room_mut(name);
+                let mut new = RoomFeed::new(*incarnation, *threshold);
+                new.members = core::mem::take(&mut room.members);
+                let old = core::mem::replace(room, new);
+                let bytes = old.chunks().map(size).sum();
                 self.window_bytes = self.window_bytes.saturating_sub(bytes);
             }
-            Change::Joined { .. } | Change::Left { .. } | Change::Posted { .. } => {
-                if let Some(record) = entry.record() {
-                    self.hold(record);
-                }
+            Change::Joined { room, user, .. } => {
+                self.room_mut(room).members.insert(user.clone());
+                self.hold(entry.record());
             }
+            Change::Left { room, user, .. } => {
+                self.room_mut(room).members.remove(user);
+                self.hold(entry.record());
+            }
+            Change::Posted { .. } => self.hold(entry.record()),
             Change::Founded(_)
             | Change::UserAdded { .. }
             | Change::OperatorGranted { .. }
@@ -181,7 +225,8 @@ impl Feed {
         }
     }
 
-    fn hold(&mut self, record: Record) {
+    fn hold(&mut self, record: Option<Record>) {
+        let Some(record) = record else { return };
         let name = record.room.clone();
         let room = self.room_mut(&name);
         assert_eq!(record.incarnation, room.incarnation, "a record must be of its room's life");
@@ -201,20 +246,28 @@ impl Feed {
             if !room.open || room.visible == room.committed {
                 continue;
             }
-            let chunk = room.pending.take();
+            let incarnation = room.incarnation;
+            let chunk = self.keep(&name);
+            let room = self.room_mut(&name);
             let ends = chunk.as_ref().is_none_or(|chunk| chunk.last() == room.committed);
             assert!(ends, "what is in memory must reach to the newest record");
             room.visible = room.committed;
-            room.chunks.extend(chunk.clone());
-            let (incarnation, through) = (room.incarnation, room.visible);
-            if let Some(chunk) = &chunk {
-                self.window_bytes = self.window_bytes.saturating_add(size(chunk));
-                self.window.push_back((name.clone(), incarnation));
-            }
+            let through = room.visible;
             shown.push(Shown { room: name, incarnation, through, chunk });
         }
         self.trim();
         shown
+    }
+
+    /// Moves what a room gathered into the window.
+    fn keep(&mut self, name: &RoomName) -> Option<Chunk> {
+        let room = self.room_mut(name);
+        let chunk = room.pending.take()?;
+        room.chunks.push_back(chunk.clone());
+        let incarnation = room.incarnation;
+        self.window_bytes = self.window_bytes.saturating_add(size(&chunk));
+        self.window.push_back((name.clone(), incarnation));
+        Some(chunk)
     }
 
     /// Drops the oldest chunks until the window is within its bound.
@@ -233,6 +286,37 @@ impl Feed {
 
     pub(crate) fn room(&self, name: &RoomName) -> Option<&RoomFeed> {
         self.rooms.get(name)
+    }
+
+    /// The whole-state check; `level` when everything appended is committed.
+    ///
+    /// # Panics
+    /// When a rule is broken.
+    pub(crate) fn check(&self, durable: &Durable, level: bool) {
+        let chunks = self.rooms.values().flat_map(RoomFeed::chunks);
+        assert_eq!(self.window_bytes, chunks.map(size).sum::<u64>(), "window bytes must count");
+        for (name, feed) in &self.rooms {
+            let visible = if feed.open { feed.committed } else { Seq::ZERO };
+            assert_eq!(feed.visible, visible, "a room shows all or nothing");
+            let mut next = feed.oldest();
+            for chunk in &feed.chunks {
+                assert_eq!(chunk.first(), next, "a window must have no hole");
+                next = chunk.last().next();
+            }
+            assert_eq!(next, visible.next(), "a window must end with the newest record");
+            let room = durable.room(name).expect("a committed room must exist");
+            if level {
+                assert_eq!(feed.incarnation, room.incarnation(), "readers know the same life");
+                assert_eq!(feed.committed, room.last(), "readers know the same length");
+                assert_eq!(feed.open, room.gate().is_open(), "readers know the same gate");
+                assert_eq!(feed.members, room.members, "readers know the same members");
+            }
+        }
+    }
+
+    /// Every committed room, by name.
+    pub(crate) fn rooms(&self) -> impl ExactSizeIterator<Item = &RoomName> {
+        self.rooms.keys()
     }
 
     fn room_mut(&mut self, name: &RoomName) -> &mut RoomFeed {

@@ -437,7 +437,7 @@ impl Engine {
             }
             Input::Disconnected { conn } => self.handle_disconnected(now, conn)?,
             Input::Verified { conn, valid } => self.handle_verified(now, conn, valid),
-            Input::Persisted { through } => self.handle_persisted(through)?,
+            Input::Persisted { through } => self.handle_persisted(now.moment, through)?,
             Input::Fetch(need) => self.handle_fetch(need),
             Input::ReadDone { token, records } => self.handle_read_done(token, records)?,
             Input::Timeout => self.handle_timeout(now),
@@ -494,6 +494,7 @@ impl Engine {
     /// When a rule is broken; the message names it.
     pub fn check_invariants(&self) {
         self.durable.check();
+        self.feed.check(&self.durable, self.uncommitted.is_empty());
         self.volatile.check();
         assert!(self.committed <= self.head.index, "only what was appended can be committed");
         assert_eq!(

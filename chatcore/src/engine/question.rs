@@ -34,6 +34,19 @@ enum Reader {
     History { conn: ConnId, request: RequestId, limit: usize },
 }
 
+/// A question that changes nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum View {
+    /// Who is in a room.
+    Users { room: RoomName },
+    /// Which rooms there are.
+    Rooms,
+    /// Who a user is; `None` for a text that is no name.
+    User { room: RoomName, user: Option<UserName> },
+    /// A page of records.
+    History { room: RoomName, before: Option<Seq>, limit: usize },
+}
+
 impl Engine {
     pub(super) fn handle_ask(
         &mut self,
@@ -44,18 +57,36 @@ impl Engine {
     ) {
         let answer = match question {
             Question::Join { room, start } => self.join(now, conn, request, room, *start),
-            Question::Part { room } => self.part(now, conn, room).map(Some),
-            Question::Who { room } => self.who(conn, room).map(Some),
-            Question::Rooms => Ok(Some(self.list_rooms())),
-            Question::Whois { room, user } => self.whois(conn, room, user).map(Some),
-            Question::History { room, before, limit } => {
-                self.history(conn, request, room, *before, *limit)
+            Question::Part { room } => self.part(now, conn, request, room),
+            Question::Who { .. }
+            | Question::Rooms
+            | Question::Whois { .. }
+            | Question::History { .. } => {
+                self.look(conn, question).map(|view| Pending::View { conn, request, view })
             }
         };
-        let answer = answer.unwrap_or_else(|refusal| Some(Answer::Refused(refusal)));
-        // None: the answer follows from elsewhere.
-        if let Some(answer) = answer {
-            self.reply(conn, ServerFrame::Answer { request, answer });
+        match answer {
+            Ok(pending) => self.when_committed(self.head.index, pending),
+            Err(refusal) => {
+                let answer = Answer::Refused(refusal);
+                self.reply(conn, ServerFrame::Answer { request, answer });
+            }
+        }
+    }
+
+    /// What a connection may look at.
+    fn look(&self, conn: ConnId, question: &Question) -> Result<View, Refusal> {
+        match question {
+            Question::Who { room } => Ok(View::Users { room: self.followed_room(conn, room)? }),
+            Question::Whois { room, user } => {
+                Ok(View::User { room: self.followed_room(conn, room)?, user: user.parse().ok() })
+            }
+            Question::History { room, before, limit } => {
+                let limit = usize::from(*limit).clamp(1, LIST_MAX);
+                let (room, before) = (self.followed_room(conn, room)?, *before);
+                Ok(View::History { room, before, limit })
+            }
+            Question::Rooms | Question::Join { .. } | Question::Part { .. } => Ok(View::Rooms),
         }
     }
 
@@ -66,18 +97,16 @@ impl Engine {
         request: RequestId,
         room: &Untrusted<RoomName>,
         start: Start,
-    ) -> Result<Option<Answer>, Refusal> {
+    ) -> Result<Pending, Refusal> {
         let room: RoomName = room.parse()?;
-        let Some(online) = self.volatile.online(conn) else { return Ok(None) };
+        let online = self.volatile.online(conn).expect("who asks must be logged in");
         let user = online.user.clone();
         for change in self.decide_join(&room, &user)? {
             self.append(now, change);
         }
         self.volatile.attend(conn, &room);
         self.open_gate_if_met(now, &room);
-        let joined = Pending::Joined { conn, request, room, start };
-        self.when_committed(self.head.index, joined);
-        Ok(None)
+        Ok(Pending::Joined { conn, request, room, start })
     }
 
     /// What a join changes; nothing for a member.
@@ -110,19 +139,17 @@ impl Engine {
         &mut self,
         now: Now,
         conn: ConnId,
+        request: RequestId,
         room: &Untrusted<RoomName>,
-    ) -> Result<Answer, Refusal> {
-        let name = self.followed_room(conn, room)?;
-        let Some(online) = self.volatile.online(conn) else {
-            return Err(Refusal::State(StateFault::NotMember));
-        };
+    ) -> Result<Pending, Refusal> {
+        let room = self.followed_room(conn, room)?;
+        let online = self.volatile.online(conn).expect("who asks must be logged in");
         let user = online.user.clone();
-        self.changed_gates.push(name.clone());
-        if self.volatile.desert(conn, &name) {
-            self.leave_room(now, &name, &user);
+        self.changed_gates.push(room.clone());
+        if self.volatile.desert(conn, &room) {
+            self.leave_room(now, &room, &user);
         }
-        self.deliver(Directive::Unfollow { conn, room: name.clone() });
-        Ok(Answer::Parted { room: name })
+        Ok(Pending::Parted { conn, request, room })
     }
 
     /// A room that a connection follows.
@@ -135,44 +162,53 @@ impl Engine {
         if follows { Ok(name) } else { Err(Refusal::State(StateFault::NotMember)) }
     }
 
-    /// A room that a connection follows and whose gate is open to its readers.
-    fn open_room(
-        &self,
-        conn: ConnId,
-        room: &Untrusted<RoomName>,
-    ) -> Result<(RoomName, &RoomFeed), Refusal> {
-        let name = self.followed_room(conn, room)?;
-        match self.feed.room(&name) {
-            Some(feed) if feed.open => Ok((name, feed)),
-            feed => {
-                let threshold = feed.map_or(self.durable.founding().threshold, |f| f.threshold);
-                let have = self.volatile.attending(&name);
-                Err(Refusal::Gate { have, need: threshold.get() })
-            }
+    /// The room's records and members, if its gate is open to its readers.
+    fn open_room(&self, room: &RoomName) -> Result<&RoomFeed, Refusal> {
+        let feed = self.feed.room(room).ok_or(Refusal::Target(TargetFault::Room))?;
+        if feed.open {
+            return Ok(feed);
         }
+        let have = self.volatile.known_attending(room);
+        Err(Refusal::Gate { have, need: feed.threshold.get() })
     }
 
-    fn who(&self, conn: ConnId, room: &Untrusted<RoomName>) -> Result<Answer, Refusal> {
-        let (name, _) = self.open_room(conn, room)?;
-        Ok(Answer::Users(self.user_list(&name)))
+    /// Answers a question that changes nothing.
+    pub(super) fn release_view(&mut self, conn: ConnId, request: RequestId, view: View) {
+        let answer = match view {
+            View::Users { room } => {
+                self.open_room(&room).map(|feed| Answer::Users(Self::user_list(&room, feed)))
+            }
+            View::Rooms => Ok(self.list_rooms()),
+            View::User { room, user } => self.whois(&room, user.as_ref()),
+            View::History { room, before, limit } => {
+                match self.history(conn, request, room, before, limit) {
+                    Ok(Some(answer)) => Ok(answer),
+                    // It is being read from the store.
+                    Ok(None) => return,
+                    Err(refusal) => Err(refusal),
+                }
+            }
+        };
+        let answer = answer.unwrap_or_else(Answer::Refused);
+        self.send(conn, ServerFrame::Answer { request, answer });
     }
 
-    pub(super) fn user_list(&self, room: &RoomName) -> UserList {
-        let state = self.durable.room(room);
-        let members = state.iter().flat_map(|state| &state.members);
+    pub(super) fn user_list(room: &RoomName, feed: &RoomFeed) -> UserList {
         UserList {
             room: room.clone(),
-            count: state.map_or(0, |state| u32::try_from(state.members.len()).unwrap_or(u32::MAX)),
-            names: List::first_of(members.cloned()),
-            as_of: state.map_or(Seq::ZERO, |state| state.last()),
+            count: u32::try_from(feed.members.len()).unwrap_or(u32::MAX),
+            names: List::first_of(feed.members.iter().cloned()),
+            as_of: feed.visible,
         }
     }
 
     fn list_rooms(&self) -> Answer {
         // Room names are up to 256 bytes each: the list stops where the frame would be too long.
         let mut bytes_left = self.config.limits.page_bytes;
-        let rooms = self.durable.rooms().filter_map(|(room, _)| {
-            let gate = self.gate_state(room)?;
+        let names = self.feed.rooms();
+        let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        let rooms = names.filter_map(|room| {
+            let gate = self.gate_of(room, self.feed.room(room)?);
             Some(RoomInfo { room: room.clone(), gate })
         });
         let rooms = rooms.take_while(|info| {
@@ -180,47 +216,38 @@ impl Engine {
             bytes_left = bytes_left.saturating_sub(size);
             bytes_left > 0
         });
-        let rooms = List::first_of(rooms);
-        let count = u32::try_from(self.durable.rooms().len()).unwrap_or(u32::MAX);
-        Answer::Rooms { rooms, count }
+        Answer::Rooms { rooms: List::first_of(rooms), count }
     }
 
-    fn whois(
-        &self,
-        conn: ConnId,
-        room: &Untrusted<RoomName>,
-        user: &Untrusted<UserName>,
-    ) -> Result<Answer, Refusal> {
-        let (room, _) = self.open_room(conn, room)?;
-        let missing = Refusal::Target(TargetFault::User);
-        let user: UserName = user.parse().map_err(|_| missing)?;
-        let shared = self.durable.user(&user).is_some_and(|user| user.rooms.contains(&room));
-        let info = self.durable.describe(&user, self.volatile.is_connected(&user));
-        info.filter(|_| shared).map(Answer::User).ok_or(missing)
+    fn whois(&self, room: &RoomName, user: Option<&UserName>) -> Result<Answer, Refusal> {
+        let feed = self.open_room(room)?;
+        let shared = user.filter(|user| feed.members.contains(*user));
+        let info =
+            shared.and_then(|user| self.durable.describe(user, self.volatile.is_connected(user)));
+        info.map(Answer::User).ok_or(Refusal::Target(TargetFault::User))
     }
 
     fn history(
         &mut self,
         conn: ConnId,
         request: RequestId,
-        room: &Untrusted<RoomName>,
+        room: RoomName,
         before: Option<Seq>,
-        limit: u16,
+        limit: usize,
     ) -> Result<Option<Answer>, Refusal> {
-        let (name, feed) = self.open_room(conn, room)?;
+        let feed = self.open_room(&room)?;
         let incarnation = feed.incarnation;
         let last = before.map_or(feed.visible, |seq| seq.previous().min(feed.visible));
-        let limit = usize::from(limit).clamp(1, LIST_MAX);
         let archived = self.config.archive == Archive::Store;
         if archived && last != Seq::ZERO && last < feed.oldest() {
             let from = last.next().saturating_sub(limit as u64).max(Seq::ZERO.next());
             let whose = Reader::History { conn, request, limit };
-            self.read(ReadPurpose { room: name, incarnation, from, to: last, whose });
+            self.read(ReadPurpose { room, incarnation, from, to: last, whose });
             return Ok(None);
         }
-        let records = newest_records(feed, last, limit, self.config.limits.page_bytes);
+        let records = newest_of(feed.chunks(), last, limit, self.config.limits.page_bytes);
         let records = List::first_of(records);
-        Ok(Some(Answer::History { room: name, incarnation, records }))
+        Ok(Some(Answer::History { room, incarnation, records }))
     }
 
     fn read(&mut self, purpose: ReadPurpose) {
@@ -272,7 +299,10 @@ impl Engine {
         else {
             return Ok(());
         };
+        // A reset in the meantime ended the life that was asked about: nothing of it is shown.
+        let current = self.feed.room(&room).is_some_and(|feed| feed.incarnation == incarnation);
         match whose {
+            Reader::Shard(_) if !current => {}
             Reader::Shard(conn) => {
                 let first = records.first().map_or(to.next(), |record| record.seq);
                 if first > from {
@@ -286,12 +316,15 @@ impl Engine {
                 }
             }
             Reader::History { conn, request, limit } => {
-                let chunk = ChunkBuilder::build(records);
-                let page_bytes = self.config.limits.page_bytes;
-                let records = newest_of(chunk.iter(), to, limit, page_bytes);
-                let records = List::first_of(records);
-                let answer = Answer::History { room, incarnation, records };
-                self.reply(conn, ServerFrame::Answer { request, answer });
+                let answer = if current {
+                    let chunk = ChunkBuilder::build(records);
+                    let page_bytes = self.config.limits.page_bytes;
+                    let records = List::first_of(newest_of(chunk.iter(), to, limit, page_bytes));
+                    Answer::History { room, incarnation, records }
+                } else {
+                    Answer::Refused(Refusal::State(StateFault::OtherIncarnation))
+                };
+                self.send(conn, ServerFrame::Answer { request, answer });
             }
         }
         Ok(())
@@ -322,11 +355,7 @@ fn is_run_of(purpose: &ReadPurpose, records: &[Record]) -> bool {
     in_range && run
 }
 
-/// The newest records in memory up to `last`, oldest first.
-fn newest_records(feed: &RoomFeed, last: Seq, limit: usize, bytes_max: usize) -> Vec<Record> {
-    newest_of(feed.chunks(), last, limit, bytes_max)
-}
-
+/// The newest of these records up to `last`, oldest first.
 fn newest_of<'a>(
     chunks: impl DoubleEndedIterator<Item = &'a Chunk>,
     last: Seq,

@@ -75,14 +75,24 @@ pub(crate) struct Presence {
 /// Who of a room is connected.
 #[derive(Debug, Default)]
 pub(crate) struct Attendance {
-    /// The connections of each user that follow the room. A user counts once.
-    pub(crate) users: BTreeMap<UserName, BTreeSet<ConnId>>,
+    /// The users that follow the room. Each counts once, whatever its connections.
+    pub(crate) users: BTreeMap<UserName, Attendee>,
+    /// How many of `users` others may know of.
+    known: u32,
     /// What was last said of the gate.
     pub(crate) announced: Option<GateState>,
     /// In a crowd: when the next notice may be sent.
     pub(crate) quiet_until: Moment,
     /// Whether a timer for the next notice runs.
     pub(crate) notice_waits: bool,
+}
+
+/// How a user follows a room.
+#[derive(Debug, Default)]
+pub(crate) struct Attendee {
+    connections: BTreeSet<ConnId>,
+    /// Whether the join is committed: others are not told before.
+    known: bool,
 }
 
 /// A rate with a burst: the generic cell rate algorithm, with one number of state.
@@ -149,6 +159,11 @@ impl Volatile {
         u32::try_from(users).unwrap_or(u32::MAX)
     }
 
+    /// As [`Self::attending`], but without those whose join is not committed: what others may know.
+    pub(crate) fn known_attending(&self, room: &RoomName) -> u32 {
+        self.attendance.get(room).map_or(0, |attendance| attendance.known)
+    }
+
     pub(crate) fn is_connected(&self, user: &UserName) -> bool {
         self.presence.get(user).is_some_and(|presence| !presence.connections.is_empty())
     }
@@ -161,7 +176,17 @@ impl Volatile {
         };
         online.rooms.insert(room.clone());
         let attendance = self.attendance.entry(room.clone()).or_default();
-        attendance.users.entry(online.user.clone()).or_default().insert(conn);
+        attendance.users.entry(online.user.clone()).or_default().connections.insert(conn);
+    }
+
+    /// The join of a connection that follows a room is committed.
+    pub(crate) fn make_known(&mut self, conn: ConnId, room: &RoomName) {
+        let Some(user) = self.online(conn).map(|online| online.user.clone()) else { return };
+        let Some(attendance) = self.attendance.get_mut(room) else { return };
+        let Some(attendee) = attendance.users.get_mut(&user) else { return };
+        if !core::mem::replace(&mut attendee.known, true) {
+            attendance.known = attendance.known.saturating_add(1);
+        }
     }
 
     /// Makes a connection follow a room no more; true when its user now follows it nowhere.
@@ -173,13 +198,14 @@ impl Volatile {
         online.rooms.remove(room);
         let user = online.user.clone();
         let Some(attendance) = self.attendance.get_mut(room) else { return true };
-        let Some(connections) = attendance.users.get_mut(&user) else { return true };
-        connections.remove(&conn);
-        let gone = connections.is_empty();
-        if gone {
-            attendance.users.remove(&user);
+        let Some(attendee) = attendance.users.get_mut(&user) else { return true };
+        attendee.connections.remove(&conn);
+        if !attendee.connections.is_empty() {
+            return false;
         }
-        gone
+        attendance.known = attendance.known.saturating_sub(u32::from(attendee.known));
+        attendance.users.remove(&user);
+        true
     }
 
     pub(crate) fn set_timer(&mut self, at: Moment, kind: TimerKind) {
@@ -242,9 +268,11 @@ impl Volatile {
             }
         }
         for (room, attendance) in &self.attendance {
-            for (user, connections) in &attendance.users {
-                assert!(!connections.is_empty(), "a user attends by a connection");
-                for conn in connections {
+            let known = attendance.users.values().filter(|attendee| attendee.known).count();
+            assert_eq!(Ok(attendance.known), u32::try_from(known), "known users must count");
+            for (user, attendee) in &attendance.users {
+                assert!(!attendee.connections.is_empty(), "a user attends by a connection");
+                for conn in &attendee.connections {
                     let online = self.online(*conn).expect("an attending one must be online");
                     let both = online.user == *user && online.rooms.contains(room);
                     assert!(both, "attendance must agree both ways");

@@ -1,0 +1,273 @@
+//! Every bound: what happens at it, and that others are unaffected.
+
+use chatcore::engine::{Input, Misuse};
+use chatcore::id::*;
+use chatcore::log::OperatorRule;
+use chatcore::time::{Span, Timestamp};
+use chatcore::wire::*;
+
+use crate::rig::{Rig, Setup, after, key_of, reset, rig};
+
+#[test]
+fn held_records_are_bounded_and_presence_makes_none_when_full() {
+    let mut rig = Setup::limits(|limits| limits.held_records_max = 3);
+    rig.threshold = 3;
+    let mut rig = rig.rig();
+    rig.join("ana");
+    rig.say("ana", "two");
+    rig.say("ana", "three");
+    rig.forget();
+    rig.say("ana", "four");
+    rig.expect(&["ana < refused 3 E_LIMIT the room holds no more messages until its gate opens"]);
+    rig.join("bob");
+    rig.leave("bob");
+    rig.join("bob");
+    rig.join("cem");
+    let heard = rig.heard("cem");
+    assert_eq!(
+        heard[2..],
+        [
+            "joined lobby 3/3 open after 0 with ana,bob,cem",
+            "lobby 1:1 +ana",
+            "lobby 1:2 ana: two",
+            "lobby 1:3 ana: three",
+        ]
+    );
+    rig.say("ana", "four");
+    assert_eq!(rig.heard("cem"), ["lobby 1:4 ana: four"]);
+}
+
+#[test]
+fn held_bytes_are_bounded_per_room_and_over_all_rooms() {
+    let mut rig = Setup::limits(|limits| {
+        limits.held_bytes_max = 64 << 10;
+        limits.held_bytes_total_max = 96 << 10;
+    })
+    .rig();
+    rig.join("ana");
+    rig.join_from("ana", "attic", Start::Last(0));
+    let fit = |rig: &mut Rig, room: &str| {
+        let mut accepted = 0;
+        for _ in 0..20 {
+            rig.post("ana", room, &"x".repeat(8_000));
+            accepted += usize::from(rig.heard("ana").pop().unwrap().contains("accepted"));
+        }
+        accepted
+    };
+    assert_eq!(fit(&mut rig, "lobby"), 8);
+    assert_eq!(fit(&mut rig, "attic"), 4);
+    // A reset lets go of what was held.
+    rig.command("ana", reset("lobby", 2));
+    rig.forget();
+    assert_eq!(fit(&mut rig, "attic"), 4);
+}
+
+#[test]
+fn crowd_has_no_presence_records_and_a_notice_a_second() {
+    let mut rig = Setup::limits(|limits| limits.crowd_members = 3).rig();
+    for name in ["ana", "bob", "cem", "dov"] {
+        rig.join(name);
+    }
+    rig.forget();
+    let start = Start::Last(0);
+    for name in ["eli", "fay", "gus"] {
+        rig.login(name);
+        rig.join_from(name, "lobby", start);
+    }
+    rig.leave("dov");
+    // The newest word is due a second after the last one, and comes once.
+    rig.pass(Span::from_millis(1_000));
+    let heard = rig.heard("ana");
+    assert_eq!(heard.last().unwrap(), "gate lobby 6/2 open");
+    assert!(heard.len() <= 2, "{heard:?}");
+    assert!(rig.records("ana").iter().all(|record| record.seq <= Seq::new(4).unwrap()));
+    // Each who joined was told the count of then, and nothing older afterwards.
+    assert_eq!(
+        rig.heard("fay")[2..],
+        ["joined lobby 6/2 open after 4 with ana,bob,cem,dov,eli,fay",]
+    );
+    rig.say("ana", "for all");
+    assert_eq!(rig.heard("gus").last().unwrap(), "lobby 1:5 ana: for all");
+}
+
+#[test]
+fn crowd_is_told_of_a_reset_at_once() {
+    let mut rig = Setup::limits(|limits| limits.crowd_members = 2).rig();
+    for name in ["ana", "bob", "cem", "dov"] {
+        rig.join(name);
+    }
+    rig.forget();
+    rig.command("ana", reset("lobby", 9));
+    assert_eq!(rig.heard("bob"), ["reset lobby 2 needs 9", "gate lobby 4/9 closed"]);
+}
+
+#[test]
+fn sessions_of_a_user_are_bounded_and_the_oldest_unused_one_expires() {
+    let mut rig = Setup::limits(|limits| limits.sessions_per_user_max = 2).rig();
+    for label in ["one", "two", "three"] {
+        rig.login_as(label, "ana");
+        if !rig.peers[label].closed {
+            rig.lose(label);
+        }
+    }
+    assert_eq!(rig.heard("three")[1], "close E_LIMIT no more sessions for this user");
+    let day = 24 * 60 * 60 * 1_000;
+    rig.now.wall = Timestamp::new(rig.now.wall.get() + day).unwrap();
+    rig.login_as("two", "ana");
+    rig.forget();
+    rig.login_as("three", "ana");
+    assert!(rig.heard("three")[1].starts_with("welcome ana last 0"));
+    // The session that was connected stays; the other one is new when it comes back.
+    rig.lose("three");
+    rig.login_as("one", "ana");
+    assert!(rig.heard("one")[1].starts_with("close E_LIMIT"));
+}
+
+#[test]
+fn sessions_and_users_of_the_server_are_bounded() {
+    let mut rig = Setup::limits(|limits| limits.sessions_max = 2).rig();
+    for name in ["ana", "bob", "cem"] {
+        rig.login(name);
+    }
+    assert!(rig.heard("cem")[1].starts_with("close E_BUSY"));
+    let mut rig = Setup::limits(|limits| limits.users_max = 2).rig();
+    for name in ["ana", "bob", "cem"] {
+        rig.login(name);
+    }
+    assert_eq!(rig.heard("cem")[1], "close E_LIMIT no more users on this server");
+    rig.lose("ana");
+    rig.login("ana");
+    assert!(rig.heard("ana")[1].starts_with("welcome again"));
+}
+
+#[test]
+fn named_operators_leave_no_first_user_operator() {
+    let operators =
+        vec![OperatorRule::Name("bob".parse().unwrap()), OperatorRule::Key(key_of("cem"))];
+    let mut rig = Setup { operators, ..Setup::default() }.rig();
+    for (name, operator) in [("ana", ""), ("bob", " operator"), ("cem", " operator")] {
+        rig.login(name);
+        assert_eq!(rig.heard(name)[1..], [format!("welcome {name} last 0{operator}")]);
+    }
+}
+
+#[test]
+fn reader_that_leaves_answers_unread_is_closed() {
+    let mut rig = Setup::limits(|limits| limits.unread_bytes_max = 64 << 10).rig();
+    rig.join("ana");
+    rig.join("bob");
+    rig.stall("ana");
+    for _ in 0..10_000 {
+        rig.send("ana", ClientFrame::Ping { token: RequestId::MAX });
+    }
+    rig.drive();
+    // It is told when it reads on, and dropped when it does not.
+    rig.forget();
+    rig.pass_secs(60);
+    assert!(rig.peers["ana"].closed);
+    rig.say("bob", "fine");
+    assert_eq!(rig.heard("bob").last().unwrap(), "lobby 1:4 bob: fine");
+}
+
+#[test]
+fn c1_stalled_reader_is_closed_and_resumes_from_its_cursor() {
+    let mut rig = rig();
+    rig.join("ana");
+    rig.join("bob");
+    rig.forget();
+    rig.stall("ana");
+    rig.say("bob", "missed");
+    for _ in 0..3 {
+        rig.send("ana", ClientFrame::Pong { token: RequestId::ZERO });
+        rig.send("bob", ClientFrame::Pong { token: RequestId::ZERO });
+        rig.pass_secs(20);
+    }
+    assert!(rig.peers["ana"].closed);
+    assert_eq!(rig.heard("ana"), ["closed"]);
+    rig.login("ana");
+    rig.join_from("ana", "lobby", after(1, 2));
+    assert_eq!(rig.heard("ana")[3], "lobby 1:3 bob: missed");
+}
+
+#[test]
+fn stalled_reader_that_reads_again_in_time_misses_nothing() {
+    let mut rig = rig();
+    rig.join("ana");
+    rig.join("bob");
+    rig.forget();
+    rig.stall("ana");
+    for text in ["a", "b", "c"] {
+        rig.say("bob", text);
+    }
+    rig.resume("ana");
+    assert_eq!(rig.heard("ana"), ["lobby 1:3 bob: a", "lobby 1:4 bob: b", "lobby 1:5 bob: c"]);
+    rig.pass_secs(29);
+    assert!(!rig.peers["ana"].closed);
+}
+
+#[test]
+fn records_that_memory_no_longer_has_are_told_as_a_gap() {
+    let mut setup = Setup::limits(|limits| limits.window_bytes = 100);
+    // A shard of its own keeps nothing for who comes.
+    setup.shards = 4;
+    let mut rig = setup.rig();
+    rig.join("ana");
+    rig.join("bob");
+    for text in ["three", "four", "five", "six"] {
+        rig.say("ana", text);
+    }
+    rig.login("cem");
+    rig.join_from("cem", "lobby", Start::At(Seq::ZERO));
+    let heard = rig.heard("cem");
+    assert!(heard[3].starts_with("gap lobby 1-"), "{heard:?}");
+    assert_eq!(heard.last().unwrap(), "lobby 1:7 +cem");
+}
+
+#[test]
+fn misuse_is_told_and_changes_nothing() {
+    let mut rig = rig();
+    rig.join("ana");
+    let (conn, hash) = (ConnId::new(999), rig.engine.state_hash());
+    let known = rig.peers["ana"].conn;
+    let through = rig.engine.head().index.next();
+    let committed = rig.engine.committed();
+    let cases = [
+        (Input::Disconnected { conn }, Misuse::UnknownConnection(conn)),
+        (Input::Frame { conn, frame: ClientFrame::Leave }, Misuse::UnknownConnection(conn)),
+        (
+            Input::Connected { conn: known, nonce: Nonce::new([0; 32]), channel: None },
+            Misuse::ConnectionReused(known),
+        ),
+        (
+            Input::Persisted { through },
+            Misuse::PersistedOutOfRange { through, committed, appended: committed },
+        ),
+        (
+            Input::Persisted { through: committed },
+            Misuse::PersistedOutOfRange { through: committed, committed, appended: committed },
+        ),
+    ];
+    for (input, misuse) in cases {
+        assert_eq!(rig.engine.handle(rig.now, input), Err(misuse));
+    }
+    assert_eq!(rig.engine.state_hash(), hash);
+    assert_eq!(rig.engine.poll_output(), None);
+}
+
+#[test]
+fn read_answered_wrongly_is_misuse() {
+    let mut setup = Setup::limits(|limits| limits.window_bytes = 0);
+    setup.archive = chatcore::engine::Archive::Store;
+    let mut rig = setup.rig();
+    rig.join("ana");
+    rig.join("bob");
+    rig.held_reads = Some(Vec::new());
+    rig.history("bob", "lobby", None, 10);
+    let (token, records) = rig.held_reads.take().unwrap().pop().unwrap();
+    let mut wrong = records.clone();
+    wrong.reverse();
+    let answer = |records: &[Record]| Input::ReadDone { token, records: records.to_vec() };
+    assert_eq!(rig.engine.handle(rig.now, answer(&wrong)), Err(Misuse::WrongRecords));
+    assert_eq!(rig.engine.handle(rig.now, answer(&records)), Ok(()));
+    assert_eq!(rig.engine.handle(rig.now, answer(&records)), Err(Misuse::UnknownRead));
+}
