@@ -130,7 +130,8 @@ fn split_frame(stream: &mut BytesMut, max: usize) -> Result<Option<Bytes>, Frame
 /// behind the message and longer forms of the same number; both would let one message have many
 /// spellings, so the message is encoded again and compared.
 pub fn decode<T: DeserializeOwned + Serialize>(frame: &[u8]) -> Result<T, DecodeFault> {
-    let (message, rest) = postcard::take_from_bytes::<T>(frame).map_err(|error| decode_fault(&error))?;
+    let (message, rest) =
+        postcard::take_from_bytes::<T>(frame).map_err(|error| decode_fault(&error))?;
     if !rest.is_empty() {
         return Err(DecodeFault::TrailingBytes);
     }

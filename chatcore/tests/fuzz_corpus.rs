@@ -1,4 +1,5 @@
 //! The fuzz corpus, replayed by plain `cargo test`.
+#![expect(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
 use std::collections::BTreeMap;
 use std::fs;

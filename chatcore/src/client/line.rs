@@ -192,7 +192,7 @@ pub fn parse_line(text: &str) -> Result<Line, LineError> {
         let sigil = &text[..1];
         return Err(LineError::Unknown { word: shown(sigil, word), nearest: nearest(word) });
     };
-    parse_command(command, arguments.trim())
+    parse_command(command, arguments.trim_start())
 }
 
 fn post(text: &str) -> Result<Line, LineError> {
@@ -203,8 +203,9 @@ fn post(text: &str) -> Result<Line, LineError> {
     }
 }
 
-fn parse_command(command: &CommandHelp, arguments: &str) -> Result<Line, LineError> {
+fn parse_command(command: &CommandHelp, text: &str) -> Result<Line, LineError> {
     let malformed = LineError::Malformed { usage: command.usage };
+    let arguments = text.trim_end();
     let alone = |line| if arguments.is_empty() { Ok(line) } else { Err(malformed.clone()) };
     match command.word {
         Word::Quit => alone(Line::Quit),
@@ -218,7 +219,7 @@ fn parse_command(command: &CommandHelp, arguments: &str) -> Result<Line, LineErr
         Word::Verify => Ok(Line::Verify(one_word(arguments, malformed)?.parse()?)),
         Word::History if arguments.is_empty() => Ok(Line::History(HISTORY_DEFAULT)),
         Word::History => number(arguments).map(Line::History).ok_or(malformed),
-        Word::Private => private(arguments, malformed),
+        Word::Private => private(text, malformed),
         Word::Reset => reset(arguments.strip_prefix('-')).ok_or(malformed),
         Word::Gate => match split_word(arguments) {
             ("reset", count) => reset(Some(count.trim())).ok_or(malformed),
@@ -229,7 +230,7 @@ fn parse_command(command: &CommandHelp, arguments: &str) -> Result<Line, LineErr
 
 fn private(arguments: &str, malformed: LineError) -> Result<Line, LineError> {
     let (to, text) = split_word(arguments);
-    if to.is_empty() || text.is_empty() {
+    if to.is_empty() || text.trim().is_empty() {
         return Err(malformed);
     }
     Ok(Line::Private { to: to.parse()?, body: text.parse()? })
@@ -303,10 +304,11 @@ fn typos(word: &[char], name: &str) -> usize {
             let dropped = at(&above, column.saturating_add(1)).saturating_add(1);
             let mut best = replaced.min(inserted).min(dropped);
             let earlier = (row.checked_sub(1), column.checked_sub(1));
-            if let (Some(up), Some(left)) = earlier {
-                if word.get(up) == Some(wanted) && name.get(left) == Some(letter) {
-                    best = best.min(at(&before, left).saturating_add(1));
-                }
+            if let (Some(up), Some(left)) = earlier
+                && word.get(up) == Some(wanted)
+                && name.get(left) == Some(letter)
+            {
+                best = best.min(at(&before, left).saturating_add(1));
             }
             current.push(best);
         }

@@ -315,7 +315,9 @@ impl Client {
         let (agreement, given_up) = self.outbox.agree(theirs);
         let settled: Vec<Counter> = given_up.iter().map(|unsent| unsent.counter).collect();
         self.abandon(given_up);
-        settled.into_iter().for_each(|counter| self.out.save(Save::Settled(counter)));
+        for counter in settled {
+            self.out.save(Save::Settled(counter));
+        }
         match agreement {
             Agreement::Agreed => {}
             Agreement::Renumbered => self.renew(claim),
@@ -480,13 +482,10 @@ impl Client {
         }
         let retry = self.config.reconnect.then(|| self.backoff.next(now, floor));
         self.out.event(Event::Disconnected { reason, retry });
-        match retry {
-            Some(wait) => self.phase = Phase::Waiting { until: now + wait },
-            None => {
-                self.phase = Phase::Stopped;
-                let drained = self.quitting && self.outbox.is_empty() && self.questions.is_empty();
-                self.out.push(Output::Stopped(if drained { Stop::Done } else { Stop::Lost }));
-            }
+        self.phase = Phase::Waiting { until: now + retry.unwrap_or_default() };
+        self.stop_if_drained();
+        if retry.is_none() {
+            self.stop(Stop::Lost);
         }
     }
 

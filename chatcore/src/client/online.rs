@@ -84,16 +84,13 @@ impl Client {
     fn apply(&mut self, counter: Counter) {
         let Some(Unsent { id, command, .. }) = self.outbox.settle(counter) else { return };
         let (Command::Post { room, .. } | Command::Reset { room, .. }) = &command;
-        match room.parse() {
-            Ok(room) => {
-                let incarnation = self.rooms.incarnation(&room).unwrap_or_default();
-                self.out.event(Event::Sent { id, room, incarnation, seq: None });
-            }
+        if let Ok(room) = room.parse() {
+            let incarnation = self.rooms.incarnation(&room).unwrap_or_default();
+            self.out.event(Event::Sent { id, room, incarnation, seq: None });
+        } else {
             // Only a damaged file holds a command for a room that cannot be.
-            Err(_) => {
-                let refusal = Refusal::Target(TargetFault::Room);
-                self.out.event(Event::Refused { id: Some(id), refusal });
-            }
+            let refusal = Refusal::Target(TargetFault::Room);
+            self.out.event(Event::Refused { id: Some(id), refusal });
         }
         self.out.save(Save::Settled(counter));
     }
@@ -244,8 +241,8 @@ impl Client {
 
 /// How long to wait after a passing refusal.
 const fn retry_after(refusal: Refusal) -> Span {
-    match refusal {
-        Refusal::Rate { retry_ms } | Refusal::Busy { retry_ms } => retry_ms,
-        _ => RETRY_TIME,
+    if let Refusal::Rate { retry_ms } | Refusal::Busy { retry_ms } = refusal {
+        return retry_ms;
     }
+    RETRY_TIME
 }

@@ -55,6 +55,14 @@ pub enum ClientFrame {
     Leave,
 }
 
+impl ClientFrame {
+    /// The first frame of a client that this library is.
+    pub const fn hello() -> Self {
+        let versions = VersionRange::SUPPORTED;
+        Self::Hello(ClientHello { role: Role::Client, versions, features: 0 })
+    }
+}
+
 /// What the other side is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

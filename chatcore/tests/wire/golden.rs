@@ -59,7 +59,7 @@ impl Message {
         }
     }
 
-    pub(crate) fn from_json_alike(&self, json: &str) -> serde_json::Result<Self> {
+    pub(crate) fn parse_json_alike(&self, json: &str) -> serde_json::Result<Self> {
         match self {
             Self::Client(_) => serde_json::from_str(json).map(Self::Client),
             Self::Server(_) => serde_json::from_str(json).map(Self::Server),
@@ -113,11 +113,11 @@ fn difference(old: &str, new: &str) -> String {
         text.split("\n\n").map(|entry| entry.trim().to_owned()).collect()
     };
     let (old, new) = (entries(old), entries(new));
-    let prefixed = |sign: char, entry: &String| -> String {
-        entry.lines().map(|line| format!("{sign} {line}\n")).collect()
+    let prefixed = |sign: &'static str, entry: &String| -> String {
+        entry.lines().flat_map(|line| [sign, " ", line, "\n"]).collect()
     };
-    let gone = old.difference(&new).map(|entry| prefixed('-', entry));
-    gone.chain(new.difference(&old).map(|entry| prefixed('+', entry))).collect()
+    let gone = old.difference(&new).map(|entry| prefixed("-", entry));
+    gone.chain(new.difference(&old).map(|entry| prefixed("+", entry))).collect()
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn every_variant_that_travels_has_a_golden_frame() {
 #[test]
 fn golden_frames_survive_json_and_back() {
     for (name, message) in golden() {
-        let back = message.from_json_alike(&message.to_json()).expect(&name);
+        let back = message.parse_json_alike(&message.to_json()).expect(&name);
         assert_eq!(back, message, "{name}");
         assert_eq!(back.encode(), message.encode(), "{name}");
     }

@@ -280,7 +280,7 @@ proptest! {
         prop_assert_eq!(back.as_ref(), Ok(&message));
         let json = message.to_json();
         prop_assert!(!json.contains('\n'));
-        prop_assert_eq!(message.from_json_alike(&json).unwrap(), message);
+        prop_assert_eq!(message.parse_json_alike(&json).unwrap(), message);
     }
 
     #[test]
@@ -289,7 +289,9 @@ proptest! {
         pieces in vec(0..40_usize, 0..60),
     ) {
         let mut stream = BytesMut::new();
-        sent.iter().for_each(|frame| encode(frame, &mut stream));
+        for frame in &sent {
+            encode(frame, &mut stream);
+        }
         let got: Vec<ClientFrame> =
             frames_of(&stream, &pieces).iter().map(|frame| decode(frame).unwrap()).collect();
         prop_assert_eq!(got, sent);

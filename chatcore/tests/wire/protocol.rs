@@ -143,7 +143,7 @@ fn worked_proof(channel: Option<Digest>) -> String {
         ("signature", hex(&signature.to_bytes())),
     ];
     fields.iter().fold(String::new(), |mut text, (name, value)| {
-        write!(text, "{name:<12} {value}\n").unwrap();
+        writeln!(text, "{name:<12} {value}").unwrap();
         text
     })
 }

@@ -329,18 +329,18 @@ mod tests {
     #[expect(dead_code, reason = "only its shape matters")]
     enum Tree {
         Leaf,
-        Node(Box<Tree>),
+        Node(Box<Self>),
     }
 
     #[derive(Debug, Deserialize)]
     #[expect(dead_code, reason = "only its shape matters")]
     struct Chain {
-        next: Option<Box<Chain>>,
+        next: Option<Box<Self>>,
     }
 
     #[derive(Debug, Deserialize)]
     #[expect(dead_code, reason = "only its shape matters")]
-    struct Nest(Vec<Nest>);
+    struct Nest(Vec<Self>);
 
     /// Recursive without a name that serde would tell.
     #[derive(Debug)]

@@ -1,0 +1,401 @@
+//! Carries out what the client's state machine asks for: one task between socket, input, screen,
+//! clock and signals.
+//!
+//! Invariants: outputs are carried out in order, and a change is in the file before a byte that
+//! depends on it leaves; nothing here grows without bound; at the end every line that was read is
+//! either answered or in the outbox of the next run.
+
+mod act;
+mod clock;
+
+use std::io;
+use std::time::Duration;
+
+use chatcore::client::{Client, ClientConfig, Drain, Event, Input, Output, Save, Stop};
+use chatcore::id::{Counter, PublicKey, SessionId};
+use chatcore::text::{RoomName, UserName};
+use chatcore::wire::{Command, NameFault};
+use futures_util::FutureExt as _;
+use tokio::time::{Instant, sleep_until};
+
+use crate::Exit;
+use crate::args::Args;
+use crate::driver::clock::Clock;
+use crate::identity::{Identity, IdentityError, Location};
+use crate::input::{Source, Typing};
+use crate::link::{Appetite, Link, LinkEvent};
+use crate::output::Printer;
+use crate::screen::{Screen, Seen};
+use crate::signals::{Signal, Signals};
+use crate::store::{Store, StoreError};
+
+/// Above so many unanswered commands no more input is read.
+const UNANSWERED_MAX: usize = 1_000;
+
+/// Frames and lines that are handled before their effects are saved and shown together.
+const BATCH: usize = 64;
+
+/// How long SIGTERM waits for answers.
+const TERMINATION_TIME: Duration = Duration::from_secs(5);
+
+/// How long the last lines may take to be written.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
+
+/// How a conversation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The program is to exit.
+    Exit(Exit),
+    /// The name cannot be had: another may be tried.
+    NameRefused(NameFault),
+}
+
+/// Why a conversation cannot go on on this machine.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The lines cannot be written; without a message when nobody reads them any more.
+    #[error("standard output: {0}")]
+    Screen(io::Error),
+    #[error("no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// The parts that outlive one conversation: a refused name begins another with the same ones.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Where lines come from.
+    pub source: Source,
+    /// Where lines go.
+    pub screen: Screen,
+    /// SIGINT and SIGTERM.
+    pub signals: Signals,
+}
+
+/// What is known once the server said who it is.
+#[derive(Debug)]
+struct Profile {
+    identity: Identity,
+    store: Store,
+}
+
+/// Whether more input is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Open,
+    Ended,
+}
+
+/// Whether this conversation was ever logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    NotYet,
+    Yes,
+}
+
+/// One conversation under one name.
+#[derive(Debug)]
+pub struct Driver<'a> {
+    args: &'a Args,
+    name: UserName,
+    around: &'a mut Surroundings,
+    printer: Printer,
+    client: Client,
+    clock: Clock,
+    link: Link,
+    profile: Option<Profile>,
+    /// Joined rooms; lines go to the last.
+    rooms: Vec<RoomName>,
+    reading: Reading,
+    met: Met,
+    unanswered: usize,
+    /// The last command that waits to be saved.
+    queued: Option<Counter>,
+    deadline: Option<Instant>,
+    /// The exit code, when something else than the state machine decides it.
+    exit: Option<Exit>,
+    stopped: Option<Stop>,
+}
+
+/// What the task woke up for.
+enum Step {
+    Link(LinkEvent),
+    Typed(Typing),
+    Shown(io::Result<Seen>),
+    Signal(Signal),
+    Timeout,
+    Deadline,
+}
+
+impl<'a> Driver<'a> {
+    /// Prepares a conversation.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub fn new(
+        args: &'a Args,
+        name: UserName,
+        around: &'a mut Surroundings,
+    ) -> Result<Self, getrandom::Error> {
+        let mut rooms = Vec::new();
+        for room in &args.rooms {
+            if !rooms.contains(room) {
+                rooms.push(room.clone());
+            }
+        }
+        let client = Client::new(ClientConfig {
+            name: name.clone(),
+            rooms: rooms.clone(),
+            start: args.start(),
+            reconnect: !args.no_reconnect,
+            jitter_seed: getrandom::u64()?,
+        });
+        // The first room is where lines go.
+        rooms.rotate_left(1);
+        Ok(Self {
+            args,
+            name,
+            around,
+            printer: Printer::new(args.mode(), args.color(), &args.address),
+            client,
+            clock: Clock::start(),
+            link: Link::default(),
+            profile: None,
+            rooms,
+            reading: Reading::Open,
+            met: Met::NotYet,
+            unanswered: 0,
+            queued: None,
+            deadline: args.timeout.map(|span| Instant::now() + span),
+            exit: None,
+            stopped: None,
+        })
+    }
+
+    /// Talks until the end.
+    pub async fn run(mut self) -> Ended {
+        let result = self.converse().await;
+        let ended = match result {
+            Ok(stop) => self.ended(stop),
+            Err(failure) => Ended::Exit(self.fail(&failure)),
+        };
+        self.link.finish().await;
+        self.farewell().await;
+        ended
+    }
+
+    async fn converse(&mut self) -> Result<Stop, Failure> {
+        self.handle(Input::Start);
+        loop {
+            self.carry_out()?;
+            if let Some(stop) = self.stopped {
+                return Ok(stop);
+            }
+            self.around.screen.show();
+            let step = self.wait().await;
+            self.take_step(step)?;
+        }
+    }
+
+    async fn wait(&mut self) -> Step {
+        let timer = self.client.next_timeout().map(|at| self.clock.instant(at));
+        let reads = self.reading == Reading::Open && self.unanswered < UNANSWERED_MAX;
+        let appetite = self.appetite();
+        tokio::select! {
+            signal = self.around.signals.next() => Step::Signal(signal),
+            shown = self.around.screen.shown() => Step::Shown(shown),
+            event = self.link.next(appetite) => Step::Link(event),
+            typed = self.around.source.next(), if reads => Step::Typed(typed),
+            () = until(timer) => Step::Timeout,
+            () = until(self.deadline) => Step::Deadline,
+        }
+    }
+
+    fn appetite(&self) -> Appetite {
+        if self.around.screen.is_full() { Appetite::WriteOnly } else { Appetite::Read }
+    }
+
+    fn take_step(&mut self, step: Step) -> Result<(), Failure> {
+        match step {
+            Step::Link(event) => {
+                self.take_link_event(event);
+                self.take_ready_frames()?;
+            }
+            Step::Typed(typed) => {
+                self.take_typed(typed);
+                self.take_ready_lines();
+            }
+            Step::Shown(shown) => {
+                let seen = shown.map_err(Failure::Screen)?;
+                if let Some(profile) = &mut self.profile {
+                    profile.store.apply_seen(seen)?;
+                }
+            }
+            Step::Signal(Signal::Interrupt) => self.interrupt(),
+            Step::Signal(Signal::Terminate) => self.leave_within(TERMINATION_TIME),
+            Step::Timeout => self.handle(Input::Timeout),
+            Step::Deadline => self.give_up(),
+        }
+        Ok(())
+    }
+
+    /// Handles frames that are there already, so that they are saved and shown together.
+    fn take_ready_frames(&mut self) -> Result<(), Failure> {
+        for _ in 1..BATCH {
+            // Each frame may change what is wanted next: a dial, a hang-up, the end.
+            self.perform_outputs()?;
+            if self.stopped.is_some() || self.appetite() == Appetite::WriteOnly {
+                return Ok(());
+            }
+            // What this batch changes is not saved yet, so no byte may leave here.
+            let Some(event) = self.link.next_ready() else { return Ok(()) };
+            self.take_link_event(event);
+        }
+        Ok(())
+    }
+
+    fn take_ready_lines(&mut self) {
+        for _ in 1..BATCH {
+            if self.reading == Reading::Ended || self.unanswered >= UNANSWERED_MAX {
+                return;
+            }
+            let Some(typed) = self.around.source.next().now_or_never() else { return };
+            self.take_typed(typed);
+        }
+    }
+
+    fn take_link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Dialled => self.handle(Input::Dialled),
+            LinkEvent::Frame(frame) => self.handle(Input::Frame(frame)),
+            LinkEvent::Lost { reason } => self.handle(Input::Lost { reason }),
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.client.handle(self.clock.now(), input);
+    }
+
+    /// Carries out everything that is due, and saves it: bytes may leave afterwards.
+    fn carry_out(&mut self) -> Result<(), Failure> {
+        self.perform_outputs()?;
+        if let Some(profile) = &mut self.profile {
+            profile.store.commit()?;
+        }
+        if let Some(counter) = self.queued.take() {
+            self.debug(&format!("kept through command {counter}"));
+        }
+        Ok(())
+    }
+
+    fn perform_outputs(&mut self) -> Result<(), Failure> {
+        while let Some(output) = self.client.poll_output() {
+            match output {
+                Output::Dial => self.link.dial(&self.args.address),
+                Output::Hangup => self.link.hang_up(),
+                Output::Send(frame) => self.link.send(&frame),
+                Output::Identify { server_key } => self.identify(server_key)?,
+                Output::Sign(message) => self.sign(&message),
+                Output::Save(save) => self.save(save)?,
+                Output::Event(event) => self.show(&event),
+                Output::Stopped(stop) => self.stopped = Some(stop),
+            }
+        }
+        Ok(())
+    }
+
+    fn identify(&mut self, server_key: PublicKey) -> Result<(), Failure> {
+        let location = match &self.args.identity {
+            Some(file) => Location::of_file(file),
+            None => Location::of_service(server_key, &self.name)?,
+        };
+        let identity = Identity::open(&location.key)?;
+        let mut fresh = [0; SessionId::LEN];
+        getrandom::fill(&mut fresh)?;
+        let fresh = SessionId::new(fresh);
+        let (store, saved) = Store::open(&location.state, server_key, &self.name, fresh)?;
+        self.debug(&format!("server key {server_key}, identity {}", location.key.display()));
+        self.unanswered = self.unanswered.saturating_add(saved.outbox.len());
+        for unsent in &saved.outbox {
+            if let Command::Post { body, .. } = &unsent.command
+                && let Ok(body) = body.parse()
+            {
+                self.printer.remember(&unsent.id, &body);
+            }
+        }
+        let key = identity.public_key();
+        self.profile = Some(Profile { identity, store });
+        self.handle(Input::Identified { key, saved });
+        Ok(())
+    }
+
+    fn sign(&mut self, message: &[u8]) {
+        if let Some(profile) = &self.profile {
+            let signature = profile.identity.sign(message);
+            self.handle(Input::Signed(signature));
+        }
+    }
+
+    fn save(&mut self, save: Save) -> Result<(), Failure> {
+        let Some(profile) = &mut self.profile else { return Ok(()) };
+        // Written once the lines it speaks of are.
+        if let Save::Seen(room, cursor) = save {
+            self.around.screen.saw(room, cursor);
+            return Ok(());
+        }
+        if let Save::Renewed { log_id, .. } = &save
+            && profile.store.log_id() != Some(*log_id)
+        {
+            self.around.screen.forget_seen();
+        }
+        if let Save::Queued(unsent) = &save {
+            self.queued = Some(unsent.counter);
+        }
+        Ok(profile.store.apply(&save)?)
+    }
+
+    fn show(&mut self, event: &Event) {
+        match event {
+            Event::Connected { .. } => self.note_connected(),
+            Event::Sent { .. } | Event::Abandoned { .. } | Event::Refused { id: Some(_), .. } => {
+                self.unanswered = self.unanswered.saturating_sub(1);
+            }
+            Event::Disconnected { .. }
+            | Event::Gate { .. }
+            | Event::Users { .. }
+            | Event::Record(_)
+            | Event::Gap { .. }
+            | Event::Reset { .. }
+            | Event::Parted { .. }
+            | Event::Rooms { .. }
+            | Event::User(_)
+            | Event::History { .. }
+            | Event::Notice(_)
+            | Event::Refused { id: None, .. } => {}
+        }
+        self.printer.event(event, self.around.screen.lines());
+    }
+
+    fn note_connected(&mut self) {
+        let before = std::mem::replace(&mut self.met, Met::Yes);
+        match (self.reading, before) {
+            (Reading::Open, _) => {
+                self.deadline = None;
+                self.around.source.prompt();
+            }
+            (Reading::Ended, Met::NotYet) => self.handle(Input::Quit { drain: Drain::Wait }),
+            (Reading::Ended, Met::Yes) => {}
+        }
+    }
+}
+
+/// Sleeps until `at`; for ever without one.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,196 @@
+//! What the user asks for, and the ways to the end.
+
+use std::io;
+use std::time::Duration;
+
+use chatcore::client::{Ask, Drain, Input, Stop};
+use chatcore::text::{Body, RoomName};
+use chatcore::wire::Refusal;
+use tokio::time::{Instant, timeout};
+
+use super::{Driver, Ended, FAREWELL_TIME, Failure, Met, Reading};
+use crate::Exit;
+use crate::args::Mode;
+use crate::identity::IdentityError;
+use crate::input::{Action, Here, Request, Typing, interpret};
+use crate::output::{ErrorReport, help};
+
+impl Driver<'_> {
+    pub(super) fn take_typed(&mut self, typed: Typing) {
+        match typed {
+            Typing::Line { number, line } => {
+                match line.and_then(|line| interpret(&line, number, self.args.mode())) {
+                    Ok(request) => self.act(request),
+                    Err(report) => self.error(&report),
+                }
+                if self.reading == Reading::Open {
+                    self.around.source.prompt();
+                }
+            }
+            Typing::End => self.leave_in_order(),
+            Typing::Interrupt => self.interrupt(),
+        }
+    }
+
+    fn act(&mut self, request: Request) {
+        let Request { id, action } = request;
+        match action {
+            Action::Nothing => {}
+            Action::Help => self.printer.notice(&help(), self.around.screen.lines()),
+            Action::Quit => self.leave_in_order(),
+            Action::Rooms => self.handle(Input::Ask(Ask::Rooms)),
+            Action::Join(room) => {
+                self.rooms.retain(|joined| *joined != room);
+                self.rooms.push(room.clone());
+                self.handle(Input::Join { room });
+            }
+            Action::Part(room) => self.part(room),
+            Action::Post(room, body) => self.post(room, body, id),
+            Action::Here(here) => match self.rooms.last().cloned() {
+                Some(room) => self.act_in(room, here, id),
+                None => self.error(&ErrorReport::new("E_STATE", "join a room first", Some(id))),
+            },
+        }
+    }
+
+    fn act_in(&mut self, room: RoomName, here: Here, id: String) {
+        match here {
+            Here::Post(body) => self.post(room, body, id),
+            Here::Reset(threshold) => {
+                self.unanswered = self.unanswered.saturating_add(1);
+                self.handle(Input::Reset { room, threshold, id });
+            }
+            Here::Part => self.part(room),
+            Here::Who => self.handle(Input::Ask(Ask::Who(room))),
+            Here::Whois(user) => self.handle(Input::Ask(Ask::Whois(room, user))),
+            Here::History(count) => self.handle(Input::Ask(Ask::History(room, count))),
+        }
+    }
+
+    fn part(&mut self, room: RoomName) {
+        self.rooms.retain(|joined| *joined != room);
+        self.handle(Input::Part { room });
+    }
+
+    fn post(&mut self, room: RoomName, body: Body, id: String) {
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.printer.remember(&id, &body);
+        self.handle(Input::Post { room, body, id });
+    }
+
+    /// The end of input, or `/quit`: once everything is answered.
+    fn leave_in_order(&mut self) {
+        self.reading = Reading::Ended;
+        self.deadline = self.args.timeout.map(|span| Instant::now() + span);
+        if self.unanswered > 0 && self.args.mode() == Mode::Terminal {
+            let text = "waiting until everything is acknowledged; control-C keeps it for later";
+            self.printer.notice(text, self.around.screen.lines());
+        }
+        // What earlier runs left, and whether the name is accepted, is known only then.
+        if self.met == Met::Yes {
+            self.handle(Input::Quit { drain: Drain::Wait });
+        }
+    }
+
+    /// SIGTERM: like the end of input, but not for ever.
+    pub(super) fn leave_within(&mut self, span: Duration) {
+        self.reading = Reading::Ended;
+        self.exit = Some(Exit::Done);
+        self.deadline = Some(Instant::now() + span);
+        self.handle(Input::Quit { drain: Drain::Wait });
+    }
+
+    /// SIGINT, or control-C.
+    pub(super) fn interrupt(&mut self) {
+        self.reading = Reading::Ended;
+        self.exit = Some(Exit::Interrupted);
+        self.handle(Input::Quit { drain: Drain::Now });
+    }
+
+    /// The deadline passed.
+    pub(super) fn give_up(&mut self) {
+        self.deadline = None;
+        self.reading = Reading::Ended;
+        if self.exit.is_none() {
+            let exit = if self.unanswered > 0 { Exit::Unacknowledged } else { Exit::Network };
+            self.exit = Some(exit);
+        }
+        self.handle(Input::Quit { drain: Drain::Now });
+    }
+
+    pub(super) fn error(&mut self, report: &ErrorReport) {
+        self.printer.error(report, self.around.screen.lines());
+    }
+
+    /// Says what happens to those who asked for it by `-v`.
+    pub(super) fn debug(&mut self, text: &str) {
+        if !self.args.verbose {
+            return;
+        }
+        match self.args.mode() {
+            Mode::Terminal => self.printer.notice(text, self.around.screen.lines()),
+            Mode::Plain | Mode::Json => eprintln!("chat-client: {text}"),
+        }
+    }
+
+    pub(super) fn ended(&mut self, stop: Stop) -> Ended {
+        let exit = match stop {
+            Stop::Done => self.exit.unwrap_or(Exit::Done),
+            Stop::Refused(refusal) => {
+                self.error(&ErrorReport::of_refusal(&refusal, None));
+                if let (Refusal::Name(fault), Mode::Terminal) = (refusal, self.args.mode()) {
+                    return Ended::NameRefused(fault);
+                }
+                Exit::Refused
+            }
+            Stop::Lost => self.exit.unwrap_or(Exit::Network),
+            Stop::OtherServer => {
+                let text = "another server answers at this address";
+                self.error(&ErrorReport::new("E_AUTH", text, None));
+                Exit::Refused
+            }
+        };
+        if self.unanswered > 0 {
+            let kept = match self.profile {
+                Some(_) => "kept for the next run",
+                None => "lost, as the server was never reached",
+            };
+            self.debug(&format!("not acknowledged: {} lines, {kept}", self.unanswered));
+        }
+        Ended::Exit(exit)
+    }
+
+    /// Says why this machine cannot go on, once.
+    pub(super) fn fail(&mut self, failure: &Failure) -> Exit {
+        match failure {
+            // As a pipe's reader that has gone ends other programs: without a word.
+            Failure::Screen(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Failure::Screen(_) => eprintln!("chat-client: {failure}"),
+            Failure::Identity(IdentityError::InUse) => {
+                self.error(&ErrorReport::new("E_AUTH", failure.to_string(), None));
+                return Exit::Refused;
+            }
+            Failure::Identity(_) | Failure::Store(_) | Failure::Random(_) => {
+                self.error(&ErrorReport::new("E_STORE", failure.to_string(), None));
+            }
+        }
+        Exit::Failure
+    }
+
+    /// Writes the last lines, and keeps what they showed.
+    pub(super) async fn farewell(&mut self) {
+        let all_written = async {
+            while !self.around.screen.is_idle() {
+                self.around.screen.show();
+                let Ok(seen) = self.around.screen.shown().await else { return };
+                if let Some(profile) = &mut self.profile
+                    && let Err(error) = profile.store.apply_seen(seen)
+                {
+                    eprintln!("chat-client: {error}");
+                }
+            }
+        };
+        // A reader that has stopped reading does not keep the program from ending.
+        let _late = timeout(FAREWELL_TIME, all_written).await;
+    }
+}

@@ -1,0 +1,160 @@
+//! Events, plain lines and exit codes, as the contract has them.
+
+use rustix::process::Signal;
+
+use crate::support::{Client, World, json};
+
+#[test]
+fn gate_holds_messages_back_and_opens_for_everybody_in_order() {
+    let world = World::new(2);
+    let mut alice = world.json("alice");
+    let gate = alice.event("gate");
+    assert_eq!((&gate["users"], &gate["open"]), (&1.into(), &false.into()));
+    alice.say("one");
+    let sent = alice.event("sent");
+    assert_eq!(sent["id"], "1");
+    assert!(sent.get("seq").is_none(), "{sent}");
+    let mut bob = world.json("bob");
+    for client in [&mut alice, &mut bob] {
+        assert_eq!(client.event("joined")["user"], "alice");
+        assert_eq!(client.message("one")["seq"], 2);
+        assert_eq!(client.event("joined")["user"], "bob");
+    }
+    assert_eq!(alice.event("users")["names"], json(r#"["alice","bob"]"#));
+    bob.say("two");
+    assert_eq!(bob.event("sent")["seq"], 4);
+    assert_eq!(alice.message("two")["from"], "bob");
+}
+
+#[test]
+fn plain_lines_are_as_in_the_contract() {
+    let world = World::new(2);
+    let mut alice = world.client(&["--name", "alice"]);
+    alice.line(|line| line == "* 1 of 2 users connected: messages are held");
+    alice.say("hello");
+    alice.line(|line| line == "(held) hello");
+    let mut bob = world.client(&["--name", "bob", "--plain"]);
+    alice.line(|line| line == "* Chat is now active!");
+    alice.line(|line| line == "* alice has joined the chat");
+    alice.line(|line| line.starts_with('[') && line.ends_with("] alice: hello"));
+    alice.line(|line| line == "* bob has joined the chat");
+    bob.line(|line| line.ends_with("] alice: hello"));
+    bob.end_input();
+    alice.line(|line| line == "* bob has left the chat");
+    assert_eq!(bob.exit().0, 0);
+}
+
+#[test]
+fn h1_controls_of_others_are_shown_as_signs_in_plain_mode() {
+    let world = World::new(1);
+    let mut reader = world.client(&["--name", "reader"]);
+    reader.line(|line| line.starts_with("* 1 user connected"));
+    let mut bob = world.json("bob");
+    bob.say(r#"{"type":"post","text":"\u001b[2J\u202e!\n[12:00] alice: fake","id":"x"}"#);
+    bob.event("sent");
+    reader.line(|line| line.ends_with("] bob: ␛[2J<U+202E>!"));
+    assert_eq!(reader.line(|_| true), "        [12:00] alice: fake");
+}
+
+#[test]
+fn end_of_input_waits_for_acknowledgement() {
+    let mut world = World::without_server(1);
+    let mut alice = world.client(&["--json", "--name", "alice"]);
+    alice.say("one");
+    alice.say("two");
+    alice.end_input();
+    alice.event("disconnected");
+    world.start_server();
+    let (code, lines) = alice.exit();
+    assert_eq!(code, 0);
+    let sent = lines.iter().filter(|line| json(line)["type"] == "sent");
+    assert_eq!(sent.map(|line| json(line)["id"].clone()).collect::<Vec<_>>(), ["1", "2"]);
+}
+
+#[test]
+fn end_of_input_without_acknowledgement_in_time_has_code_5() {
+    let world = World::without_server(1);
+    let mut alice = world.client(&["--json", "--name", "alice", "--timeout", "50ms"]);
+    alice.say("one");
+    alice.end_input();
+    assert_eq!(alice.exit().0, 5);
+}
+
+#[test]
+fn no_connection_in_time_has_code_3() {
+    let world = World::without_server(1);
+    let mut alice = world.client(&["--json", "--name", "alice", "--timeout", "50ms"]);
+    assert_eq!(alice.exit().0, 3);
+}
+
+#[test]
+fn lost_connection_without_reconnecting_has_code_3() {
+    let mut world = World::new(1);
+    let mut alice = world.client(&["--json", "--name", "alice", "--no-reconnect"]);
+    alice.event("connected");
+    world.stop_server();
+    let (code, lines) = alice.exit();
+    assert_eq!(code, 3);
+    let lost = lines.iter().map(|line| json(line)).find(|line| line["type"] == "disconnected");
+    assert!(lost.unwrap().get("retry_ms").is_none());
+}
+
+#[test]
+fn client_reconnects_by_itself() {
+    let mut world = World::new(1);
+    let mut alice = world.json("alice");
+    assert_eq!(alice.event("connected")["resumed"], false);
+    world.stop_server();
+    assert!(alice.event("disconnected")["retry_ms"].is_u64());
+    alice.say("meanwhile");
+    world.start_server();
+    // The journal of a server that keeps nothing is another one.
+    assert_eq!(alice.event("connected")["resumed"], false);
+    assert_eq!(alice.message("meanwhile")["incarnation"], 1);
+}
+
+#[test]
+fn sigint_has_code_130_and_sigterm_ends_in_order() {
+    let world = World::new(1);
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 0)] {
+        let mut alice = world.json("alice");
+        alice.event("users");
+        alice.signal(signal);
+        assert_eq!(alice.exit().0, code);
+    }
+}
+
+#[test]
+fn usage_errors_have_code_2_and_leave_stdout_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for (options, hint) in [
+        (&["wss://example.org", "--name", "a"] as &[&str], "not in this version yet"),
+        (&["--plain"], "--name"),
+        (&["--name", "a", "--room", "a b"], "spaces"),
+        (&["--name", "a", "--timeout", "30"], "unit"),
+    ] {
+        let mut client = Client::start(folder.path(), options);
+        client.diagnostic(hint);
+        assert_eq!(client.exit(), (2, Vec::new()), "{options:?}");
+    }
+}
+
+#[test]
+fn reader_that_has_gone_ends_the_client_with_code_1() {
+    let world = World::new(1);
+    let mut alice = world.json("alice");
+    alice.event("users");
+    alice.close_stdout();
+    let mut bob = world.json("bob");
+    bob.event("users");
+    // The first line finds the reading thread, which ends; a later one finds nobody.
+    for count in 0.. {
+        bob.say("hello");
+        bob.event("sent");
+        if alice.has_ended() {
+            break;
+        }
+        assert!(count < 10_000, "the client does not notice");
+    }
+    assert_eq!(alice.exit_code(), 1);
+}

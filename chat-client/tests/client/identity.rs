@@ -1,0 +1,123 @@
+//! Keys, names, and what is kept between runs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::support::World;
+
+#[test]
+fn second_client_on_the_same_identity_exits_with_code_4() {
+    let world = World::new(1);
+    let mut first = world.json("alice");
+    first.event("connected");
+    let mut second = world.json("alice");
+    let error = second.event("error");
+    assert_eq!(error["code"], "E_AUTH");
+    assert!(error["text"].as_str().unwrap().contains("already in use on this machine"));
+    assert_eq!(second.exit().0, 4);
+    first.say("still here");
+    first.message("still here");
+}
+
+#[test]
+fn b3_two_users_of_one_name_collide_and_the_second_exits_with_code_4() {
+    let world = World::new(1);
+    let key = |name: &str| world.path(name).display().to_string();
+    let mut first = world.client(&["--json", "--name", "alice", "--identity", &key("one")]);
+    first.event("connected");
+    let mut second = world.client(&["--json", "--name", "ALICE", "--identity", &key("two")]);
+    let error = second.event("error");
+    assert_eq!(
+        (&error["code"], &error["text"]),
+        (&"E_NAME".into(), &"the name is already in use".into())
+    );
+    assert_eq!(second.exit().0, 4);
+}
+
+#[test]
+fn g8_reserved_name_is_refused_with_code_4() {
+    let world = World::new(1);
+    let mut client = world.json("server");
+    assert_eq!(client.event("error")["code"], "E_NAME");
+    assert_eq!(client.exit().0, 4);
+}
+
+#[test]
+fn key_file_that_others_can_read_is_refused() {
+    let world = World::new(1);
+    let key = world.path("key");
+    fs::write(&key, "").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let options = ["--json", "--name", "alice", "--identity", key.to_str().unwrap()];
+    let mut client = world.client(&options);
+    let error = client.event("error");
+    assert!(error["text"].as_str().unwrap().contains("chmod 600"), "{error}");
+    assert_eq!(client.exit().0, 1);
+}
+
+#[test]
+fn unsent_lines_survive_kill_9_and_are_posted_once() {
+    let mut world = World::new(1);
+    let mut alice = world.client(&["--json", "--name", "alice", "-v"]);
+    alice.event("users");
+    world.stop_server();
+    alice.event("disconnected");
+    for text in ["one", "two", "three"] {
+        alice.say(text);
+        alice.diagnostic("kept through command");
+    }
+    alice.kill();
+    world.start_server();
+    let mut again = world.json("alice");
+    for text in ["one", "two", "three"] {
+        again.message(text);
+    }
+    again.say("last");
+    again.end_input();
+    assert_eq!(again.exit().0, 0);
+    let mut reader = world.client(&["--json", "--name", "bob", "--history", "all"]);
+    let texts: Vec<_> = (0..4).map(|_| reader.event("message")["text"].clone()).collect();
+    assert_eq!(texts, ["one", "two", "three", "last"]);
+}
+
+#[test]
+fn restarted_client_goes_on_where_it_was() {
+    let world = World::new(1);
+    let mut bob = world.json("bob");
+    bob.event("users");
+    let mut alice = world.json("alice");
+    alice.event("users");
+    for text in ["one", "two"] {
+        bob.say(text);
+        alice.message(text);
+    }
+    alice.end_input();
+    assert_eq!(alice.exit().0, 0);
+    bob.say("three");
+    bob.message("three");
+    let mut again = world.json("alice");
+    bob.say("four");
+    let texts: Vec<_> = (0..2).map(|_| again.event("message")["text"].clone()).collect();
+    assert_eq!(texts, ["three", "four"]);
+}
+
+#[test]
+fn client_killed_again_and_again_misses_nothing() {
+    let world = World::new(1);
+    let mut bob = world.json("bob");
+    bob.event("users");
+    let mut seen = Vec::new();
+    for round in 0..5 {
+        let mut alice = world.json("alice");
+        alice.event("users");
+        for place in 0..3 {
+            let text = format!("{round}.{place}");
+            bob.say(&text);
+            // What the last run showed and did not yet note may be shown once more.
+            seen.push(alice.message(&text)["seq"].as_u64().unwrap());
+        }
+        alice.kill();
+    }
+    assert!(seen.is_sorted());
+    assert_eq!(seen.len(), 15);
+}
