@@ -124,7 +124,9 @@ impl Event {
                 let (from, text) = (line.from.take()?, line.text.take()?);
                 Some(Content::Message { from, text })
             })?,
-            "joined" => Line::record(line, |line| Some(Content::Joined { user: line.user.take()? }))?,
+            "joined" => {
+                Line::record(line, |line| Some(Content::Joined { user: line.user.take()? }))?
+            }
             "left" => Line::record(line, |line| Some(Content::Left { user: line.user.take()? }))?,
             "gate" => Self::Gate(serde_json::from_str(line)?),
             "users" => Self::Users(serde_json::from_str(line)?),

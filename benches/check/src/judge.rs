@@ -108,7 +108,9 @@ impl Judge {
         found.records = found.records.saturating_add(1);
         let (name, spot) = (stream.name.clone(), place.to_string());
         let Some(life) = stream.enter(&place.room, place.incarnation) else {
-            return found.reordered.add(|| format!("{name}: {spot} after a later life of the room"));
+            return found
+                .reordered
+                .add(|| format!("{name}: {spot} after a later life of the room"));
         };
         if !life.is_open() {
             found.other.add(|| format!("{name}: {spot} before the gate was open"));
@@ -144,9 +146,7 @@ impl Judge {
             return;
         }
         let key = posts.get(post.id).map_or(posts.len(), |known| known.key);
-        posts
-            .entry(post.id.to_owned())
-            .or_insert_with(|| KnownPost { key, place: place.clone() });
+        posts.entry(post.id.to_owned()).or_insert_with(|| KnownPost { key, place: place.clone() });
         let name = stream.name.clone();
         let Some(life) = stream.enter(&place.room, place.incarnation) else { return };
         match life.show_post(key, post) {
@@ -179,21 +179,21 @@ impl Judge {
         let Gate { room, incarnation, open } = gate;
         self.note_life(room, *incarnation);
         let name = stream.name.clone();
-        match stream.enter(room, *incarnation) {
-            None => {
-                self.found.reordered.add(|| format!("{name}: gate of {room} of an earlier life"));
-            }
-            Some(life) if !life.tell_gate(*open) => {
-                self.found.other.add(|| format!("{name}: the open gate of {room} closed"));
-            }
-            Some(_) => {}
+        let Some(life) = stream.enter(room, *incarnation) else {
+            let example = || format!("{name}: gate of {room} of an earlier life");
+            return self.found.reordered.add(example);
+        };
+        if !life.tell_gate(*open) {
+            self.found.other.add(|| format!("{name}: the open gate of {room} closed"));
         }
     }
 
     fn take_users(&mut self, stream: &Stream, users: &Users) {
         let Users { room } = users;
         if !stream.current(room).is_some_and(crate::life::Life::is_open) {
-            self.found.other.add(|| format!("{}: users of {room} while its gate is closed", stream.name));
+            self.found
+                .other
+                .add(|| format!("{}: users of {room} while its gate is closed", stream.name));
         }
     }
 

@@ -65,7 +65,9 @@ pub(crate) enum PostStanding {
     New,
     Doubled,
     /// A later post of this sender, with this number, was shown before.
-    Overtaken { by: u64 },
+    Overtaken {
+        by: u64,
+    },
 }
 
 impl Life {
@@ -183,7 +185,8 @@ impl Life {
         if !covers(&self.holes, seq) {
             return false;
         }
-        let (first, last) = self.holes.range(..=seq).next_back().map_or((seq, seq), |(a, b)| (*a, *b));
+        let (first, last) =
+            self.holes.range(..=seq).next_back().map_or((seq, seq), |(a, b)| (*a, *b));
         self.holes.remove(&first);
         self.pass_over(first, seq);
         self.pass_over(seq.saturating_add(1), last.saturating_add(1));
