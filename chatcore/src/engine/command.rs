@@ -68,10 +68,8 @@ impl Engine {
             }
             Err(refusal) => Change::Refused { command: id, refusal },
         };
-        let reset = match &change {
-            Change::Reset { room, .. } => Some(room.clone()),
-            _ => None,
-        };
+        let is_reset = matches!(change, Change::Reset { .. });
+        let reset = change.room().filter(|_| is_reset).cloned();
         self.append(now, change);
         let answer =
             self.durable.session(&id.session).map(|state| state.place(id.counter, id.digest));

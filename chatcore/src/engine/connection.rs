@@ -363,7 +363,7 @@ impl Engine {
                     self.volatile.desert(conn, room)
                 })
                 .collect();
-            self.depart(now, conn, &user, how, left);
+            self.depart(now, conn, &user, how, &left);
         }
         if let Some(connection) = self.volatile.connections.get_mut(&conn) {
             connection.phase = Phase::Closing;
@@ -377,7 +377,7 @@ impl Engine {
         conn: ConnId,
         user: &UserName,
         how: Departure,
-        left: Vec<RoomName>,
+        left: &[RoomName],
     ) {
         let Some(presence) = self.volatile.presence.get_mut(user) else { return };
         presence.connections.remove(&conn);
@@ -390,7 +390,11 @@ impl Engine {
             }
             Departure::Lost => {}
             Departure::Quit if last => self.vanish(now, user),
-            Departure::Quit => left.iter().for_each(|room| self.leave_room(now, room, user)),
+            Departure::Quit => {
+                for room in left {
+                    self.leave_room(now, room, user);
+                }
+            }
         }
     }
 

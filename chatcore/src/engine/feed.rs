@@ -166,7 +166,8 @@ impl Feed {
         let Some(room) = self.rooms.get_mut(name) else { return false };
         let incarnation = room.incarnation;
         let Some(last) = records.last().map(|record| record.seq) else { return false };
-        let first = last.saturating_add(1).saturating_sub(records.len() as u64);
+        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        let first = last.saturating_add(1).saturating_sub(count);
         let run = (first.get()..).zip(&records).all(|(seq, record)| {
             record.seq.get() == seq && record.room == *name && record.incarnation == incarnation
         });

@@ -499,16 +499,14 @@ impl Engine {
         assert!(self.committed <= self.head.index, "only what was appended can be committed");
         assert_eq!(
             self.head.index.since(self.committed),
-            self.uncommitted.len() as u64,
+            u64::try_from(self.uncommitted.len()).unwrap_or(u64::MAX),
             "what is not committed must wait"
         );
     }
 
     fn known(&self, conn: ConnId) -> Result<(), Misuse> {
-        match self.volatile.connections.contains_key(&conn) {
-            true => Ok(()),
-            false => Err(Misuse::UnknownConnection(conn)),
-        }
+        let known = self.volatile.connections.contains_key(&conn);
+        if known { Ok(()) } else { Err(Misuse::UnknownConnection(conn)) }
     }
 
     /// Appends a result to the journal and applies it: the only way the durable state changes.

@@ -240,9 +240,10 @@ impl Engine {
         let last = before.map_or(feed.visible, |seq| seq.previous().min(feed.visible));
         let archived = self.config.archive == Archive::Store;
         if archived && last != Seq::ZERO && last < feed.oldest() {
-            let from = last.next().saturating_sub(limit as u64).max(Seq::ZERO.next());
+            let count = u64::try_from(limit).unwrap_or(u64::MAX);
+            let from = last.next().saturating_sub(count).max(Seq::ZERO.next());
             let whose = Reader::History { conn, request, limit };
-            self.read(ReadPurpose { room, incarnation, from, to: last, whose });
+            self.read(ReadPurpose { incarnation, room, from, to: last, whose });
             return Ok(None);
         }
         let records = newest_of(feed.chunks(), last, limit, self.config.limits.page_bytes);
@@ -279,7 +280,7 @@ impl Engine {
             Found::Here(chunk) => Page::Records(chunk),
             Found::Older { from, to } if self.config.archive == Archive::Store => {
                 let whose = Reader::Shard(conn);
-                return self.read(ReadPurpose { room, incarnation, from, to, whose });
+                return self.read(ReadPurpose { incarnation, room, from, to, whose });
             }
             Found::Older { to, .. } => Page::Gone { to },
         };

@@ -253,7 +253,8 @@ impl Volatile {
     pub(crate) fn check(&self) {
         let greeting = self.connections.values().filter(|conn| conn.is_greeting()).count();
         assert_eq!(Ok(self.greeting), u32::try_from(greeting), "greeting connections must count");
-        let timers_max = self.connections.len() + self.presence.len() + self.attendance.len();
+        let owners = [self.connections.len(), self.presence.len(), self.attendance.len()];
+        let timers_max = owners.into_iter().sum();
         assert!(self.timers.len() <= timers_max, "timers must be at most one each");
         for (session, conn) in &self.sessions {
             let online = self.online(*conn).expect("a session's connection must be online");

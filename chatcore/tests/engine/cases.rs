@@ -398,6 +398,25 @@ fn j1_question_before_a_reset_is_not_answered_from_the_old_life_after_it() {
 }
 
 #[test]
+fn j1_page_read_before_a_reset_is_not_delivered_after_it() {
+    let mut setup = Setup::limits(|limits| limits.window_bytes = 0);
+    setup.archive = chatcore::engine::Archive::Store;
+    setup.shards = 4;
+    let mut rig = setup.rig();
+    rig.join("ana");
+    rig.join("bob");
+    rig.held_reads = Some(Vec::new());
+    rig.join("cem");
+    rig.command("ana", reset("lobby", 5));
+    let held = rig.held_reads.take().unwrap();
+    assert_eq!(held.len(), 1);
+    for (token, records) in held {
+        rig.input(Input::ReadDone { token, records });
+    }
+    assert_eq!(rig.directives().count(), 0);
+}
+
+#[test]
 fn j2_user_with_many_sessions_counts_once() {
     let mut rig = rig();
     for label in ["ana", "ana2", "ana3", "ana4", "ana5"] {
