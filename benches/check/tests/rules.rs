@@ -37,8 +37,10 @@ fn ana() -> Vec<String> {
 
 fn judge(ana: &[String], bob: &[String]) -> Verdict {
     let mut judge = Judge::default();
-    judge.read("ana", format!("{}\n", ana.join("\n")).as_bytes()).unwrap();
-    judge.read("bob", format!("{}\n", bob.join("\n")).as_bytes()).unwrap();
+    for (name, lines) in [("ana", ana), ("bob", bob)] {
+        let text = format!("{}\n", lines.join("\n"));
+        judge.read(name, text.as_bytes()).expect("memory must be readable");
+    }
     judge.verdict()
 }
 
@@ -60,7 +62,7 @@ fn assert_counts(verdict: &Verdict, expected: [u64; 4]) {
 }
 
 fn message(seq: u64, text: &str) -> String {
-    let (from, _) = text.split_once('-').unwrap();
+    let (from, _) = text.split_once('-').expect("a post must name its sender");
     format!(
         r#"{{"type":"message","room":"lobby","incarnation":1,"seq":{seq},"from":"{from}","text":"{text}","at":"2026-11-22T12:00:00.003Z"}}"#
     )
@@ -147,7 +149,7 @@ fn nothing_is_shown_before_the_gate_is_open() {
     // Six records and a list of users; then the second acknowledgement names a place.
     let verdict = judge_changed(|lines| drop(lines.remove(GATE)));
     assert_counts(&verdict, [0, 0, 0, 7]);
-    let place = |lines: &mut Vec<String>| lines[2] = lines[2].replace("}", r#","seq":2}"#);
+    let place = |lines: &mut Vec<String>| lines[2] = lines[2].replace('}', r#","seq":2}"#);
     assert_counts(&judge_changed(place), [0, 0, 0, 1]);
 }
 
@@ -222,7 +224,7 @@ fn killed_client_goes_on_where_it_was() {
 #[test]
 fn what_a_killed_client_shows_again_is_counted_by_itself() {
     let again = |lines: &mut Vec<String>| {
-        lines.splice(ANA_2 + 1..ANA_2 + 1, [KILLED.into(), ANA[6].into(), ANA[ANA_2].into()]);
+        lines.splice(BOB_1..BOB_1, [KILLED.into(), ANA[6].into(), ANA[ANA_2].into()]);
     };
     let verdict = judge_changed(again);
     assert_counts(&verdict, [0; 4]);
