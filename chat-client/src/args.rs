@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chatcore::address::Address;
-use chatcore::id::{Incarnation, Seq};
+use chatcore::id::{COUNTER_MAX, Incarnation, Seq};
 use chatcore::text::RoomName;
 use chatcore::wire::{Cursor, Start};
 use clap::{Parser, ValueEnum};
@@ -166,9 +166,13 @@ fn parse_since(text: &str) -> Result<Start, String> {
 
 fn parse_history(text: &str) -> Result<Start, String> {
     if text == "all" {
-        return Ok(Start::Last(u64::MAX));
+        return Ok(Start::Last(COUNTER_MAX));
     }
-    text.parse().map(Start::Last).map_err(|_| "write a number, or all".to_owned())
+    match text.parse() {
+        // More than there can ever be is all of them.
+        Ok(count) => Ok(Start::Last(COUNTER_MAX.min(count))),
+        Err(_) => Err("write a number, or all".to_owned()),
+    }
 }
 
 /// Reads `500ms`, `30s`, `2m` or `1h`.
@@ -224,7 +228,9 @@ mod tests {
     #[test]
     fn history_is_a_number_or_all() {
         assert_eq!(parse(&["--history", "0"]).unwrap().start(), Start::Last(0));
-        assert_eq!(parse(&["--history", "all"]).unwrap().start(), Start::Last(u64::MAX));
+        assert_eq!(parse(&["--history", "all"]).unwrap().start(), Start::Last(COUNTER_MAX));
+        let most = u64::MAX.to_string();
+        assert_eq!(parse(&["--history", &most]).unwrap().start(), Start::Last(COUNTER_MAX));
         assert!(parse(&["--history", "some"]).is_err());
         assert!(parse(&["--history", "1", "--since", "1"]).is_err());
     }

@@ -189,7 +189,8 @@ impl Store {
             .map_err(|_| StoreError::Damaged("a command has no JSON form"))?;
         let counter = to_sql(unsent.counter.get());
         self.execute(
-            "INSERT OR REPLACE INTO outbox (profile, counter, label, command) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT OR REPLACE INTO outbox (profile, counter, label, command)
+             VALUES (?1, ?2, ?3, ?4)",
             params![self.profile, counter, unsent.id, command],
         )?;
         self.execute(

@@ -23,7 +23,7 @@ pub fn help() -> String {
         COMMANDS.iter().filter(|command| !LATER.iter().any(|it| command.names.contains(it)));
     let lines = known.map(|command| (command.usage, command.what));
     let text = ("//TEXT or $$TEXT", "post a text that begins with / or $");
-    let lines = lines.chain([text]).map(|(usage, what)| format!("{usage:<18} {what}"));
+    let lines = lines.chain([text]).map(|(usage, what)| format!("{usage:<18}  {what}"));
     lines.collect::<Vec<_>>().join("\n")
 }
 

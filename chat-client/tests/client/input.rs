@@ -107,10 +107,10 @@ fn ten_thousand_piped_lines_arrive_in_order() {
     let mut reader = world.json("reader");
     reader.event("users");
     let mut alice = world.json("alice");
-    let lines: String = (0..10_000).map(|number| format!("line {number}\n")).collect();
+    let lines: Vec<String> = (0..10_000).map(|number| format!("line {number}\n")).collect();
     let mut stdin = alice.take_stdin();
     let writer = std::thread::spawn(move || {
-        std::io::Write::write_all(&mut stdin, lines.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut stdin, lines.concat().as_bytes()).unwrap();
     });
     for number in 0..10_000 {
         assert_eq!(reader.event("message")["text"], format!("line {number}"));
