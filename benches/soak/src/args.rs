@@ -29,7 +29,7 @@ pub(crate) struct Args {
     pub(crate) posts_per_second: u32,
 
     /// How many faults the network has in a second; 0 for none
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(..=1_000))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=1_000))]
     pub(crate) faults_per_second: u32,
 
     /// How often a client is killed and started again, spread evenly over the posts

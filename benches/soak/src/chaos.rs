@@ -16,13 +16,14 @@ pub(crate) struct Faults {
     closes: u64,
     resets: u64,
     half_open: u64,
+    deaf: u64,
     stalls: u64,
 }
 
 impl Faults {
     /// Connections that ended.
     pub(crate) const fn cuts(&self) -> u64 {
-        self.closes.saturating_add(self.resets).saturating_add(self.half_open)
+        self.closes + self.resets + self.half_open + self.deaf
     }
 
     const fn count(&mut self, fault: Fault) {
@@ -30,6 +31,7 @@ impl Faults {
             Fault::Cut(End::Close) => &mut self.closes,
             Fault::Cut(End::Reset) => &mut self.resets,
             Fault::HalfOpen { .. } => &mut self.half_open,
+            Fault::Deaf(_) => &mut self.deaf,
             Fault::Stall(_) => &mut self.stalls,
         };
         *count = count.saturating_add(1);
@@ -38,9 +40,9 @@ impl Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { closes, resets, half_open, stalls } = self;
-        write!(f, "{} cuts ({closes} closed, {resets} reset, {half_open} half open)", self.cuts())?;
-        write!(f, ", {stalls} stalls")
+        let Self { closes, resets, half_open, deaf, stalls } = self;
+        write!(f, "{} cuts ({closes} closed, {resets} reset, ", self.cuts())?;
+        write!(f, "{half_open} half open, {deaf} deaf), {stalls} stalls")
     }
 }
 
@@ -83,9 +85,10 @@ impl Chaos {
 
 fn draw(random: &mut Rng) -> Fault {
     match random.u8(..10) {
-        0..=3 => Fault::Cut(End::Close),
-        4..=6 => Fault::Cut(End::Reset),
-        7 => Fault::Stall(Duration::from_millis(random.u64(50..2_000))),
+        0..=2 => Fault::Cut(End::Close),
+        3..=4 => Fault::Cut(End::Reset),
+        5 => Fault::Stall(Duration::from_millis(random.u64(50..2_000))),
+        6..=7 => Fault::Deaf(Duration::from_millis(random.u64(50..1_500))),
         side => {
             let unaware = if side == 8 { Side::Client } else { Side::Server };
             Fault::HalfOpen { unaware, until: Duration::from_millis(random.u64(200..5_000)) }

@@ -26,6 +26,9 @@ pub(crate) enum Fault {
     Cut(End),
     /// Nothing gets through for a while, in neither direction.
     Stall(Duration),
+    /// What the client sends gets through and no answer comes back; later it is cut. So the server
+    /// does what the client has to ask for again.
+    Deaf(Duration),
     /// It is gone for one side; the other one learns it later.
     HalfOpen { unaware: Side, until: Duration },
 }
@@ -111,6 +114,8 @@ async fn listen(listener: TcpListener, server: SocketAddr, live: Live) {
 enum Flow {
     Running,
     Stopped,
+    /// Only what the client sends.
+    FromClient,
     /// Half of what is under way gets through, and nothing after it.
     Torn,
 }
@@ -138,7 +143,7 @@ async fn carry(
             drop(client);
             sleep(until).await;
         }
-        Some(Fault::Cut(End::Close) | Fault::Stall(_)) | None => {}
+        Some(Fault::Cut(End::Close) | Fault::Stall(_) | Fault::Deaf(_)) | None => {}
     }
 }
 
@@ -153,8 +158,8 @@ async fn carry_until_fault(
     let (from_server, to_server) = server.split();
     let pumps = async {
         tokio::select! {
-            () = pump(from_client, to_server, flow.clone()) => {}
-            () = pump(from_server, to_client, flow.clone()) => {}
+            () = pump(Side::Client, from_client, to_server, flow.clone()) => {}
+            () = pump(Side::Server, from_server, to_client, flow.clone()) => {}
         }
     };
     tokio::pin!(pumps);
@@ -177,18 +182,33 @@ async fn carry_until_fault(
                 let _nothing_to_tear = timeout(TEAR_TIME, &mut pumps).await;
                 return Some(fault);
             }
+            Fault::Deaf(span) => {
+                set_flow.send_replace(Flow::FromClient);
+                let _ended_before = timeout(span, &mut pumps).await;
+                return Some(fault);
+            }
             Fault::HalfOpen { .. } => return Some(fault),
         }
     }
 }
 
-/// Carries bytes in one direction.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut flow: watch::Receiver<Flow>) {
+/// Carries the bytes that `sender` sends.
+async fn pump(
+    sender: Side,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut flow: watch::Receiver<Flow>,
+) {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut under_way = 0..0;
     loop {
         let state = *flow.borrow_and_update();
-        if state == Flow::Stopped {
+        let stopped = match state {
+            Flow::Running | Flow::Torn => false,
+            Flow::Stopped => true,
+            Flow::FromClient => sender == Side::Server,
+        };
+        if stopped {
             if flow.changed().await.is_err() {
                 return;
             }
@@ -206,11 +226,11 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut flow: watch::Re
         }
         let end = match state {
             Flow::Torn => under_way.start.saturating_add(under_way.len().div_ceil(2)),
-            Flow::Running | Flow::Stopped => under_way.end,
+            Flow::Running | Flow::Stopped | Flow::FromClient => under_way.end,
         };
         tokio::select! {
             written = to.write(&buffer[under_way.start..end]) => match written {
-                Ok(count) if state == Flow::Running => under_way.start += count,
+                Ok(count) if state != Flow::Torn => under_way.start += count,
                 Ok(_) | Err(_) => return,
             },
             Ok(()) = flow.changed() => {}
@@ -260,6 +280,15 @@ mod tests {
         client.write_all(b"late").await.unwrap();
         drop(client);
         assert_eq!(read_to_end(&mut server).await.unwrap(), b"late");
+    }
+
+    #[tokio::test]
+    async fn deaf_client_is_heard_and_hears_nothing() {
+        let (proxy, mut client, mut server) = connect().await;
+        assert!(proxy.live.hit(0.0, Fault::Deaf(Duration::from_millis(300))));
+        client.write_all(b"post").await.unwrap();
+        assert_eq!(read_to_end(&mut server).await.unwrap(), b"post");
+        assert_eq!(read_to_end(&mut client).await.unwrap_or_default(), b"");
     }
 
     #[tokio::test]
