@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -120,6 +121,24 @@ enum Flow {
     Torn,
 }
 
+impl Flow {
+    fn carries(self, sender: Side) -> bool {
+        match self {
+            Self::Running | Self::Torn => true,
+            Self::Stopped => false,
+            Self::FromClient => sender == Side::Client,
+        }
+    }
+
+    /// Where the part ends that gets through of what is under way.
+    fn end_of(self, under_way: &Range<usize>) -> usize {
+        match self {
+            Self::Torn => under_way.start.saturating_add(under_way.len().div_ceil(2)),
+            Self::Running | Self::Stopped | Self::FromClient => under_way.end,
+        }
+    }
+}
+
 /// Carries bytes until either side ends or a fault ends it.
 async fn carry(
     mut client: TcpStream,
@@ -203,12 +222,7 @@ async fn pump(
     let mut under_way = 0..0;
     loop {
         let state = *flow.borrow_and_update();
-        let stopped = match state {
-            Flow::Running | Flow::Torn => false,
-            Flow::Stopped => true,
-            Flow::FromClient => sender == Side::Server,
-        };
-        if stopped {
+        if !state.carries(sender) {
             if flow.changed().await.is_err() {
                 return;
             }
@@ -224,10 +238,7 @@ async fn pump(
             }
             continue;
         }
-        let end = match state {
-            Flow::Torn => under_way.start.saturating_add(under_way.len().div_ceil(2)),
-            Flow::Running | Flow::Stopped | Flow::FromClient => under_way.end,
-        };
+        let end = state.end_of(&under_way);
         tokio::select! {
             written = to.write(&buffer[under_way.start..end]) => match written {
                 Ok(count) if state != Flow::Torn => under_way.start += count,

@@ -31,7 +31,7 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Program(#[from] ProgramError),
     #[error("{stuck}; {words}")]
-    Stuck { stuck: Stuck, words: String },
+    Stuck { stuck: Box<Stuck>, words: String },
     #[error("{acknowledged} of {posts} posts were acknowledged")]
     Unacknowledged { acknowledged: u64, posts: u32 },
     #[error("no connection broke, so the run shows nothing")]
@@ -183,7 +183,10 @@ impl Crowd {
         let words = client
             .and_then(|client| self.setups.get(client))
             .map(|Setup { name, .. }| format!("{name} said: {}", last_words(folder, name)));
-        Failure::Stuck { stuck, words: words.unwrap_or_else(|| "nobody ended".to_owned()) }
+        Failure::Stuck {
+            stuck: Box::new(stuck),
+            words: words.unwrap_or_else(|| "nobody ended".to_owned()),
+        }
     }
 }
 
