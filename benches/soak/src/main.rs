@@ -2,8 +2,8 @@
 //! killed, and `chat-check` judges what they showed.
 //!
 //! Everything is real but the network: the server and the clients are the programs as they are
-//! built, and [`proxy`] stands between them. The seed decides which faults come in which order; what
-//! they hit depends on the machine, so a seed repeats the plan of a run and not the run.
+//! built, and [`proxy`] stands between them. The seed decides which faults come in which order;
+//! what they hit depends on the machine, so a seed repeats the plan of a run and not the run.
 
 #![forbid(unsafe_code)]
 

@@ -18,7 +18,8 @@ pub(crate) struct Programs {
 pub(crate) enum ProgramError {
     #[error("cannot tell where this program is: {0}")]
     Here(#[from] io::Error),
-    #[error("there is no {}; build it: cargo build{profile} -p chat-server -p chat-client -p chat-check", path.display())]
+    #[error("there is no {}; build it: cargo build{profile} -p chat-server \
+         -p chat-client -p chat-check", path.display())]
     Missing { path: PathBuf, profile: &'static str },
 }
 

@@ -221,13 +221,8 @@ async fn pump(
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut under_way = 0..0;
     loop {
-        let state = *flow.borrow_and_update();
-        if !state.carries(sender) {
-            if flow.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
+        let running = flow.wait_for(|state| state.carries(sender)).await;
+        let Ok(state) = running.map(|state| *state) else { return };
         if under_way.is_empty() {
             tokio::select! {
                 read = from.read(&mut buffer) => match read {
