@@ -1,7 +1,6 @@
 //! The fan-out path inside one thread: from a post to the bytes that every follower is written.
 //!
 //! `cargo bench -p chat-bench` measures; with `-- --test` everything runs once.
-#![expect(missing_docs, reason = "criterion's macros make an undocumented function")]
 
 use std::hint::black_box;
 

@@ -16,7 +16,7 @@ use crate::socket::Listener;
 use crate::stream::{Poll, Received, Stream, is_for_later, scratch};
 
 /// How long it serves at most: longer than any run takes.
-const TIME_LIMIT: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_mins(5);
 
 /// The token of the listener; connections count up from zero, the sender first.
 const LISTENER: u64 = u64::MAX;

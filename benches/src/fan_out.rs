@@ -28,7 +28,7 @@ const WINDOWS: [Window; 2] = [
 const WARM_UP_SHARE: u64 = 10;
 
 /// How long one warm-up or run may take.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_mins(2);
 
 /// What to measure.
 #[derive(Clone, Debug)]

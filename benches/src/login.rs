@@ -48,24 +48,25 @@ impl Guest {
             return Err(Failure::Protocol("the server did not say hello"));
         };
         guest.send(&ClientFrame::Login(log_in(&hello, name)))?;
-        match guest.next()? {
-            ServerFrame::Welcome(_) => {}
-            ServerFrame::Close(refusal) => return Err(Failure::Refused(refusal)),
-            _ => return Err(Failure::Protocol("a log-in was not answered")),
+        let answer = guest.next()?;
+        if let ServerFrame::Close(refusal) = answer {
+            return Err(Failure::Refused(refusal));
+        }
+        if !matches!(answer, ServerFrame::Welcome(_)) {
+            return Err(Failure::Protocol("a log-in was not answered"));
         }
         let question = Question::Join { room: Untrusted::new(ROOM), start: Start::Last(0) };
         guest.send(&ClientFrame::Ask { request: RequestId::ZERO, question })?;
         loop {
-            match guest.next()? {
-                ServerFrame::Answer { answer: Answer::Joined(joined), .. } => {
-                    guest.seen = joined.after.get();
-                    return Ok(guest);
-                }
-                ServerFrame::Close(refusal)
-                | ServerFrame::Answer { answer: Answer::Refused(refusal), .. } => {
-                    return Err(Failure::Refused(refusal));
-                }
-                _ => {}
+            let answer = guest.next()?;
+            if let ServerFrame::Answer { answer: Answer::Joined(joined), .. } = answer {
+                guest.seen = joined.after.get();
+                return Ok(guest);
+            }
+            if let ServerFrame::Close(refusal)
+            | ServerFrame::Answer { answer: Answer::Refused(refusal), .. } = answer
+            {
+                return Err(Failure::Refused(refusal));
             }
         }
     }

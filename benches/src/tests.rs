@@ -11,7 +11,7 @@ use crate::ceiling;
 use crate::crowd::{Crowd, Load, Speaks};
 use crate::socket::Listener;
 
-const LOAD: Load = Load { posts: 500, window: 16, time_limit: Duration::from_secs(60) };
+const LOAD: Load = Load { posts: 500, window: 16, time_limit: Duration::from_mins(1) };
 
 fn free_port() -> Address {
     "chat://127.0.0.1:0".parse().unwrap()
