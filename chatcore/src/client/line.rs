@@ -158,15 +158,10 @@ pub const COMMANDS: &[CommandHelp] = &[
     command(
         Word::Reset,
         &["reset"],
-        "$reset -N, with N from 1 to 65535",
-        "clear the room and hold messages until N users are connected (operators)",
+        "$reset -N",
+        "operators: clear the room, hold messages until N (1 to 65535) users are there",
     ),
-    command(
-        Word::Gate,
-        &["gate"],
-        "/gate reset N, with N from 1 to 65535",
-        "the same as $reset -N (operators)",
-    ),
+    command(Word::Gate, &["gate"], "/gate reset N", "operators: the same as $reset -N"),
     command(Word::Help, &["help"], "/help", "show these commands"),
     command(Word::Quit, &["quit", "exit"], "/quit or $exit", "leave the chat"),
 ];
