@@ -159,6 +159,17 @@ impl Store {
         self.log_id
     }
 
+    /// Whether the file holds nothing of worth: nobody ever logged in with it, and no command
+    /// waits.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn is_unused(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM profile WHERE log_id IS NOT NULL)
+                       AND NOT EXISTS (SELECT 1 FROM outbox)";
+        Ok(self.file.query_row(sql, [], |row| row.get(0))?)
+    }
+
     /// Makes the changes since the last time survive this process.
     ///
     /// # Errors

@@ -43,6 +43,46 @@ fn g8_reserved_name_is_refused_with_code_4() {
 }
 
 #[test]
+fn name_refused_on_its_first_use_leaves_no_key_behind() {
+    let world = World::new(1);
+    let mut client = world.json("server");
+    assert_eq!(client.exit().0, 4);
+    let services: Vec<_> = fs::read_dir(world.path("config/chat")).unwrap().collect();
+    let names = |service: &fs::DirEntry| fs::read_dir(service.path()).unwrap().count();
+    assert_eq!(services.iter().map(|it| names(it.as_ref().unwrap())).sum::<usize>(), 0);
+}
+
+#[test]
+fn key_that_was_there_before_stays_when_its_name_is_refused() {
+    let world = World::new(1);
+    let key = world.path("key");
+    for _ in 0..2 {
+        let options = ["--json", "--name", "server", "--identity", key.to_str().unwrap()];
+        assert_eq!(world.client(&options).exit().0, 4);
+        assert!(key.exists());
+    }
+}
+
+#[test]
+fn line_of_an_earlier_run_is_never_taken_for_one_of_this_run() {
+    let mut world = World::new(1);
+    let mut alice = world.client(&["--json", "--name", "alice", "-v"]);
+    alice.event("users");
+    world.stop_server();
+    alice.event("disconnected");
+    for line in ["one", r#"{"type":"post","text":"two","id":"2"}"#] {
+        alice.say(line);
+        alice.diagnostic("kept through command");
+    }
+    alice.kill();
+    world.start_server();
+    let mut again = world.json("alice");
+    again.say("three");
+    let ids: Vec<_> = (0..3).map(|_| again.event("sent")["id"].clone()).collect();
+    assert_eq!(ids, ["earlier-1", "2", "1"]);
+}
+
+#[test]
 fn key_file_that_others_can_read_is_refused() {
     let world = World::new(1);
     let key = world.path("key");
