@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Benchmarks of the chat engine and server.
+//!
+//! Two things are measured. The fan-out path by itself, inside one thread and without any socket:
+//! [`rig`] under criterion, `cargo bench -p chat-bench`. And the server as a process, against the
+//! least that any server on this machine could spend for the same bytes: the program `chat-bench`
+//! ([`program`]). Both sides of that comparison see the same driver, the same receivers and the
+//! same run, in turn, so that what remains between them is the server's own work.
+//!
+//! - `fan_out`: rounds, medians, the table and the aims;
+//! - `child`: a process that is measured;
+//! - `crowd`: one sender and many receivers, in one thread;
+//! - `ceiling`: the bare server;
+//! - `login`: how the crowd gets into a chat server;
+//! - `stream`, `socket`: non-blocking sockets under epoll, for the crowd and for the ceiling.
+
+mod ceiling;
+mod child;
+mod crowd;
+mod failure;
+mod fan_out;
+mod frames;
+mod login;
+pub mod program;
+pub mod rig;
+mod socket;
+mod stream;
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,8 @@ mod descriptors;
 mod host;
 mod key;
 mod listener;
+#[cfg(chat_mutants)]
+mod mutant;
 pub mod program;
 mod server;
 mod shard;

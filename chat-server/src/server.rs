@@ -132,6 +132,8 @@ impl Server {
         let (clock, generation) = (Clock::new(), Generation::ZERO.next());
         let engine_config = Config { limits: limits.clone(), archive: Archive::None, generation };
         let engine = Engine::found(founding, engine_config, clock.now())?;
+        #[cfg(chat_mutants)]
+        let engine = crate::mutant::switch_off(engine);
 
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (messages, inbox) = mpsc::channel(host::QUEUE);

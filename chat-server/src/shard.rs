@@ -71,10 +71,14 @@ impl ShardHandle {
     }
 }
 
+/// Connections that follow each other and belong to one shard. A room whose people came together
+/// then wakes few shards for a message, and few cores share what is counted for its bytes.
+const NEIGHBOURS: usize = 128;
+
 /// The shard that a connection belongs to.
 pub(crate) fn shard_of(conn: ConnId, shards: usize) -> usize {
     let shards = NonZeroUsize::new(shards).unwrap_or(NonZeroUsize::MIN);
-    usize::try_from(conn.get()).unwrap_or(0) % shards
+    usize::try_from(conn.get()).unwrap_or(0) / NEIGHBOURS % shards
 }
 
 /// Starts a shard that reports to the engine. It ends when every handle is gone.
@@ -89,6 +93,7 @@ pub(crate) fn start(
         delivery: Delivery::new(limits),
         writers: BTreeMap::new(),
         woken: Arc::default(),
+        slices: Vec::with_capacity(SLICES),
         closing: VecDeque::new(),
         clock,
     };
@@ -102,6 +107,8 @@ struct Shard {
     delivery: Delivery,
     writers: BTreeMap<ConnId, Writer>,
     woken: Arc<Woken>,
+    /// What is written to one connection; kept so that it is allocated once.
+    slices: Vec<Bytes>,
     /// When closing connections are given up, the earliest first.
     closing: VecDeque<(Moment, ConnId)>,
     clock: Clock,
@@ -203,15 +210,15 @@ impl Shard {
 
     fn write(&mut self, conn: ConnId) {
         let Some(writer) = self.writers.get_mut(&conn) else { return };
-        let mut slices = Vec::new();
-        self.delivery.gather(conn, &mut slices);
-        if slices.is_empty() {
+        self.slices.clear();
+        self.delivery.gather(conn, &mut self.slices);
+        if self.slices.is_empty() {
             if self.delivery.is_finished(conn) {
                 self.drop_connection(conn);
             }
             return;
         }
-        match writer.poll_write(&slices) {
+        match writer.poll_write(&self.slices) {
             Poll::Ready(Ok(count)) if count > 0 => self.delivery.wrote(conn, count),
             Poll::Ready(Ok(_)) => self.drop_connection(conn),
             Poll::Ready(Err(error)) => {
@@ -271,7 +278,12 @@ impl Writer {
         }
         let parts = parts.get(..count).unwrap_or_default();
         let mut context = Context::from_waker(&self.waker);
-        let write = || self.sink.as_mut().poll_write_vectored(&mut context, parts);
+        let sink = self.sink.as_mut();
+        // Most writes are one slice, and the system takes that a little cheaper without a list.
+        let write = || match parts {
+            [part] => sink.poll_write(&mut context, part),
+            parts => sink.poll_write_vectored(&mut context, parts),
+        };
         // A transport may be anybody's code. One that panics is broken, and only that one.
         catch_unwind(AssertUnwindSafe(write))
             .unwrap_or_else(|_| Poll::Ready(Err(io::Error::other("the transport panicked"))))

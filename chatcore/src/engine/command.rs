@@ -11,6 +11,13 @@ use crate::text::{Body, RoomName, Untrusted, UserName};
 use crate::time::Now;
 use crate::wire::{Command, LimitFault, Refusal, ServerFrame, StateFault, TargetFault};
 
+/// Who gets the answer to a command, and the number it bears there.
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    conn: ConnId,
+    counter: Counter,
+}
+
 impl Engine {
     pub(super) fn handle_submit(
         &mut self,
@@ -23,10 +30,16 @@ impl Engine {
         let (user, session) = (online.user.clone(), online.session);
         let digest = digest_of("chatcore command v1", command);
         let state = self.durable.session(&session).expect("an attached session must exist");
+        let asker = Asker { conn, counter };
+        #[cfg(chat_mutants)]
+        if self.mutant == Some(crate::engine::Mutant::NoDedupe) {
+            let id = CommandId { session, counter: state.last().saturating_add(1), digest };
+            return self.execute(now, asker, &user, id, command);
+        }
         let fault = match state.place(counter, digest) {
             Place::Next => {
                 let id = CommandId { session, counter, digest };
-                return self.execute(now, conn, &user, id, command);
+                return self.execute(now, asker, &user, id, command);
             }
             Place::Answered(answer) => {
                 let pending = Pending::outcome(conn, counter, answer.outcome);
@@ -46,7 +59,7 @@ impl Engine {
     fn execute(
         &mut self,
         now: Now,
-        conn: ConnId,
+        asker: Asker,
         user: &UserName,
         id: CommandId,
         command: &Command,
@@ -62,7 +75,7 @@ impl Engine {
         let change = match decided {
             Ok(change) => change,
             Err(refusal) if refusal.is_passing() => {
-                let counter = id.counter;
+                let Asker { conn, counter } = asker;
                 return self.reply(conn, ServerFrame::Refused { counter, refusal });
             }
             Err(refusal) => Change::Refused { command: id, refusal },
@@ -73,7 +86,7 @@ impl Engine {
         let answer =
             self.durable.session(&id.session).map(|state| state.place(id.counter, id.digest));
         if let Some(Place::Answered(answer)) = answer {
-            let pending = Pending::outcome(conn, id.counter, answer.outcome);
+            let pending = Pending::outcome(asker.conn, asker.counter, answer.outcome);
             self.when_committed(answer.index, pending);
         }
         if let Some(room) = reset {

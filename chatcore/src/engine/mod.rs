@@ -18,6 +18,8 @@ mod connection;
 mod durable;
 mod feed;
 mod fingerprint;
+#[cfg(chat_mutants)]
+mod mutant;
 mod question;
 mod room;
 mod session;
@@ -43,6 +45,8 @@ use crate::text::{RoomName, UserName};
 use crate::time::{Moment, Now};
 use crate::wire::{ClientFrame, GateState, Record, Refusal, ServerFrame};
 
+#[cfg(chat_mutants)]
+pub use mutant::Mutant;
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 
 /// Something that happened outside.
@@ -384,6 +388,8 @@ pub struct Engine {
     /// Rooms whose gate may have to be announced.
     changed_gates: Vec<RoomName>,
     stopping: bool,
+    #[cfg(chat_mutants)]
+    mutant: Option<Mutant>,
 }
 
 impl Engine {
@@ -418,6 +424,8 @@ impl Engine {
             outputs: VecDeque::new(),
             changed_gates: Vec::new(),
             stopping: false,
+            #[cfg(chat_mutants)]
+            mutant: None,
         }
     }
 

@@ -1,0 +1,240 @@
+//! A run from the start of the server to the verdict.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fastrand::Rng;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::args::{Args, Expect};
+use crate::board::{Board, Figures, Stuck};
+use crate::chaos::{Chaos, Faults};
+use crate::client::{Client, Order, Setup, last_words};
+use crate::feed::Feed;
+use crate::programs::{ProgramError, Programs};
+use crate::proxy::Proxy;
+use crate::server::Server;
+use crate::verdict::{Kills, Verdict};
+
+/// Pieces of news that wait to be read.
+const NEWS_QUEUE: usize = 1_024;
+
+/// Why a run fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0} failed: {1}")]
+    Start(&'static str, io::Error),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error("{stuck}; {words}")]
+    Stuck { stuck: Box<Stuck>, words: String },
+    #[error("{acknowledged} of {posts} posts were acknowledged")]
+    Unacknowledged { acknowledged: u64, posts: u32 },
+    #[error("no connection broke, so the run shows nothing")]
+    Peaceful,
+    #[error("the checker did not find what was expected: {0:?}")]
+    Unexpected(Expect),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// The clients of a run.
+struct Crowd {
+    setups: Vec<Setup>,
+    orders: Vec<mpsc::Sender<Order>>,
+    tasks: JoinSet<()>,
+    board: Board,
+}
+
+/// How long the parts of a run took.
+struct Times {
+    feeding: Duration,
+    catching_up: Duration,
+    leaving: Duration,
+}
+
+pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
+    let programs = Programs::find(args)?;
+    raise_descriptors().map_err(|error| Failure::Start("raising the file limit", error))?;
+    let mut folder = tempfile::Builder::new()
+        .prefix("chat-soak-")
+        .tempdir()
+        .map_err(|error| Failure::Start("making a folder", error))?;
+    let result = run_in(args, &programs, folder.path()).await;
+    if result.is_err() || args.keep {
+        folder.disable_cleanup(true);
+        println!("output kept in {}", folder.path().display());
+    }
+    result
+}
+
+async fn run_in(args: &Args, programs: &Programs, folder: &Path) -> Result<(), Failure> {
+    let deadline = Instant::now() + args.time();
+    let threshold = args.clients.div_ceil(2);
+    let server = Server::start(&programs.server, &folder.join("server"), threshold)
+        .await
+        .map_err(|error| Failure::Start("the server", error))?;
+    let proxy =
+        Proxy::start(server.address).await.map_err(|error| Failure::Start("the proxy", error))?;
+    let mut crowd = Crowd::start(args, programs, &proxy, folder, deadline)
+        .map_err(|error| Failure::Start("a client", error))?;
+    let (times, faults) =
+        crowd.talk(args, &proxy).await.map_err(|stuck| crowd.explain(stuck, folder))?;
+    let figures = crowd.board.figures;
+    let status = server.stop().await.map_err(|error| Failure::Start("stopping", error))?;
+    println!("server ended with {status}");
+    report(args, &figures, &times, faults);
+    let files: Vec<PathBuf> = crowd.setups.iter().map(Setup::output).collect();
+    judge(args, programs, &files, &figures, deadline).await?;
+    if args.faults_per_second > 0 && (faults.cuts() == 0 || figures.disconnected == 0) {
+        return Err(Failure::Peaceful);
+    }
+    Ok(())
+}
+
+impl Crowd {
+    fn start(
+        args: &Args,
+        programs: &Programs,
+        proxy: &Proxy,
+        folder: &Path,
+        deadline: Instant,
+    ) -> io::Result<Self> {
+        let (send_news, news) = mpsc::channel(NEWS_QUEUE);
+        let count = usize::from(args.clients);
+        let (mut setups, mut orders) = (Vec::new(), Vec::new());
+        let mut tasks = JoinSet::new();
+        for (number, index) in (0..args.clients).enumerate() {
+            let posts = if index < args.senders { args.posts_of(index) } else { 0 };
+            let name = format!("{}{index:03}", if posts > 0 { "sender" } else { "reader" });
+            let setup = Setup {
+                number,
+                name: name.clone(),
+                program: programs.client.clone(),
+                address: proxy.address,
+                folder: folder.to_owned(),
+            };
+            let feed = Feed::new(name, posts, args.pace());
+            let client = Client::start(setup.clone(), feed, send_news.clone())?;
+            let (order, ordered) = mpsc::channel(4);
+            tasks.spawn(client.run(ordered));
+            setups.push(setup);
+            orders.push(order);
+        }
+        Ok(Self { setups, orders, tasks, board: Board::new(news, count, deadline) })
+    }
+
+    /// From the first post until everybody has left.
+    async fn talk(&mut self, args: &Args, proxy: &Proxy) -> Result<(Times, Faults), Stuck> {
+        let began = Instant::now();
+        let mut random = Rng::with_seed(args.seed());
+        let chaos = Chaos::start(proxy.live.clone(), args.faults_per_second, random.u64(..));
+        for kill in 1..=args.kills {
+            let share = u64::from(args.posts) * u64::from(kill) / (u64::from(args.kills) + 1);
+            let answered = |board: &Board| board.figures.acknowledged + board.figures.refused;
+            let is_time = |board: &Board| answered(board) >= share || board.is_fed();
+            self.board.until("the posts before a kill", is_time).await?;
+            self.kill(&mut random).await;
+        }
+        let restarts = u64::from(args.kills);
+        self.board
+            .until("answers to all posts", |board| {
+                board.is_fed() && board.figures.restarts == restarts
+            })
+            .await?;
+        let faults = chaos.faults();
+        drop(chaos);
+        let fed = Instant::now();
+        self.board.until("everybody to show everything", Board::is_even).await?;
+        let even = Instant::now();
+        for order in &self.orders {
+            // Who ended already is told by the board.
+            let _ended = order.send(Order::Finish).await;
+        }
+        let count = self.setups.len();
+        self.board.until("everybody to leave", |board| board.figures.ended == count).await?;
+        while self.tasks.join_next().await.is_some() {}
+        let times = Times {
+            feeding: fed.duration_since(began),
+            catching_up: even.duration_since(fed),
+            leaving: even.elapsed(),
+        };
+        Ok((times, faults))
+    }
+
+    async fn kill(&self, random: &mut Rng) {
+        let down = Duration::from_millis(random.u64(..500));
+        let pick = random.usize(..self.orders.len());
+        if let Some(order) = self.orders.get(pick) {
+            let _ended = order.send(Order::Kill { down }).await;
+        }
+    }
+
+    /// What a client that ended too early said.
+    fn explain(&self, stuck: Stuck, folder: &Path) -> Failure {
+        let client = match &stuck {
+            Stuck::Ended { client, .. } | Stuck::Failed { client, .. } => Some(*client),
+            Stuck::Timeout { .. } | Stuck::Alone(_) => None,
+        };
+        let words = client
+            .and_then(|client| self.setups.get(client))
+            .map(|Setup { name, .. }| format!("{name} said: {}", last_words(folder, name)));
+        Failure::Stuck {
+            stuck: Box::new(stuck),
+            words: words.unwrap_or_else(|| "nobody ended".to_owned()),
+        }
+    }
+}
+
+fn report(args: &Args, figures: &Figures, times: &Times, faults: Faults) {
+    let Args { clients, senders, posts, .. } = args;
+    let Figures { records, acknowledged, connected, disconnected, restarts, doubtful, .. } =
+        figures;
+    let seconds = |span: Duration| format!("{:.1} s", span.as_secs_f64());
+    println!("{clients} clients, {senders} of them post, {posts} posts");
+    println!("faults: {faults}");
+    println!("kills: {restarts}, leaving {doubtful} posts that may have been lost with the client");
+    println!("connections: {connected} made, {disconnected} lost");
+    println!("{acknowledged} acknowledgements and {records} records shown");
+    println!(
+        "time: {} posting, {} catching up, {} leaving",
+        seconds(times.feeding),
+        seconds(times.catching_up),
+        seconds(times.leaving)
+    );
+}
+
+async fn judge(
+    args: &Args,
+    programs: &Programs,
+    files: &[PathBuf],
+    figures: &Figures,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let kills = if args.kills == 0 { Kills::None } else { Kills::Some };
+    let began = Instant::now();
+    let verdict = Verdict::of(&programs.check, files, kills, deadline)
+        .await
+        .map_err(|error| Failure::Start("the checker", error))?;
+    print!("{}", verdict.text);
+    println!("judged in {:.1} s", began.elapsed().as_secs_f64());
+    if !verdict.meets(args.expect) {
+        return Err(Failure::Unexpected(args.expect));
+    }
+    let Figures { acknowledged, .. } = *figures;
+    let complete = acknowledged == u64::from(args.posts);
+    if args.expect == Expect::Clean && kills == Kills::None && !complete {
+        return Err(Failure::Unacknowledged { acknowledged, posts: args.posts });
+    }
+    Ok(())
+}
+
+/// Each client costs a few descriptors.
+fn raise_descriptors() -> io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}

@@ -1,0 +1,63 @@
+//! The server's process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+/// How long it may take to start, and to stop: it promises 10 s.
+const STEP_TIME: Duration = Duration::from_secs(15);
+
+/// A server that listens. It is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    child: Child,
+    /// Held open, for it has more to say.
+    _lines: BufReader<ChildStdout>,
+}
+
+#[derive(Deserialize)]
+struct Listening {
+    url: String,
+}
+
+impl Server {
+    /// Starts a server with a gate of `threshold` users, and waits until it listens.
+    pub(crate) async fn start(program: &Path, folder: &Path, threshold: u16) -> io::Result<Self> {
+        let mut child = Command::new(program)
+            .args(["--json", "--ephemeral", "--listen", "chat://127.0.0.1:0", "--threshold"])
+            .arg(threshold.to_string())
+            .arg("--data")
+            .arg(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut lines = BufReader::new(stdout);
+        let mut line = String::new();
+        timeout(STEP_TIME, lines.read_line(&mut line)).await??;
+        let address = serde_json::from_str(&line)
+            .ok()
+            .and_then(|Listening { url }| url.strip_prefix("chat://")?.parse().ok())
+            .ok_or_else(|| io::Error::other(format!("the server began with {line:?}")))?;
+        Ok(Self { address, child, _lines: lines })
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(mut self) -> io::Result<ExitStatus> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        if let Some(pid) = pid {
+            kill_process(pid, Signal::TERM)?;
+        }
+        timeout(STEP_TIME, self.child.wait()).await?
+    }
+}

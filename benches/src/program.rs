@@ -1,0 +1,120 @@
+//! The program `chat-bench`: options in, a table out.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use chatcore::address::Address;
+use chatcore::text::Body;
+use clap::{Args, Parser};
+use serde_json::json;
+
+use crate::ceiling;
+use crate::child::Transport;
+use crate::failure::Failure;
+use crate::fan_out::{self, Plan};
+use crate::frames;
+use crate::socket::Listener;
+
+/// Measures the chat server against the least that any server could spend for the same bytes.
+#[derive(Debug, Parser)]
+#[command(name = "chat-bench", version, arg_required_else_help = true)]
+enum Options {
+    /// CPU time per delivery of chat-server, over that of a bare epoll server: in turn, in one run
+    FanOut(FanOut),
+    /// The bare epoll server; fan-out starts it by itself
+    Ceiling(Ceiling),
+}
+
+#[derive(Debug, Args)]
+struct FanOut {
+    /// Clients that receive every post, beside the sender
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u16).range(1..=2_000))]
+    receivers: u16,
+
+    /// Posts that may be unacknowledged at once. May be repeated [default: 256 and 1]
+    #[arg(long, value_name = "W", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    window: Vec<u64>,
+
+    /// Posts of a round [default: 200000, or 5000 for windows below 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    posts: Option<u64>,
+
+    /// Bytes of a text
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u16).range(1..=8_192))]
+    text_bytes: u16,
+
+    /// The kind of socket
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    transport: Transport,
+
+    /// How often each server is measured
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
+
+    /// Exit with 1 when a ratio is above its aim
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, Args)]
+struct Ceiling {
+    /// Where to listen
+    #[arg(long, value_name = "URI")]
+    listen: Address,
+
+    /// Bytes of the texts that the frames are to be as long as
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    text_bytes: u16,
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let outcome = match Options::parse() {
+        Options::FanOut(options) => fan_out(&options),
+        Options::Ceiling(options) => ceiling(&options).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("chat-bench: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+fn fan_out(options: &FanOut) -> Result<ExitCode, Failure> {
+    if cfg!(debug_assertions) {
+        eprintln!("chat-bench: this is a debug build, its figures mean little: use --release");
+    }
+    let met = fan_out::run(&Plan {
+        receivers: options.receivers.into(),
+        text_bytes: options.text_bytes.into(),
+        transport: options.transport,
+        rounds: options.rounds.into(),
+        windows: fan_out::windows(&options.window, options.posts),
+    })?;
+    Ok(if met || !options.check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn ceiling(options: &Ceiling) -> Result<(), Failure> {
+    let text: Body = frames::text(options.text_bytes.into())
+        .parse()
+        .map_err(|_| Failure::Protocol("a text is empty or too long"))?;
+    let listener = Listener::bind(&options.listen)?;
+    let address = listener.address(&options.listen)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", json!({ "type": "listening", "url": address.to_string() }))?;
+    out.flush()?;
+    ceiling::serve(&listener, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn options_are_consistent() {
+        Options::command().debug_assert();
+    }
+}

@@ -1,0 +1,55 @@
+//! The crowd against both kinds of server, each inside this process.
+
+use std::time::Duration;
+
+use chat_server::{Server, ServerConfig, ServerKey};
+use chatcore::address::Address;
+use chatcore::id::Threshold;
+use chatcore::text::Body;
+
+use crate::ceiling;
+use crate::crowd::{Crowd, Load, Speaks};
+use crate::socket::Listener;
+
+const LOAD: Load = Load { posts: 500, window: 16, time_limit: Duration::from_mins(1) };
+
+fn free_port() -> Address {
+    "chat://127.0.0.1:0".parse().unwrap()
+}
+
+fn text() -> Body {
+    "hello".parse().unwrap()
+}
+
+/// Loads a server twice, so that the second run goes on where the first ended.
+fn assert_everybody_gets_everything(address: &Address, speaks: Speaks) {
+    let mut crowd = Crowd::gather(address, speaks, 7, &text()).unwrap();
+    for _ in 0..2 {
+        let outcome = crowd.run(&LOAD).unwrap();
+        assert_eq!(outcome.deliveries, 8 * LOAD.posts);
+        assert!(outcome.latencies.is_sorted() && !outcome.latencies.is_empty());
+    }
+}
+
+#[test]
+fn ceiling_gives_every_post_to_everybody() {
+    let listener = Listener::bind(&free_port()).unwrap();
+    let address = listener.address(&free_port()).unwrap();
+    let server = std::thread::spawn(move || ceiling::serve(&listener, &text()));
+    assert_everybody_gets_everything(&address, Speaks::Nothing);
+    server.join().unwrap().unwrap();
+}
+
+#[test]
+fn chat_server_gives_every_post_to_everybody_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ServerConfig {
+        listen: vec![free_port()],
+        threshold: Threshold::new(1).unwrap(),
+        ..ServerConfig::new(ServerKey::in_folder(folder.path()).unwrap())
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(Server::start(config)).unwrap();
+    assert_everybody_gets_everything(&server.addresses()[0].clone(), Speaks::Chat);
+    runtime.block_on(server.stop());
+}
