@@ -188,7 +188,7 @@ impl<'a> Driver<'a> {
         let result = self.converse().await;
         let ended = match result {
             Ok(stop) => self.ended(stop),
-            Err(failure) => Ended::Exit(self.fail(&failure)),
+            Err(failure) => self.fail(&failure),
         };
         self.link.finish().await;
         self.farewell().await;

@@ -92,7 +92,8 @@ impl Source {
         };
         self.number = self.number.saturating_add(1);
         let number = self.number;
-        let report = |code, text: &str| Err(ErrorReport::new(code, text, Some(label::of_line(number))));
+        let report =
+            |code, text: &str| Err(ErrorReport::new(code, text, Some(label::of_line(number))));
         let line = match line {
             Ok(line) | Err(RawLine::Text(line)) => Ok(line),
             Err(RawLine::TooLong) => report("E_LIMIT", "the line is too long"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chatcore::client::{Ask, Drain, Input, Stop};
 use chatcore::text::{Body, RoomName};
-use chatcore::wire::Refusal;
+use chatcore::wire::{NameFault, Refusal};
 use tokio::time::{Instant, timeout};
 
 use super::{Driver, Ended, FAREWELL_TIME, Failure, Met, Profile, Reading};
@@ -183,20 +183,25 @@ impl Driver<'_> {
     }
 
     /// Says why this machine cannot go on, once.
-    pub(super) fn fail(&mut self, failure: &Failure) -> Exit {
+    pub(super) fn fail(&mut self, failure: &Failure) -> Ended {
         match failure {
             // As a pipe's reader that has gone ends other programs: without a word.
             Failure::Screen(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Failure::Screen(_) => eprintln!("chat-client: {failure}"),
             Failure::Identity(IdentityError::InUse) => {
                 self.error(&ErrorReport::new("E_AUTH", failure.to_string(), None));
-                return Exit::Refused;
+                let by_name = self.args.identity.is_none();
+                if by_name && self.args.mode() == Mode::Terminal {
+                    // Another name is another identity.
+                    return Ended::NameRefused(NameFault::InUse);
+                }
+                return Ended::Exit(Exit::Refused);
             }
             Failure::Identity(_) | Failure::Store(_) | Failure::Random(_) => {
                 self.error(&ErrorReport::new("E_STORE", failure.to_string(), None));
             }
         }
-        Exit::Failure
+        Ended::Exit(Exit::Failure)
     }
 
     /// Writes the last lines, and keeps what they showed.

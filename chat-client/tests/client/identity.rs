@@ -45,22 +45,19 @@ fn g8_reserved_name_is_refused_with_code_4() {
 #[test]
 fn name_refused_on_its_first_use_leaves_no_key_behind() {
     let world = World::new(1);
-    let mut client = world.json("server");
-    assert_eq!(client.exit().0, 4);
-    let services: Vec<_> = fs::read_dir(world.path("config/chat")).unwrap().collect();
-    let names = |service: &fs::DirEntry| fs::read_dir(service.path()).unwrap().count();
-    assert_eq!(services.iter().map(|it| names(it.as_ref().unwrap())).sum::<usize>(), 0);
-}
-
-#[test]
-fn key_that_was_there_before_stays_when_its_name_is_refused() {
-    let world = World::new(1);
-    let key = world.path("key");
-    for _ in 0..2 {
-        let options = ["--json", "--name", "server", "--identity", key.to_str().unwrap()];
-        assert_eq!(world.client(&options).exit().0, 4);
-        assert!(key.exists());
-    }
+    let key = |name: &str| world.path(name).display().to_string();
+    let mut owner = world.client(&["--json", "--name", "alice", "--identity", &key("owner")]);
+    owner.event("connected");
+    let folders = || -> usize {
+        let services = fs::read_dir(world.path("config/chat")).unwrap();
+        services.map(|service| fs::read_dir(service.unwrap().path()).unwrap().count()).sum()
+    };
+    assert_eq!(world.json("alice").exit().0, 4);
+    assert_eq!(folders(), 0);
+    // The user's own file is the user's.
+    let mut other = world.client(&["--json", "--name", "alice", "--identity", &key("other")]);
+    assert_eq!(other.exit().0, 4);
+    assert!(world.path("other").exists());
 }
 
 #[test]

@@ -200,7 +200,8 @@ fn keys_before_the_first_prompt_wait_for_it_and_are_not_echoed_before() {
     person.see("> ");
     person.see("] alice: early");
     person.see("] alice: earlier still");
-    person.see("> ha");
+    person.see("> ");
+    person.see("ha");
     person.keys("\u{3}");
     assert_eq!(person.exit_code(), Some(130));
     person.assert_restored();
@@ -231,4 +232,19 @@ fn a14_key_that_is_no_text_is_an_error_and_the_next_line_is_posted() {
     person.see("> ");
     person.keys("\u{15}next\r");
     person.see("] alice: next");
+}
+
+#[test]
+fn name_that_another_terminal_uses_is_asked_for_again() {
+    let world = World::new(1);
+    let mut first = Person::start(&world, &["--name", "alice"]);
+    first.see("* 1 user connected: alice");
+    let mut second = Person::start(&world, &["--name", "alice"]);
+    second.see("* error E_AUTH: this identity is already in use on this machine");
+    second.see("Your name: ");
+    second.keys("bob\r");
+    first.see("* bob has joined the chat");
+    second.keys("/quit\r");
+    assert_eq!(second.exit_code(), Some(0));
+    second.assert_restored();
 }

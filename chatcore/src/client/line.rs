@@ -159,7 +159,7 @@ pub const COMMANDS: &[CommandHelp] = &[
         Word::Reset,
         &["reset"],
         "$reset -N, with N from 1 to 65535",
-        "clear the room and hold messages until N users are connected (operators)",
+        "clear the room until N users are there (operators)",
     ),
     command(
         Word::Gate,
