@@ -62,7 +62,7 @@ pub struct Terminal {
     /// Closed when the thread ends.
     editing: Receiver<Infallible>,
     /// The terminal, also when standard input is something else.
-    terminal: OwnedFd,
+    device: OwnedFd,
     /// The settings before this changed them.
     settings: Termios,
 }
@@ -81,8 +81,8 @@ impl Terminal {
     pub fn start() -> Result<(Self, WriteBatch), TerminalError> {
         let mut editor = DefaultEditor::new()?;
         let mut printer = editor.create_external_printer()?;
-        let terminal = io::stdin().as_fd().try_clone_to_owned()?;
-        let settings = tcgetattr(&terminal).map_err(io::Error::from)?;
+        let device = io::stdin().as_fd().try_clone_to_owned()?;
+        let settings = tcgetattr(&device).map_err(io::Error::from)?;
         let (prompts, wanted) = channel();
         let (typed_to, typed) = mpsc::channel(1);
         let (edits, editing) = channel();
@@ -93,7 +93,7 @@ impl Terminal {
         let write: WriteBatch =
             Box::new(move |batch| printer.print(batch.to_owned()).map_err(io::Error::other));
         let prompts = Some(prompts);
-        let started = Self { prompts, typed, asked: 0, editing, terminal, settings };
+        let started = Self { prompts, typed, asked: 0, editing, device, settings };
         // Only now: what changed the settings also puts them back.
         started.hush()?;
         Ok((started, write))
@@ -104,7 +104,7 @@ impl Terminal {
         let mut quiet = self.settings.clone();
         quiet.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
         quiet.input_modes -= InputModes::ICRNL;
-        Ok(tcsetattr(&self.terminal, OptionalActions::Now, &quiet)?)
+        Ok(tcsetattr(&self.device, OptionalActions::Now, &quiet)?)
     }
 
     /// Asks for a line, unless that was done already.
@@ -151,7 +151,7 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         // Whatever fails here, the settings are put back.
         let _best_effort = self.end_editing();
-        let _best_effort = tcsetattr(&self.terminal, OptionalActions::Now, &self.settings);
+        let _best_effort = tcsetattr(&self.device, OptionalActions::Now, &self.settings);
     }
 }
 

@@ -351,8 +351,8 @@ mod tests {
         let told = "* disconnected: refused; trying again in 0.4 s\n";
         assert_eq!(shown(printer, &lost(400)), told);
         assert_eq!(shown(printer, &lost(900)), "");
-        let last = Event::Disconnected { reason: "refused".to_owned(), retry: None };
-        assert_eq!(shown(printer, &last), "* disconnected: refused\n");
+        let given_up = Event::Disconnected { reason: "refused".to_owned(), retry: None };
+        assert_eq!(shown(printer, &given_up), "* disconnected: refused\n");
     }
 
     #[test]

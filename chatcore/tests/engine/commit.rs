@@ -63,6 +63,33 @@ fn gate_counts_no_join_that_a_crash_can_take_back() {
     rig.expect(&["ana < gate lobby 2/3 closed", "bob < joined lobby 2/3 closed after 0"]);
 }
 
+/// Whatever becomes safe step by step, a closed gate is never explained by enough users.
+#[test]
+fn question_asked_as_a_gate_opens_is_answered_by_the_open_room() {
+    let mut rig = rig();
+    rig.join("ana");
+    rig.login("bob");
+    rig.persisting = Persisting::Held;
+    rig.join_from("bob", "lobby", Start::Last(0));
+    for label in ["ana", "bob"] {
+        rig.who(label, "lobby");
+        rig.whois(label, "lobby", "ana");
+        rig.history(label, "lobby", None, 5);
+    }
+    rig.forget();
+    for _ in 0..2 {
+        rig.persist_some(1);
+        rig.who("ana", "lobby");
+    }
+    rig.persisting = Persisting::AtOnce;
+    rig.persist();
+    for label in ["ana", "bob"] {
+        let heard = rig.heard(label);
+        assert!(heard.iter().any(|line| line.contains("lobby 2/2 open")), "{heard:?}");
+        assert!(heard.iter().all(|line| !line.contains("E_GATE")), "{heard:?}");
+    }
+}
+
 #[test]
 fn join_that_is_safe_after_its_connection_is_gone_follows_nothing() {
     let mut rig = rig();
