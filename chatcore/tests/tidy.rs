@@ -88,7 +88,8 @@ fn reaches_outside(source: &Source) -> Vec<String> {
 
 fn begins_function(line: &str) -> bool {
     let qualifiers = ["pub", "crate", "super", "const", "async", ""];
-    words(line).find(|word| !qualifiers.contains(word)) == Some("fn") && !line.starts_with("//")
+    words(line).find(|word| !qualifiers.contains(word)) == Some("fn")
+        && !line.starts_with(['/', '$'])
 }
 
 /// Functions that are too long, as rustfmt lays them out: from `fn` to the brace of its column.
@@ -100,7 +101,7 @@ fn long_functions(source: &Source) -> Vec<String> {
         let indent = line.get(..line.len() - text.len()).unwrap_or_default();
         match open {
             None if begins_function(text) => {
-                open = (!text.ends_with(['}', ';', ')'])).then_some((number, indent));
+                open = (!text.ends_with(['}', ';'])).then_some((number, indent));
             }
             Some((start, column)) if indent == column && ["}", ");"].contains(&text) => {
                 if number - start >= LINES_OF_A_FUNCTION_MAX {

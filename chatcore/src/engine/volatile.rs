@@ -277,13 +277,8 @@ impl Volatile {
     /// # Panics
     /// When a rule is broken.
     pub(crate) fn check(&self) {
-        let greeting = self.connections.values().filter(|conn| conn.is_greeting()).count();
-        assert_eq!(Ok(self.greeting), u32::try_from(greeting), "greeting connections must count");
-        let online = self.connections.values().filter(|conn| conn.online().is_some()).count();
-        assert_eq!(Ok(self.online), u32::try_from(online), "connections of users must count");
-        let owners = [self.connections.len(), self.presence.len(), self.attendance.len()];
-        let timers_max = owners.into_iter().sum();
-        assert!(self.timers.len() <= timers_max, "timers must be at most one each");
+        self.check_counts();
+        self.check_attendance();
         for (session, conn) in &self.sessions {
             let online = self.online(*conn).expect("a session's connection must be online");
             assert_eq!(online.session, *session, "a session must speak through one connection");
@@ -296,6 +291,19 @@ impl Volatile {
                 assert_eq!(online.user, *user, "a connection must speak for its user");
             }
         }
+    }
+
+    fn check_counts(&self) {
+        let greeting = self.connections.values().filter(|conn| conn.is_greeting()).count();
+        assert_eq!(Ok(self.greeting), u32::try_from(greeting), "greeting connections must count");
+        let online = self.connections.values().filter(|conn| conn.online().is_some()).count();
+        assert_eq!(Ok(self.online), u32::try_from(online), "connections of users must count");
+        let owners = [self.connections.len(), self.presence.len(), self.attendance.len()];
+        let timers_max = owners.into_iter().sum();
+        assert!(self.timers.len() <= timers_max, "timers must be at most one each");
+    }
+
+    fn check_attendance(&self) {
         for (room, attendance) in &self.attendance {
             let known = attendance.users.values().filter(|attendee| attendee.known).count();
             assert_eq!(Ok(attendance.known), u32::try_from(known), "known users must count");

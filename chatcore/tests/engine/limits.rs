@@ -402,7 +402,7 @@ fn session_of_the_server_that_was_used_longest_ago_expires() {
     rig.pass_secs(day);
     rig.login("dov");
     assert!(rig.heard("dov")[1].starts_with("welcome dov"));
-    let sessions = ["ana", "bob", "cem"].map(|name| crate::rig::session_of(name));
+    let sessions = ["ana", "bob", "cem"].map(crate::rig::session_of);
     let expired: Vec<_> = rig
         .entries
         .iter()
