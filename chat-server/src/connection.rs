@@ -201,7 +201,7 @@ mod tests {
         };
         for (length, expected) in [(8_000, 5), (1, FRAMES_AT_ONCE)] {
             let mut buffer = FrameBuffer::default();
-            (0..FRAMES_AT_ONCE + 1).for_each(|_| buffer.feed(&post(length)));
+            (0..=FRAMES_AT_ONCE).for_each(|_| buffer.feed(&post(length)));
             let batch = cut(&mut buffer);
             assert_eq!((batch.frames.len(), batch.more), (expected, true));
         }
