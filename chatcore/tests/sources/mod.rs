@@ -1,7 +1,7 @@
 //! The sources of the workspace, for tests about them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// One source file.
 #[derive(Debug)]
@@ -16,12 +16,12 @@ pub(crate) fn of_workspace() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace has a root");
     let (mut folders, mut sources) = (vec![root.to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(&folder).expect("a source folder must be readable") {
+            let path = entry.expect("a folder must be readable").path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if path.is_dir() && name != "target" && !name.starts_with('.') {
                 folders.push(path);
-            } else if name.ends_with(".rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 sources.push(read(root, &path));
             }
         }
@@ -31,8 +31,12 @@ pub(crate) fn of_workspace() -> Vec<Source> {
     sources
 }
 
-fn read(root: &Path, path: &PathBuf) -> Source {
-    let text = fs::read_to_string(path).unwrap();
-    let path = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
+fn read(root: &Path, path: &Path) -> Source {
+    let text = fs::read_to_string(path).expect("a source must be text");
+    let path = path
+        .strip_prefix(root)
+        .expect("it is in the workspace")
+        .to_string_lossy()
+        .replace('\\', "/");
     Source { path, text }
 }
