@@ -33,7 +33,10 @@ Examples:
 
 Exit codes: 0 fine, 1 failure (also when nobody reads the output any more), 2 usage, 3 network,
 4 refused (name, key, identity in use), 5 not acknowledged in time, 130 interrupted.
-What was not acknowledged is kept and sent by the next run with the same name or identity.";
+At the end of input the client waits until the server has acknowledged every line; while the server
+is away it tries again and again, so give scripts a --timeout. What was not acknowledged is kept and
+sent by the next run with the same name or identity. In --json mode a line that brought no id has its
+number in this run as id; one that an earlier run left is called earlier-COUNTER.";
 
 /// Talks to a chat server: on a terminal line by line, in a script as plain lines or as JSON.
 #[derive(Clone, Debug, Parser)]

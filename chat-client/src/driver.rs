@@ -19,10 +19,10 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Exit;
-use crate::args::Args;
+use crate::args::{Args, Mode};
 use crate::driver::clock::Clock;
-use crate::identity::{Identity, IdentityError, Location};
-use crate::input::{Source, Typing};
+use crate::identity::{Identity, IdentityError, Location, Origin};
+use crate::input::{Source, Typing, label};
 use crate::link::{Appetite, Link, LinkEvent};
 use crate::output::Printer;
 use crate::screen::{Screen, Seen};
@@ -40,6 +40,9 @@ const TERMINATION_TIME: Duration = Duration::from_secs(5);
 
 /// How long the last lines may take to be written.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
+
+/// For a script that waits where nobody answers.
+const NO_LIMIT: &str = "waiting for the server without a limit; --timeout SPAN sets one";
 
 /// How a conversation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +83,8 @@ pub struct Surroundings {
 struct Profile {
     identity: Identity,
     store: Store,
+    /// The files that this run made, to be removed if the name is refused.
+    made: Option<Location>,
 }
 
 /// Whether more input is wanted.
@@ -115,6 +120,8 @@ pub struct Driver<'a> {
     /// The last command that waits to be saved.
     queued: Option<Counter>,
     deadline: Option<Instant>,
+    /// Told once, should it become true.
+    no_limit: Option<&'static str>,
     /// The exit code, when something else than the state machine decides it.
     exit: Option<Exit>,
     stopped: Option<Stop>,
@@ -170,6 +177,7 @@ impl<'a> Driver<'a> {
             unanswered: 0,
             queued: None,
             deadline: args.timeout.map(|span| Instant::now() + span),
+            no_limit: Some(NO_LIMIT),
             exit: None,
             stopped: None,
         })
@@ -180,7 +188,7 @@ impl<'a> Driver<'a> {
         let result = self.converse().await;
         let ended = match result {
             Ok(stop) => self.ended(stop),
-            Err(failure) => Ended::Exit(self.fail(&failure)),
+            Err(failure) => self.fail(&failure),
         };
         self.link.finish().await;
         self.farewell().await;
@@ -202,7 +210,9 @@ impl<'a> Driver<'a> {
 
     async fn wait(&mut self) -> Step {
         let timer = self.client.next_timeout().map(|at| self.clock.instant(at));
-        let reads = self.reading == Reading::Open && self.unanswered < UNANSWERED_MAX;
+        // A person can always interrupt; only scripts are faster than a server.
+        let keeps_up = self.unanswered < UNANSWERED_MAX || self.args.mode() == Mode::Terminal;
+        let reads = self.reading == Reading::Open && keeps_up;
         let appetite = self.appetite();
         tokio::select! {
             signal = self.around.signals.next() => Step::Signal(signal),
@@ -316,10 +326,11 @@ impl<'a> Driver<'a> {
         let mut fresh = [0; SessionId::LEN];
         getrandom::fill(&mut fresh)?;
         let fresh = SessionId::new(fresh);
-        let (store, saved) = Store::open(&location.state, server_key, &self.name, fresh)?;
+        let (store, mut saved) = Store::open(&location.state, server_key, &self.name, fresh)?;
         self.debug(&format!("server key {server_key}, identity {}", location.key.display()));
         self.unanswered = self.unanswered.saturating_add(saved.outbox.len());
-        for unsent in &saved.outbox {
+        for unsent in &mut saved.outbox {
+            unsent.id = label::left_by_earlier_run(&unsent.id, unsent.counter);
             if let Command::Post { body, .. } = &unsent.command
                 && let Ok(body) = body.parse()
             {
@@ -327,7 +338,9 @@ impl<'a> Driver<'a> {
             }
         }
         let key = identity.public_key();
-        self.profile = Some(Profile { identity, store });
+        let chosen = self.args.identity.is_some();
+        let made = (identity.origin() == Origin::Made && !chosen).then_some(location);
+        self.profile = Some(Profile { identity, store, made });
         self.handle(Input::Identified { key, saved });
         Ok(())
     }
@@ -341,18 +354,24 @@ impl<'a> Driver<'a> {
 
     fn save(&mut self, save: Save) -> Result<(), Failure> {
         let Some(profile) = &mut self.profile else { return Ok(()) };
-        // Written once the lines it speaks of are.
-        if let Save::Seen(room, cursor) = save {
-            self.around.screen.saw(room, cursor);
-            return Ok(());
-        }
-        if let Save::Renewed { log_id, .. } = &save
-            && profile.store.log_id() != Some(*log_id)
-        {
-            self.around.screen.forget_seen();
-        }
-        if let Save::Queued(unsent) = &save {
-            self.queued = Some(unsent.counter);
+        match &save {
+            // These are kept once the lines that they speak of are written.
+            Save::Seen(room, cursor) => {
+                self.around.screen.saw(room.clone(), *cursor);
+                return Ok(());
+            }
+            Save::Settled(counter) => {
+                self.around.screen.settled(*counter);
+                return Ok(());
+            }
+            Save::Renewed { log_id, .. } => {
+                self.around.screen.forget_settled();
+                if profile.store.log_id() != Some(*log_id) {
+                    self.around.screen.forget_cursors();
+                }
+            }
+            Save::Queued(unsent) => self.queued = Some(unsent.counter),
+            Save::Attach(_) => {}
         }
         Ok(profile.store.apply(&save)?)
     }
@@ -363,7 +382,8 @@ impl<'a> Driver<'a> {
             Event::Sent { .. } | Event::Abandoned { .. } | Event::Refused { id: Some(_), .. } => {
                 self.unanswered = self.unanswered.saturating_sub(1);
             }
-            Event::Disconnected { .. }
+            Event::Disconnected { retry: Some(_), .. } => self.note_no_limit(),
+            Event::Disconnected { retry: None, .. }
             | Event::Gate { .. }
             | Event::Users { .. }
             | Event::Record(_)
@@ -377,6 +397,16 @@ impl<'a> Driver<'a> {
             | Event::Refused { id: None, .. } => {}
         }
         self.printer.event(event, self.around.screen.lines());
+    }
+
+    /// All that is left to do waits for a connection.
+    fn note_no_limit(&mut self) {
+        if self.reading == Reading::Ended
+            && self.deadline.is_none()
+            && let Some(text) = self.no_limit.take()
+        {
+            self.tell(text);
+        }
     }
 
     fn note_connected(&mut self) {

@@ -79,6 +79,19 @@ impl Location {
         let folder = config.join("chat").join(service.to_string()).join(folder_name(name));
         Ok(Self { key: folder.join("key"), state: folder.join("state.db") })
     }
+
+    /// Removes both files, and their folder when nothing else is in it.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_file(&self.state)?;
+        fs::remove_file(&self.key)?;
+        match self.key.parent().map(fs::remove_dir) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// A name as the name of a folder: signs that mean something to a file system are written as `%`
@@ -97,10 +110,20 @@ fn folder_name(name: &UserName) -> String {
     folder
 }
 
+/// Where a key came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The file was there.
+    Found,
+    /// There was none, and one was made.
+    Made,
+}
+
 /// A key in use.
 #[derive(Debug)]
 pub struct Identity {
     key: SigningKey,
+    origin: Origin,
     /// Holds the lock until it is dropped.
     _locked: File,
 }
@@ -112,9 +135,12 @@ impl Identity {
     /// When another client uses it, when others may read it, or when it cannot be made or read.
     pub fn open(path: &Path) -> Result<Self, IdentityError> {
         let at = |source| IdentityError::File { path: path.to_owned(), source };
-        if !path.try_exists().map_err(at)? {
+        let origin = if path.try_exists().map_err(at)? {
+            Origin::Found
+        } else {
             create_key_file(path)?;
-        }
+            Origin::Made
+        };
         let mut file = File::open(path).map_err(at)?;
         if file.metadata().map_err(at)?.mode() & 0o077 != 0 {
             return Err(IdentityError::Readable(path.to_owned()));
@@ -124,10 +150,19 @@ impl Identity {
             Err(TryLockError::WouldBlock) => return Err(IdentityError::InUse),
             Err(TryLockError::Error(source)) => return Err(at(source)),
         }
+        // Another client may have removed a key it had no use for.
+        if file.metadata().map_err(at)?.nlink() == 0 {
+            return Err(IdentityError::InUse);
+        }
         let mut text = Vec::new();
         (&mut file).take(KEY_FILE_BYTES_MAX).read_to_end(&mut text).map_err(at)?;
         let seed = parse_seed(&text).ok_or_else(|| IdentityError::Malformed(path.to_owned()))?;
-        Ok(Self { key: SigningKey::from_bytes(&seed), _locked: file })
+        Ok(Self { key: SigningKey::from_bytes(&seed), origin, _locked: file })
+    }
+
+    /// Whether this made the key.
+    pub const fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// The public half.

@@ -1,5 +1,6 @@
 //! Lines in: from a stream or a line editor, and what they ask for.
 
+pub mod label;
 mod reader;
 mod request;
 
@@ -84,13 +85,15 @@ impl Source {
             },
             Kind::Terminal(terminal) => match terminal.next().await {
                 Typed::Line(line) => Ok(line),
+                Typed::NotUtf8 => Err(RawLine::NotUtf8),
                 Typed::End => return Typing::End,
                 Typed::Interrupt => return Typing::Interrupt,
             },
         };
         self.number = self.number.saturating_add(1);
         let number = self.number;
-        let report = |code, text: &str| Err(ErrorReport::new(code, text, Some(number.to_string())));
+        let report =
+            |code, text: &str| Err(ErrorReport::new(code, text, Some(label::of_line(number))));
         let line = match line {
             Ok(line) | Err(RawLine::Text(line)) => Ok(line),
             Err(RawLine::TooLong) => report("E_LIMIT", "the line is too long"),

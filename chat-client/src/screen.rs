@@ -1,14 +1,15 @@
 //! Where lines go: one thread that writes them, so that a reader who stops reading stops nobody
 //! else, and signals are heard all the same.
 //!
-//! Invariant: what a batch of lines shows of a room counts as seen once that batch is written and
-//! flushed, never before.
+//! Invariant: what a batch of lines shows counts as seen, or as answered, once that batch is written
+//! and flushed, never before. A death in between shows it again; the other order would lose it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
+use chatcore::id::Counter;
 use chatcore::text::RoomName;
 use chatcore::wire::Cursor;
 use tokio::sync::mpsc;
@@ -16,8 +17,21 @@ use tokio::sync::mpsc;
 /// Above so many waiting bytes no more is read from the server.
 const PENDING_BYTES_MAX: usize = 256 << 10;
 
-/// How far rooms were shown.
-pub type Seen = BTreeMap<RoomName, Cursor>;
+/// What lines on the screen say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How far rooms were shown.
+    pub cursors: BTreeMap<RoomName, Cursor>,
+    /// Commands whose answers were shown.
+    pub settled: Vec<Counter>,
+}
+
+impl Seen {
+    /// Whether they say nothing that has to be kept.
+    pub fn is_empty(&self) -> bool {
+        self.cursors.is_empty() && self.settled.is_empty()
+    }
+}
 
 /// Writes a batch of whole lines, and flushes.
 pub type WriteBatch = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
@@ -48,7 +62,7 @@ impl Screen {
                 }
             }
         })?;
-        let (pending, pending_seen) = (String::new(), Seen::new());
+        let (pending, pending_seen) = (String::new(), Seen::default());
         Ok(Self { batches, written, pending, pending_seen, in_flight: None })
     }
 
@@ -59,15 +73,24 @@ impl Screen {
 
     /// The lines so far show a room up to here.
     pub fn saw(&mut self, room: RoomName, cursor: Cursor) {
-        self.pending_seen.insert(room, cursor);
+        self.pending_seen.cursors.insert(room, cursor);
+    }
+
+    /// The lines so far show the answer to a command.
+    pub fn settled(&mut self, counter: Counter) {
+        self.pending_seen.settled.push(counter);
     }
 
     /// What was shown so far was of a journal that is no more.
-    pub fn forget_seen(&mut self) {
-        self.pending_seen.clear();
-        if let Some(in_flight) = &mut self.in_flight {
-            in_flight.clear();
-        }
+    pub fn forget_cursors(&mut self) {
+        self.pending_seen.cursors.clear();
+        self.in_flight.iter_mut().for_each(|seen| seen.cursors.clear());
+    }
+
+    /// Commands have other numbers from here on.
+    pub fn forget_settled(&mut self) {
+        self.pending_seen.settled.clear();
+        self.in_flight.iter_mut().for_each(|seen| seen.settled.clear());
     }
 
     /// Hands the next batch to the thread, unless it is still busy with the last one.
@@ -126,7 +149,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     #[tokio::test(flavor = "current_thread")]
-    async fn cursors_count_once_their_lines_are_written() {
+    async fn what_lines_say_counts_once_they_are_written() {
         let sink = Arc::new(Mutex::new(String::new()));
         let copy = Arc::clone(&sink);
         let mut screen = Screen::start(Box::new(move |batch| {
@@ -137,14 +160,17 @@ mod tests {
         let room: RoomName = "lobby".parse().unwrap();
         screen.lines().push_str("one\n");
         screen.saw(room.clone(), Cursor::default());
+        screen.settled(Counter::ZERO);
         screen.show();
         screen.lines().push_str("two\n");
         screen.show();
-        assert_eq!(screen.shown().await.unwrap(), [(room, Cursor::default())].into());
+        let seen = screen.shown().await.unwrap();
+        assert_eq!(seen.cursors, [(room, Cursor::default())].into());
+        assert_eq!(seen.settled, [Counter::ZERO]);
         assert_eq!(*sink.lock().unwrap(), "one\n");
         assert!(!screen.is_idle());
         screen.show();
-        assert_eq!(screen.shown().await.unwrap(), Seen::new());
+        assert_eq!(screen.shown().await.unwrap(), Seen::default());
         assert_eq!(*sink.lock().unwrap(), "one\ntwo\n");
         assert!(screen.is_idle());
     }

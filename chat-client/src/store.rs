@@ -7,7 +7,6 @@
 //! Invariant: changes reach the file in the order they were made; a [`Store::commit`] comes before
 //! whatever depends on them.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -17,6 +16,8 @@ use chatcore::id::{Attach, Counter, LogId, PublicKey, SessionId};
 use chatcore::text::{RoomName, UserName};
 use chatcore::wire::Cursor;
 use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::screen::Seen;
 
 /// The layout of the file, in `PRAGMA user_version`.
 const SCHEMA_VERSION: i64 = 1;
@@ -139,17 +140,19 @@ impl Store {
         }
     }
 
-    /// Takes in how far rooms were shown, and commits.
+    /// Takes in what lines that were written say, and commits.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn apply_seen(&mut self, seen: BTreeMap<RoomName, Cursor>) -> Result<(), StoreError> {
+    pub fn apply_seen(&mut self, seen: Seen) -> Result<(), StoreError> {
         if seen.is_empty() {
             return Ok(());
         }
-        self.begin()?;
-        for (room, cursor) in seen {
-            self.move_cursor(&room, cursor)?;
+        for counter in seen.settled {
+            self.apply(&Save::Settled(counter))?;
+        }
+        for (room, cursor) in seen.cursors {
+            self.apply(&Save::Seen(room, cursor))?;
         }
         self.commit()
     }
@@ -157,6 +160,17 @@ impl Store {
     /// The journal that the cursors are about.
     pub const fn log_id(&self) -> Option<LogId> {
         self.log_id
+    }
+
+    /// Whether the file holds nothing of worth: nobody ever logged in with it, and no command
+    /// waits.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn is_unused(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM profile WHERE log_id IS NOT NULL)
+                       AND NOT EXISTS (SELECT 1 FROM outbox)";
+        Ok(self.file.query_row(sql, [], |row| row.get(0))?)
     }
 
     /// Makes the changes since the last time survive this process.
@@ -357,7 +371,8 @@ mod tests {
             store.apply(&save).unwrap();
         }
         store.commit().unwrap();
-        store.apply_seen([(room.clone(), cursor(9))].into()).unwrap();
+        let cursors = [(room.clone(), cursor(9))].into();
+        store.apply_seen(Seen { cursors, settled: Vec::new() }).unwrap();
         drop(store);
         let (_, saved) = reopen(&path);
         assert_eq!(saved.session, FRESH);

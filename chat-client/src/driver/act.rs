@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use chatcore::client::{Ask, Drain, Input, Stop};
 use chatcore::text::{Body, RoomName};
-use chatcore::wire::Refusal;
+use chatcore::wire::{NameFault, Refusal};
 use tokio::time::{Instant, timeout};
 
-use super::{Driver, Ended, FAREWELL_TIME, Failure, Met, Reading};
+use super::{Driver, Ended, FAREWELL_TIME, Failure, Met, Profile, Reading};
 use crate::Exit;
 use crate::args::Mode;
 use crate::identity::IdentityError;
@@ -124,9 +124,13 @@ impl Driver<'_> {
 
     /// Says what happens to those who asked for it by `-v`.
     pub(super) fn debug(&mut self, text: &str) {
-        if !self.args.verbose {
-            return;
+        if self.args.verbose {
+            self.tell(text);
         }
+    }
+
+    /// A diagnostic: on stderr, or among the lines where stderr is the same terminal.
+    pub(super) fn tell(&mut self, text: &str) {
         match self.args.mode() {
             Mode::Terminal => self.printer.notice(text, self.around.screen.lines()),
             Mode::Plain | Mode::Json => eprintln!("chat-client: {text}"),
@@ -138,6 +142,9 @@ impl Driver<'_> {
             Stop::Done => self.exit.unwrap_or(Exit::Done),
             Stop::Refused(refusal) => {
                 self.error(&ErrorReport::of_refusal(&refusal, None));
+                if matches!(refusal, Refusal::Name(_)) {
+                    self.forget_unused();
+                }
                 if let (Refusal::Name(fault), Mode::Terminal) = (refusal, self.args.mode()) {
                     return Ended::NameRefused(fault);
                 }
@@ -160,21 +167,41 @@ impl Driver<'_> {
         Ended::Exit(exit)
     }
 
+    /// A name that was refused leaves no key behind, unless there are lines to be sent with it.
+    fn forget_unused(&mut self) {
+        let is_unused = |profile: &mut Profile| {
+            profile.made.is_some() && matches!(profile.store.is_unused(), Ok(true))
+        };
+        let Some(profile) = self.profile.take_if(is_unused) else { return };
+        let Profile { identity, store, made } = profile;
+        drop(store);
+        if let Some(Err(error)) = made.map(|files| files.remove()) {
+            self.tell(&format!("a key that is not used could not be removed: {error}"));
+        }
+        // Locked until its file is gone.
+        drop(identity);
+    }
+
     /// Says why this machine cannot go on, once.
-    pub(super) fn fail(&mut self, failure: &Failure) -> Exit {
+    pub(super) fn fail(&mut self, failure: &Failure) -> Ended {
         match failure {
             // As a pipe's reader that has gone ends other programs: without a word.
             Failure::Screen(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Failure::Screen(_) => eprintln!("chat-client: {failure}"),
             Failure::Identity(IdentityError::InUse) => {
                 self.error(&ErrorReport::new("E_AUTH", failure.to_string(), None));
-                return Exit::Refused;
+                let by_name = self.args.identity.is_none();
+                if by_name && self.args.mode() == Mode::Terminal {
+                    // Another name is another identity.
+                    return Ended::NameRefused(NameFault::InUse);
+                }
+                return Ended::Exit(Exit::Refused);
             }
             Failure::Identity(_) | Failure::Store(_) | Failure::Random(_) => {
                 self.error(&ErrorReport::new("E_STORE", failure.to_string(), None));
             }
         }
-        Exit::Failure
+        Ended::Exit(Exit::Failure)
     }
 
     /// Writes the last lines, and keeps what they showed.

@@ -7,6 +7,7 @@ use chatcore::wire::Refusal;
 use serde::Deserialize;
 
 use crate::args::Mode;
+use crate::input::label;
 use crate::output::ErrorReport;
 
 /// The longest label of a JSON request, in bytes.
@@ -15,7 +16,7 @@ const ID_BYTES_MAX: usize = 256;
 /// A line that makes sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Its label: of a JSON request its own, else the number of the line.
+    /// Its [label]: of a JSON request its own, else the number of the line.
     pub id: String,
     /// What it asks for.
     pub action: Action,
@@ -77,7 +78,7 @@ pub fn interpret(line: &str, number: u64, mode: Mode) -> Result<Request, ErrorRe
     if mode == Mode::Json && line.starts_with('{') {
         return interpret_json(line, number);
     }
-    let id = number.to_string();
+    let id = label::of_line(number);
     match parse_line(line) {
         Ok(line) => match action(line) {
             Some(action) => Ok(Request { id, action }),
@@ -115,13 +116,13 @@ fn not_yet(id: String) -> ErrorReport {
 fn interpret_json(line: &str, number: u64) -> Result<Request, ErrorReport> {
     let wrong = |text: String, id| ErrorReport::new("E_COMMAND", text, Some(id));
     let json: Json = serde_json::from_str(line)
-        .map_err(|error| wrong(format!("not a request: {error}"), number.to_string()))?;
+        .map_err(|error| wrong(format!("not a request: {error}"), label::of_line(number)))?;
     let id = match json.id {
-        None | Some(serde_json::Value::Null) => number.to_string(),
-        Some(serde_json::Value::String(id)) if id.len() <= ID_BYTES_MAX => id,
+        None | Some(serde_json::Value::Null) => label::of_line(number),
+        Some(serde_json::Value::String(id)) if id.len() <= ID_BYTES_MAX => label::brought(&id),
         Some(_) => {
             let text = format!("id must be a string of at most {ID_BYTES_MAX} bytes");
-            return Err(wrong(text, number.to_string()));
+            return Err(wrong(text, label::of_line(number)));
         }
     };
     match json.kind.as_str() {
@@ -151,14 +152,15 @@ mod tests {
     #[track_caller]
     fn assert_error(line: &str, mode: Mode, code: &str, id: &str) {
         let report = interpret(line, 7, mode).unwrap_err();
-        assert_eq!((report.code, report.id.as_deref()), (code, Some(id)), "{line}");
+        let shown = report.id.as_deref().map(label::shown);
+        assert_eq!((report.code, shown), (code, Some(id)), "{line}");
     }
 
     #[test]
     fn json_request_keeps_its_label_and_a_line_has_its_number() {
         let line = r#"{"type":"post","room":"dev","text":"a\nb","id":"x","later":1}"#;
         let action = Action::Post("dev".parse().unwrap(), "a\nb".parse().unwrap());
-        assert_eq!(interpret(line, 7, Mode::Json), Ok(Request { id: "x".into(), action }));
+        assert_eq!(interpret(line, 7, Mode::Json), Ok(Request { id: label::brought("x"), action }));
         let here = Action::Here(Here::Post("hi".parse().unwrap()));
         let expected = Ok(Request { id: "7".into(), action: here });
         assert_eq!(interpret(r#"{"type":"post","text":"hi"}"#, 7, Mode::Json), expected);

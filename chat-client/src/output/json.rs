@@ -10,6 +10,7 @@ use chatcore::wire::{Command, GateState, Record, RecordBody, RoomInfo};
 use serde::Serialize;
 
 use super::{ABANDONED, ErrorReport, Figures, calendar_time, notice_text};
+use crate::input::label;
 use chatcore::address::Address;
 
 /// Writes events as JSON.
@@ -162,7 +163,7 @@ impl JsonPrinter {
             Event::Record(record) => record_line(record),
             Event::Sent { id, room, incarnation, seq } => Line::Sent {
                 room,
-                id,
+                id: label::shown(id),
                 incarnation: incarnation.get(),
                 seq: seq.map(chatcore::id::Seq::get),
             },
@@ -216,6 +217,7 @@ fn error_line<'a>(report: &ErrorReport, id: Option<&'a str>) -> Line<'a> {
         Figures::Gate { have, need } => (None, Some(have), Some(need)),
     };
     let text = Cow::Owned(report.text.clone());
+    let id = id.map(label::shown);
     Line::Error { code: report.code, text, id, retry_ms, have, need, line: None }
 }
 
@@ -224,7 +226,7 @@ fn abandoned_line<'a>(id: &'a str, command: &'a Command) -> Line<'a> {
         Command::Post { body, .. } => Some(body.as_str()),
         Command::Reset { .. } => None,
     };
-    let (text, id) = (Cow::Borrowed(ABANDONED), Some(id));
+    let (text, id) = (Cow::Borrowed(ABANDONED), Some(label::shown(id)));
     Line::Error { code: "E_STATE", text, id, retry_ms: None, have: None, need: None, line }
 }
 

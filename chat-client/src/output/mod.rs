@@ -21,7 +21,9 @@ const LATER: [&str; 2] = ["msg", "verify"];
 pub fn help() -> String {
     let known =
         COMMANDS.iter().filter(|command| !LATER.iter().any(|it| command.names.contains(it)));
-    let lines = known.map(|command| (command.usage, command.what));
+    // The bounds of a number are for who gets it wrong.
+    let usage = |text: &'static str| text.split(',').next().unwrap_or(text);
+    let lines = known.map(|command| (usage(command.usage), command.what));
     let text = ("//TEXT or $$TEXT", "post a text that begins with / or $");
     let lines = lines.chain([text]).map(|(usage, what)| format!("{usage:<18}  {what}"));
     lines.collect::<Vec<_>>().join("\n")

@@ -34,6 +34,8 @@ pub(super) struct PlainPrinter {
     rooms: BTreeMap<RoomName, RoomView>,
     /// What unanswered posts say, by their labels.
     texts: BTreeMap<String, Body>,
+    /// Why the connection was last lost; one attempt after the other fails for the same reason.
+    loss: Option<String>,
 }
 
 /// What was last shown of a room.
@@ -51,6 +53,7 @@ impl PlainPrinter {
             zone: TimeZone::try_system().unwrap_or(TimeZone::UTC),
             rooms: BTreeMap::new(),
             texts: BTreeMap::new(),
+            loss: None,
         }
     }
 
@@ -61,10 +64,14 @@ impl PlainPrinter {
     pub(super) fn event(&mut self, event: &Event, out: &mut String) {
         match event {
             Event::Connected { user, .. } => {
+                self.loss = None;
                 self.star(&format!("connected to {} as {user}", self.server), out);
             }
             Event::Disconnected { reason, retry } => {
-                self.star(&disconnected_text(reason, *retry), out);
+                if retry.is_none() || self.loss.as_ref() != Some(reason) {
+                    self.star(&disconnected_text(reason, *retry), out);
+                }
+                self.loss = Some(reason.clone());
             }
             Event::Gate { room, gate } => self.gate(room, *gate, out),
             Event::Users { room, count, names } => self.users(room, *count, names, out),
@@ -332,6 +339,20 @@ mod tests {
         let lost = Event::Disconnected { reason, retry: Some(Span::from_millis(1_250)) };
         let line = shown(&mut printer(), &lost);
         assert_eq!(line, "* disconnected: ␛[2J; trying again in 1.2 s\n");
+    }
+
+    #[test]
+    fn connection_that_cannot_be_had_for_the_same_reason_is_told_once() {
+        let printer = &mut printer();
+        let lost = |retry| {
+            let retry = Some(Span::from_millis(retry));
+            Event::Disconnected { reason: "refused".to_owned(), retry }
+        };
+        let told = "* disconnected: refused; trying again in 0.4 s\n";
+        assert_eq!(shown(printer, &lost(400)), told);
+        assert_eq!(shown(printer, &lost(900)), "");
+        let last = Event::Disconnected { reason: "refused".to_owned(), retry: None };
+        assert_eq!(shown(printer, &last), "* disconnected: refused\n");
     }
 
     #[test]

@@ -72,6 +72,20 @@ fn end_of_input_waits_for_acknowledgement() {
 }
 
 #[test]
+fn end_of_input_without_a_server_or_a_limit_is_said_once() {
+    let mut world = World::without_server(1);
+    let mut alice = world.client(&["--json", "--name", "alice"]);
+    alice.say("one");
+    alice.end_input();
+    alice.diagnostic("--timeout SPAN");
+    alice.event("disconnected");
+    alice.event("disconnected");
+    world.start_server();
+    assert_eq!(alice.exit().0, 0);
+    assert_eq!(alice.diagnostics(), Vec::<String>::new());
+}
+
+#[test]
 fn end_of_input_without_acknowledgement_in_time_has_code_5() {
     let world = World::without_server(1);
     let mut alice = world.client(&["--json", "--name", "alice", "--timeout", "50ms"]);

@@ -43,6 +43,43 @@ fn g8_reserved_name_is_refused_with_code_4() {
 }
 
 #[test]
+fn name_refused_on_its_first_use_leaves_no_key_behind() {
+    let world = World::new(1);
+    let key = |name: &str| world.path(name).display().to_string();
+    let mut owner = world.client(&["--json", "--name", "alice", "--identity", &key("owner")]);
+    owner.event("connected");
+    let folders = || -> usize {
+        let services = fs::read_dir(world.path("config/chat")).unwrap();
+        services.map(|service| fs::read_dir(service.unwrap().path()).unwrap().count()).sum()
+    };
+    assert_eq!(world.json("alice").exit().0, 4);
+    assert_eq!(folders(), 0);
+    // The user's own file is the user's.
+    let mut other = world.client(&["--json", "--name", "alice", "--identity", &key("other")]);
+    assert_eq!(other.exit().0, 4);
+    assert!(world.path("other").exists());
+}
+
+#[test]
+fn line_of_an_earlier_run_is_never_taken_for_one_of_this_run() {
+    let mut world = World::new(1);
+    let mut alice = world.client(&["--json", "--name", "alice", "-v"]);
+    alice.event("users");
+    world.stop_server();
+    alice.event("disconnected");
+    for line in ["one", r#"{"type":"post","text":"two","id":"2"}"#] {
+        alice.say(line);
+        alice.diagnostic("kept through command");
+    }
+    alice.kill();
+    world.start_server();
+    let mut again = world.json("alice");
+    again.say("three");
+    let ids: Vec<_> = (0..3).map(|_| again.event("sent")["id"].clone()).collect();
+    assert_eq!(ids, ["earlier-1", "2", "1"]);
+}
+
+#[test]
 fn key_file_that_others_can_read_is_refused() {
     let world = World::new(1);
     let key = world.path("key");

@@ -172,6 +172,11 @@ impl Client {
         }
     }
 
+    /// Every line of stderr not taken yet, until its end.
+    pub(crate) fn diagnostics(&self) -> Vec<String> {
+        std::iter::from_fn(|| self.stderr.recv_timeout(DEADLINE).ok()).collect()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();

@@ -5,12 +5,16 @@ use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::support::{DEADLINE, World};
+
+/// Between two looks whether a process has ended.
+const POLL_TIME: Duration = Duration::from_millis(2);
 
 /// A terminal of 80 columns with a client in it.
 struct Person {
@@ -70,8 +74,32 @@ impl Person {
         }
     }
 
+    /// Waits for the end; a client that does not end is a failure with its screen.
+    #[track_caller]
     fn exit_code(&mut self) -> Option<i32> {
-        self.process.wait().unwrap().code()
+        let until = Instant::now() + DEADLINE;
+        // Nothing tells the end of a process to a thread that does not block on it.
+        while Instant::now() < until {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.code();
+            }
+            thread::sleep(POLL_TIME);
+        }
+        let rest: Vec<u8> = self.pieces.try_iter().flatten().collect();
+        self.screen.push_str(&String::from_utf8_lossy(&rest));
+        panic!("the client does not end; there is {:?}", self.screen);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// The terminal is as it was before the client began.
+    #[track_caller]
+    fn assert_restored(&self) {
+        let modes = tcgetattr(&self.terminal).unwrap().local_modes;
+        assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO), "{modes:?}");
     }
 }
 
@@ -145,8 +173,7 @@ fn control_c_has_code_130_and_leaves_the_terminal_as_it_was() {
     person.see("half");
     person.keys("\u{3}");
     assert_eq!(person.exit_code(), Some(130));
-    let modes = tcgetattr(&person.terminal).unwrap().local_modes;
-    assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO));
+    person.assert_restored();
 }
 
 #[test]
@@ -156,10 +183,68 @@ fn sigterm_at_a_prompt_leaves_the_terminal_as_it_was() {
     person.see("* 1 user connected: alice");
     person.keys("half");
     person.see("half");
-    let pid = i32::try_from(person.process.id()).unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    person.signal(Signal::TERM);
     assert_eq!(person.exit_code(), Some(0));
-    let modes = tcgetattr(&person.terminal).unwrap().local_modes;
-    assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO));
+    person.assert_restored();
+}
+
+#[test]
+fn keys_before_the_first_prompt_wait_for_it_and_are_not_echoed_before() {
+    let mut world = World::without_server(1);
+    let mut person = Person::start(&world, &["--name", "alice"]);
+    person.see("trying again");
+    person.keys("early\rearlier still\rha");
+    world.start_server();
+    // Nothing of it is on the screen before the prompt that takes it.
+    person.see("* connected to ");
+    person.see("> ");
+    person.see("] alice: early");
+    person.see("] alice: earlier still");
+    person.see("> ");
+    person.see("ha");
+    person.keys("\u{3}");
+    assert_eq!(person.exit_code(), Some(130));
+    person.assert_restored();
+}
+
+#[test]
+fn signals_have_their_codes_whenever_they_come() {
+    let world = World::new(1);
+    let moments = ["/join ROOM", "* connected to ", "* 1 user connected: alice", "> "];
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 0)] {
+        for moment in moments {
+            let mut person = Person::start(&world, &["--name", "alice"]);
+            person.see(moment);
+            person.signal(signal);
+            assert_eq!(person.exit_code(), Some(code), "{signal:?} after {moment:?}");
+            person.assert_restored();
+        }
+    }
+}
+
+#[test]
+fn a14_key_that_is_no_text_is_an_error_and_the_next_line_is_posted() {
+    let world = World::new(1);
+    let mut person = Person::start(&world, &["--name", "alice"]);
+    person.see("> ");
+    person.keyboard.write_all(b"caf\xe9x").unwrap();
+    person.see("* error E_COMMAND: the line is not UTF-8");
+    person.see("> ");
+    person.keys("\u{15}next\r");
+    person.see("] alice: next");
+}
+
+#[test]
+fn name_that_another_terminal_uses_is_asked_for_again() {
+    let world = World::new(1);
+    let mut first = Person::start(&world, &["--name", "alice"]);
+    first.see("* 1 user connected: alice");
+    let mut second = Person::start(&world, &["--name", "alice"]);
+    second.see("* error E_AUTH: this identity is already in use on this machine");
+    second.see("Your name: ");
+    second.keys("bob\r");
+    first.see("* bob has joined the chat");
+    second.keys("/quit\r");
+    assert_eq!(second.exit_code(), Some(0));
+    second.assert_restored();
 }

@@ -105,7 +105,8 @@ impl Saved {
 pub enum Save {
     /// A command was written.
     Queued(Unsent),
-    /// A command was answered; it and its text can be forgotten.
+    /// A command was answered; it and its text can be forgotten. It may be saved late, after the
+    /// answer is shown: a death in between makes the client send it again and hear it again.
     Settled(Counter),
     /// Everything in a room up to here was shown. It may be saved late, with the last one of many,
     /// as long as it is not saved before what it speaks of is shown.
