@@ -23,6 +23,10 @@ const READ_BYTES: usize = 4 << 10;
 /// Frames handed to the engine at once, so that one busy connection does not fill its queue.
 const FRAMES_AT_ONCE: usize = 256;
 
+/// Bytes of frames handed to the engine at once, a little less or one frame more: with the longest
+/// frames, a queue full of batches would otherwise take gigabytes.
+const BYTES_AT_ONCE: usize = 32 << 10;
+
 /// How long a closed connection is still read, unheard: bytes that nobody reads would make the
 /// system reset the connection, and the peer lose the last frame, which says why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -108,8 +112,7 @@ impl Connection {
         let conn = self.conn;
         loop {
             buffer.set_frame_bytes_max(self.frame_limit.get());
-            let (frames, fault) = cut(buffer);
-            let more = frames.len() == FRAMES_AT_ONCE;
+            let Batch { frames, fault, more } = cut(buffer);
             if !frames.is_empty() {
                 self.tell(Message::Frames { conn, frames }).await;
             }
@@ -151,18 +154,56 @@ impl Connection {
     }
 }
 
-/// Cuts off whole frames, up to the first that is none.
-fn cut(buffer: &mut FrameBuffer) -> (Vec<ClientFrame>, Option<Refusal>) {
-    let mut frames = Vec::new();
-    while frames.len() < FRAMES_AT_ONCE {
-        match buffer.next_frame() {
-            Ok(Some(bytes)) => match decode(&bytes) {
-                Ok(frame) => frames.push(frame),
-                Err(fault) => return (frames, Some(Refusal::Decode(fault))),
-            },
-            Ok(None) => break,
-            Err(fault) => return (frames, Some(Refusal::Frame(fault))),
+/// Frames that go to the engine together.
+#[derive(Debug, Default)]
+struct Batch {
+    frames: Vec<ClientFrame>,
+    /// Why no frame can follow.
+    fault: Option<Refusal>,
+    /// Whether there may be more in the buffer.
+    more: bool,
+}
+
+/// Cuts off whole frames, up to the first that is none, or until it is enough for once.
+fn cut(buffer: &mut FrameBuffer) -> Batch {
+    let (mut batch, mut bytes) = (Batch::default(), 0_usize);
+    while batch.frames.len() < FRAMES_AT_ONCE && bytes < BYTES_AT_ONCE {
+        let next = match buffer.next_frame() {
+            Ok(Some(frame)) => {
+                bytes = bytes.saturating_add(frame.len());
+                decode(&frame).map_err(Refusal::Decode)
+            }
+            Ok(None) => return batch,
+            Err(fault) => Err(Refusal::Frame(fault)),
+        };
+        match next {
+            Ok(frame) => batch.frames.push(frame),
+            Err(refusal) => return Batch { fault: Some(refusal), ..batch },
         }
     }
-    (frames, None)
+    Batch { more: true, ..batch }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chatcore::codec::encode_to_bytes;
+    use chatcore::id::Counter;
+    use chatcore::text::Untrusted;
+    use chatcore::wire::Command;
+
+    #[test]
+    fn batch_is_bounded_in_frames_and_in_bytes() {
+        let post = |length: usize| {
+            let body = Untrusted::new("x".repeat(length));
+            let command = Command::Post { room: Untrusted::new("lobby"), incarnation: None, body };
+            encode_to_bytes(&ClientFrame::Submit { counter: Counter::ZERO.next(), command })
+        };
+        for (length, expected) in [(8_000, 5), (1, FRAMES_AT_ONCE)] {
+            let mut buffer = FrameBuffer::default();
+            (0..=FRAMES_AT_ONCE).for_each(|_| buffer.feed(&post(length)));
+            let batch = cut(&mut buffer);
+            assert_eq!((batch.frames.len(), batch.more), (expected, true));
+        }
+    }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use chatcore::engine::{Directive, Engine, Event, Input, Misuse, Need, Output};
 use chatcore::id::{ConnId, Nonce};
+use chatcore::time::Span;
 use chatcore::wire::{ClientFrame, Refusal};
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, sleep_until};
 use crate::connection::FrameLimit;
 use crate::shard::{ShardHandle, shard_of};
-use crate::verify::Verifier;
+use crate::verify::{Full, Verifier};
 
 /// Messages that wait for the engine; a connection that sends more waits itself.
 pub(crate) const QUEUE: usize = 256;
@@ -19,6 +20,9 @@ pub(crate) const QUEUE: usize = 256;
 /// Messages that the engine takes in one turn. What they lead to is committed and delivered
 /// together: the larger the crowd of messages, the fewer and longer the writes.
 const TURN: usize = 256;
+
+/// What a client is told to wait when too many log-ins are being checked.
+const VERIFY_RETRY: Span = Span::from_secs(1);
 
 /// What the engine is told.
 #[derive(Debug)]
@@ -143,7 +147,10 @@ impl Host {
         match output {
             Output::Persist(_) => {}
             Output::Verify { conn, key, message, signature } => {
-                self.verifier.begin(conn, key, message, signature);
+                if self.verifier.begin(conn, key, message, signature) == Err(Full) {
+                    let refusal = Refusal::Busy { retry_ms: VERIFY_RETRY };
+                    self.take(Message::Condemned { conn, refusal });
+                }
             }
             Output::Read { .. } => {
                 unreachable!("an engine without a store must not read from it")

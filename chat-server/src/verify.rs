@@ -9,37 +9,49 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::host::Message;
 
-/// Checks signatures on as many threads as there are cores.
+/// Checks that may wait or be under way: what two cores do in less than a tenth of a second.
 ///
-/// At most one check per connection waits here, and connections that have not logged in are
-/// bounded, so what waits is bounded too.
+/// The bound on connections does not bound them: a check outlives a connection that goes away.
+const CHECKS_MAX: usize = 1_024;
+
+/// There are too many checks already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// Checks signatures on as many threads as there are cores.
 #[derive(Clone, Debug)]
 pub(crate) struct Verifier {
     permits: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     answers: mpsc::Sender<Message>,
 }
 
 impl Verifier {
     pub(crate) fn new(cores: NonZeroUsize, answers: mpsc::Sender<Message>) -> Self {
-        Self { permits: Arc::new(Semaphore::new(cores.get())), answers }
+        let permits = Arc::new(Semaphore::new(cores.get()));
+        Self { permits, places: Arc::new(Semaphore::new(CHECKS_MAX)), answers }
     }
 
-    /// Begins a check; its outcome comes to the engine as a message.
+    /// Begins a check; its outcome comes to the engine as a message. Nothing begins when there are
+    /// too many.
     pub(crate) fn begin(
         &self,
         conn: ConnId,
         key: PublicKey,
         message: Vec<u8>,
         signature: Signature,
-    ) {
-        let Self { permits, answers } = self.clone();
+    ) -> Result<(), Full> {
+        let Self { permits, places, answers } = self.clone();
+        let place = places.try_acquire_owned().map_err(|_| Full)?;
         tokio::spawn(async move {
+            let _place = place;
             let Ok(_permit) = permits.acquire_owned().await else { return };
             let check = move || is_valid(&key, &message, &signature);
             let valid = tokio::task::spawn_blocking(check).await.unwrap_or(false);
             // The engine is gone: so is everybody who waits for the answer.
             let _ = answers.send(Message::Verified { conn, valid }).await;
         });
+        Ok(())
     }
 }
 
@@ -54,6 +66,27 @@ fn is_valid(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
 mod tests {
     use super::*;
     use ed25519_dalek::{Signer as _, SigningKey};
+
+    #[tokio::test]
+    async fn checks_that_wait_are_bounded_and_give_their_place_back() {
+        let (answers, mut inbox) = mpsc::channel(CHECKS_MAX);
+        let verifier = Verifier::new(NonZeroUsize::MIN, answers);
+        let begin = |number: usize| {
+            let (key, signature) = (PublicKey::new([1; 32]), Signature::new([1; 64]));
+            let conn = ConnId::new(u64::try_from(number).unwrap());
+            verifier.begin(conn, key, b"log-in".to_vec(), signature)
+        };
+        for number in 0..CHECKS_MAX {
+            assert_eq!(begin(number), Ok(()));
+        }
+        assert_eq!(begin(CHECKS_MAX), Err(Full));
+        for _ in 0..CHECKS_MAX {
+            assert!(matches!(inbox.recv().await, Some(Message::Verified { valid: false, .. })));
+        }
+        while begin(0).is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
 
     #[test]
     fn signature_is_valid_only_for_its_key_and_message() {

@@ -38,6 +38,12 @@ impl Chunk {
         &self.bytes
     }
 
+    /// Roughly the memory that it takes: its bytes, where each record ends, and itself.
+    pub(crate) const fn cost_bytes(&self) -> usize {
+        let ends = self.count.saturating_mul(size_of::<u32>());
+        self.bytes.len().saturating_add(ends).saturating_add(CHUNK_BYTES)
+    }
+
     /// How many records it holds, at least one.
     #[expect(clippy::len_without_is_empty, reason = "a chunk is never empty")]
     pub const fn len(&self) -> usize {
@@ -93,8 +99,14 @@ impl Chunk {
 
     /// Each record's frame with its prefix, oldest first.
     pub fn frames(&self) -> impl DoubleEndedIterator<Item = Bytes> {
+        self.frames_through(self.last())
+    }
+
+    /// The frames of the records up to `last`, oldest first.
+    pub(crate) fn frames_through(&self, last: Seq) -> impl DoubleEndedIterator<Item = Bytes> {
         let base = self.end_of(0);
-        (0..self.count).map(move |place| {
+        let count = to_usize(last.next().since(self.first)).min(self.count);
+        (0..count).map(move |place| {
             let start = self.end_of(place).saturating_sub(base);
             let end = self.end_of(place.saturating_add(1)).saturating_sub(base);
             self.bytes.slice(start..end)
@@ -110,6 +122,10 @@ impl Chunk {
         }
     }
 }
+
+/// Memory of a chunk beside its bytes and ends: the value, two allocations, and its place in the
+/// engine's window.
+const CHUNK_BYTES: usize = 256;
 
 /// Records being gathered into a [`Chunk`].
 #[derive(Debug)]

@@ -31,8 +31,14 @@ use crate::wire::{GateState, LimitFault, Refusal, ServerFrame};
 const GATHER_SLICES: usize = 64;
 const GATHER_BYTES: usize = 64 << 10;
 
-/// Visible records that a shard keeps for readers that lag a little; older ones are fetched.
+/// Visible records of one room that a shard keeps for readers that lag a little; older ones are
+/// fetched.
 const ROOM_WINDOW_BYTES: usize = 1 << 20;
+
+/// With many rooms, each keeps its share of this, but what a turn usually brings. As the shares
+/// shrink while rooms fill, all of them together keep less than some times this.
+const SHARD_WINDOW_BYTES: usize = 16 << 20;
+const ROOM_WINDOW_BYTES_MIN: usize = 64 << 10;
 
 /// The outgoing side of some connections.
 #[derive(Debug)]
@@ -176,7 +182,9 @@ impl Delivery {
                 self.with_readers(&room, |tail| tail.announce(gate));
             }
             Directive::Visible { room, incarnation, through, chunk } => {
-                self.with_readers(&room, |tail| tail.extend(incarnation, through, chunk));
+                let window = room_window(self.rooms.len());
+                let update = (incarnation, through, chunk);
+                self.with_readers(&room, |tail| tail.extend(update, window));
             }
             Directive::Reset { room, incarnation, threshold } => {
                 self.with_readers(&room, |tail| tail.reset(incarnation, threshold));
@@ -535,6 +543,12 @@ impl Reader {
     }
 }
 
+/// How many bytes each of so many rooms of a shard may keep.
+fn room_window(rooms: usize) -> usize {
+    let share = SHARD_WINDOW_BYTES.checked_div(rooms).unwrap_or(SHARD_WINDOW_BYTES);
+    share.clamp(ROOM_WINDOW_BYTES_MIN, ROOM_WINDOW_BYTES)
+}
+
 impl RoomTail {
     fn new(visible: Seq, gate: GateState) -> Self {
         let (chunks, readers) = (VecDeque::new(), BTreeSet::new());
@@ -547,7 +561,12 @@ impl RoomTail {
         self.notices = self.notices.saturating_add(1);
     }
 
-    fn extend(&mut self, incarnation: Incarnation, through: Seq, chunk: Option<Chunk>) {
+    /// Records became visible: those of `chunk`, the last one being `through`.
+    fn extend(
+        &mut self,
+        (incarnation, through, chunk): (Incarnation, Seq, Option<Chunk>),
+        window_bytes: usize,
+    ) {
         if incarnation != self.incarnation || through <= self.visible {
             return;
         }
@@ -558,12 +577,15 @@ impl RoomTail {
         }
         self.visible = through;
         if let Some(chunk) = chunk {
-            self.bytes = self.bytes.saturating_add(chunk.bytes().len());
+            self.bytes = self.bytes.saturating_add(chunk.cost_bytes());
             self.chunks.push_back(chunk);
         }
-        while self.bytes > ROOM_WINDOW_BYTES && self.chunks.len() > 1 {
-            let oldest = self.chunks.pop_front();
-            self.bytes = self.bytes.saturating_sub(oldest.map_or(0, |chunk| chunk.bytes().len()));
+        // Not even the newest chunk stays when it is too long, as that of a gate that opens may be:
+        // each room could otherwise keep as much as all together may hold.
+        while self.bytes > window_bytes
+            && let Some(oldest) = self.chunks.pop_front()
+        {
+            self.bytes = self.bytes.saturating_sub(oldest.cost_bytes());
         }
     }
 

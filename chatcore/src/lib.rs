@@ -69,12 +69,14 @@
 //!
 //! `tokio` adds `FrameCodec`, the codec behind tokio-util's `Encoder` and `Decoder`.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![cfg_attr(
     test,
     allow(
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects,
         clippy::as_conversions,
+        clippy::disallowed_methods,
         reason = "a test that panics is a test that fails"
     )
 )]

@@ -11,7 +11,8 @@ pub const REMEMBERED_ANSWERS: usize = 64;
 /// [`Limits::worst_case_bytes`] counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; more are closed with `E_BUSY`. Default 10,000; about 2 KiB each.
+    /// Connections at once, without those that are being closed; more are closed with `E_BUSY`.
+    /// Default 10,000; about 2 KiB each, and what they leave unread (`unread_bytes_max`).
     pub connections_max: u32,
     /// Share of `connections_max` that may be connections that have not logged in, in percent, 1 to
     /// 100; more are closed with `E_BUSY`. Default 25.
@@ -59,6 +60,18 @@ pub struct Limits {
     pub crowd_members: u32,
     /// See `crowd_members`. Default 1 s.
     pub crowd_notice_interval: Span,
+    /// Questions a connection may ask at once; more are refused with `E_RATE`. An answer may be a
+    /// thousand times as long as its question. Default 128, twice what a client that comes back to
+    /// all its rooms asks.
+    pub question_burst: u32,
+    /// One more question is allowed after so long. Default 20 ms.
+    pub question_interval: Span,
+    /// Answers of one connection that wait for entries to be made safe; what is asked or posted
+    /// beyond is refused with `E_BUSY`, which uses up no counter. Default 1,024.
+    pub waiting_per_connection_max: u32,
+    /// As `waiting_per_connection_max`, of all connections together. Default 65,536; about 512
+    /// bytes each, and up to 8 KiB for the text of a post.
+    pub waiting_max: u32,
     /// Resets one operator may make at once. Default 10.
     pub reset_burst: u32,
     /// One more reset is allowed after so long. Default 60 s.
@@ -93,6 +106,10 @@ impl Default for Limits {
             page_bytes: 32 << 10,
             crowd_members: 500,
             crowd_notice_interval: Span::from_secs(1),
+            question_burst: 128,
+            question_interval: Span::from_millis(20),
+            waiting_per_connection_max: 1_024,
+            waiting_max: 65_536,
             reset_burst: 10,
             reset_interval: Span::from_secs(60),
             unread_bytes_max: 256 << 10,
@@ -122,7 +139,13 @@ const USER_BYTES: u64 = 512;
 const SESSION_BYTES: u64 = 256;
 const ANSWER_BYTES: u64 = 128;
 const ROOM_BYTES: u64 = 2 << 10;
-const MEMBERSHIP_BYTES: u64 = 192;
+/// A membership is known to the user, the room, the feed, the attendance, the connection and its
+/// shard.
+const MEMBERSHIP_BYTES: u64 = 768;
+/// An entry with the longest text, its encoded record, and the answer that waits for it.
+const WAITING_BYTES: u64 = 9 << 10;
+/// Records that a delivery shard keeps.
+const SHARD_BYTES: u64 = 256 << 20;
 
 impl Limits {
     /// Checks every field.
@@ -147,6 +170,9 @@ impl Limits {
             ("held_bytes_total_max", self.held_bytes_total_max, self.held_bytes_max, 1 << 40),
             ("window_bytes", self.window_bytes, 0, 1 << 40),
             ("page_bytes", page_bytes, 16 << 10, 48 << 10),
+            ("question_burst", u64::from(self.question_burst), 1, millions),
+            ("waiting_per_connection_max", self.waiting_per_connection_max.into(), 1, millions),
+            ("waiting_max", self.waiting_max.into(), 1, millions),
             ("reset_burst", u64::from(self.reset_burst), 1, 1_000),
             ("unread_bytes_max", unread_bytes_max, 64 << 10, 1 << 30),
             ("login_time", self.login_time.as_millis(), 1, 1 << 32),
@@ -163,18 +189,21 @@ impl Limits {
 
     /// An upper bound of the engine's memory in bytes when everything is at its limit at once.
     ///
-    /// It adds what each field says it costs. With the defaults it is about 1.3 GiB, nearly all of
-    /// it remembered answers of sessions, which only a server with 100,000 busy sessions has.
+    /// It adds what each field says it costs, and what one delivery shard keeps. With the defaults
+    /// it is about 5 GiB: half of it answers that 10,000 connections leave unread just below their
+    /// bound, a quarter answers that 100,000 busy sessions remember, and an eighth posts that wait
+    /// for a store that stands still.
     pub fn worst_case_bytes(&self) -> u64 {
         let of = |count: u32, each: u64| u64::from(count).saturating_mul(each);
         let remembered = u64::try_from(REMEMBERED_ANSWERS).unwrap_or(u64::MAX);
         let per_session = ANSWER_BYTES.saturating_mul(remembered).saturating_add(SESSION_BYTES);
         let unread = u64::try_from(self.unread_bytes_max).unwrap_or(u64::MAX);
-        // A user's memberships are bounded, and so few users can be in so many rooms.
         let memberships = of(self.rooms_per_user_max, MEMBERSHIP_BYTES);
+        let per_connection = CONNECTION_BYTES.saturating_add(memberships).saturating_add(unread);
         [
-            of(self.connections_max, CONNECTION_BYTES.saturating_add(memberships)),
-            unread,
+            of(self.connections_max, per_connection),
+            of(self.waiting_max, WAITING_BYTES),
+            SHARD_BYTES,
             of(self.users_max, USER_BYTES),
             of(self.sessions_max, per_session),
             of(self.rooms_max, ROOM_BYTES),
@@ -194,8 +223,8 @@ mod tests {
     fn default_limits_are_valid_and_cost_what_the_docs_say() {
         let limits = Limits::default();
         assert_eq!(limits.check(), Ok(()));
-        let gib = limits.worst_case_bytes() >> 20;
-        assert!((1_000..1_400).contains(&gib), "worst case is {gib} MiB");
+        let mib = limits.worst_case_bytes() >> 20;
+        assert!((4_800..5_400).contains(&mib), "worst case is {mib} MiB");
     }
 
     #[test]

@@ -42,6 +42,17 @@ impl Pending {
         };
         Self::Frame { conn, frame }
     }
+
+    /// Whom it is for.
+    const fn conn(&self) -> ConnId {
+        match self {
+            Self::Frame { conn, .. }
+            | Self::Posted { conn, .. }
+            | Self::Joined { conn, .. }
+            | Self::Parted { conn, .. }
+            | Self::View { conn, .. } => *conn,
+        }
+    }
 }
 
 impl Engine {
@@ -57,7 +68,14 @@ impl Engine {
         }
         // Answers keep their order, so one that is ready waits for those before it.
         let after = self.pending.back().map_or(index, |(last, _)| index.max(*last));
+        self.count_waiting(&pending, |waiting| waiting.saturating_add(1));
         self.pending.push_back((after, pending));
+    }
+
+    fn count_waiting(&mut self, pending: &Pending, count: impl FnOnce(u32) -> u32) {
+        if let Some(connection) = self.volatile.connections.get_mut(&pending.conn()) {
+            connection.waiting = count(connection.waiting);
+        }
     }
 
     /// Shows readers every entry that is safe, and after each what waited for it. So it makes no
@@ -73,6 +91,7 @@ impl Engine {
             self.publish(now, &entry);
             let index = entry.header.index;
             while let Some((_, pending)) = self.pending.pop_front_if(|(after, _)| *after <= index) {
+                self.count_waiting(&pending, |waiting| waiting.saturating_sub(1));
                 self.release(pending);
             }
         }

@@ -5,7 +5,7 @@ use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
 use crate::id::{ConnId, Digest, Nonce, RequestId, SessionId};
 use crate::log::Change;
 use crate::text::{RoomName, UserName};
-use crate::time::{Moment, Now, Span};
+use crate::time::{Moment, Now, Span, Timestamp};
 use crate::wire::{
     Answer, AuthFault, ClientFrame, ClientHello, LimitFault, Login, LoginProof, NameFault, Notice,
     Refusal, ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
@@ -37,9 +37,11 @@ impl Engine {
         if self.volatile.connections.contains_key(&conn) {
             return Err(Misuse::ConnectionReused(conn));
         }
-        let total = u32::try_from(self.volatile.connections.len()).unwrap_or(u32::MAX);
+        // Those that are being closed take no slot: whoever is refused and lingers would otherwise
+        // keep out those who have logged in before.
+        let serving = self.volatile.greeting.saturating_add(self.volatile.online);
         let limits = &self.config.limits;
-        let full = total >= limits.connections_max
+        let full = serving >= limits.connections_max
             || self.volatile.greeting >= Volatile::greeting_max(limits);
         let connection = Connection::new(nonce, channel, now.moment);
         self.volatile.connections.insert(conn, connection);
@@ -95,12 +97,17 @@ impl Engine {
                 let refusal = Refusal::State(StateFault::AlreadyLoggedIn);
                 self.send(conn, ServerFrame::Rejected(refusal));
             }
-            ClientFrame::Submit { counter, command } => {
-                self.handle_submit(now, conn, counter, &command);
-            }
-            ClientFrame::Ask { request, question } => {
-                self.handle_ask(now, conn, request, &question);
-            }
+            ClientFrame::Submit { counter, command } => match self.admit(conn) {
+                Ok(()) => self.handle_submit(now, conn, counter, &command),
+                Err(refusal) => self.send(conn, ServerFrame::Refused { counter, refusal }),
+            },
+            ClientFrame::Ask { request, question } => match self.admit_question(now, conn) {
+                Ok(()) => self.handle_ask(now, conn, request, &question),
+                Err(refusal) => {
+                    let answer = Answer::Refused(refusal);
+                    self.send(conn, ServerFrame::Answer { request, answer });
+                }
+            },
             ClientFrame::Ping { token } => self.send(conn, ServerFrame::Pong { token }),
             ClientFrame::Pong { .. } => {}
             ClientFrame::Leave => {
@@ -108,6 +115,28 @@ impl Engine {
                 self.end(conn, None);
             }
         }
+    }
+
+    /// Whether a connection may ask now: a question of ten bytes may have an answer of 32 KiB.
+    fn admit_question(&mut self, now: Now, conn: ConnId) -> Result<(), Refusal> {
+        self.admit(conn)?;
+        let limits = &self.config.limits;
+        let (interval, burst) = (limits.question_interval, limits.question_burst);
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return Ok(()) };
+        let taken = connection.questions.take(now.moment, interval, burst);
+        taken.map_err(|retry_ms| Refusal::Rate { retry_ms })
+    }
+
+    /// Whether one more answer may wait for a commit: a store that is slow or stands still must not
+    /// fill the memory.
+    fn admit(&self, conn: ConnId) -> Result<(), Refusal> {
+        let limits = &self.config.limits;
+        let all = u32::try_from(self.pending.len()).unwrap_or(u32::MAX);
+        let own = self.volatile.connections.get(&conn).map_or(0, |connection| connection.waiting);
+        if all >= limits.waiting_max || own >= limits.waiting_per_connection_max {
+            return Err(Refusal::Busy { retry_ms: BUSY_RETRY });
+        }
+        Ok(())
     }
 
     /// A frame that has no place before log-in.
@@ -253,14 +282,18 @@ impl Engine {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let of_user = self.durable.user(name).map(|user| &user.sessions);
         if of_user.is_some_and(|ids| count(ids.len()) >= limits.sessions_per_user_max) {
-            let oldest = self.expirable(now, of_user.into_iter().flatten().copied());
+            let ids = of_user.into_iter().flatten();
+            let mut by_use: Vec<_> =
+                ids.filter_map(|id| Some((self.durable.session(id)?.used(), *id))).collect();
+            by_use.sort_unstable();
+            let oldest = self.expirable(now, by_use);
             return match oldest {
                 Some(session) => Ok(Some(Change::SessionExpired { session })),
                 None => Err(Refusal::Limit(LimitFault::SessionsOfUser)),
             };
         }
         if count(self.durable.sessions().len()) >= limits.sessions_max {
-            let oldest = self.expirable(now, self.durable.sessions().map(|(id, _)| *id));
+            let oldest = self.expirable(now, self.durable.sessions_by_use());
             return match oldest {
                 Some(session) => Ok(Some(Change::SessionExpired { session })),
                 None => Err(Refusal::Busy { retry_ms: BUSY_RETRY }),
@@ -269,14 +302,19 @@ impl Engine {
         Ok(None)
     }
 
-    /// The least recently used of these sessions, if it may expire.
-    fn expirable(&self, now: Now, ids: impl Iterator<Item = SessionId>) -> Option<SessionId> {
+    /// The least recently used of these sessions that may expire. They come in the order of their
+    /// use, so that the search ends at the first one that is too young.
+    fn expirable(
+        &self,
+        now: Now,
+        by_use: impl IntoIterator<Item = (Timestamp, SessionId)>,
+    ) -> Option<SessionId> {
         let age_min = self.config.limits.session_age_min.as_millis();
         let at = self.head.at.max(now.wall).get();
-        ids.filter(|id| !self.volatile.sessions.contains_key(id))
-            .filter_map(|id| Some((self.durable.session(&id)?.used(), id)))
-            .filter(|(used, _)| at.saturating_sub(used.get()) >= age_min)
-            .min()
+        by_use
+            .into_iter()
+            .take_while(|(used, _)| at.saturating_sub(used.get()) >= age_min)
+            .find(|(_, id)| !self.volatile.sessions.contains_key(id))
             .map(|(_, id)| id)
     }
 
@@ -321,6 +359,7 @@ impl Engine {
             rooms: std::collections::BTreeSet::new(),
         });
         self.volatile.greeting = self.volatile.greeting.saturating_sub(1);
+        self.volatile.online = self.volatile.online.saturating_add(1);
         let presence = self.volatile.presence.entry(user.clone()).or_default();
         presence.connections.insert(conn);
         if let Some(ends) = presence.grace_ends.take() {
@@ -351,6 +390,7 @@ impl Engine {
             self.volatile.greeting = self.volatile.greeting.saturating_sub(1);
         }
         if let Some(online) = connection.online() {
+            self.volatile.online = self.volatile.online.saturating_sub(1);
             let (user, session) = (online.user.clone(), online.session);
             let rooms: Vec<RoomName> = online.rooms.iter().cloned().collect();
             if self.volatile.sessions.get(&session) == Some(&conn) {

@@ -13,6 +13,7 @@ use crate::engine::session::{Outcome, Session};
 use crate::id::{Digest, PublicKey, Seq, SessionId};
 use crate::log::{Change, CommandId, Entry, Founding, OperatorRule};
 use crate::text::{RoomName, Skeleton, UserName};
+use crate::time::Timestamp;
 use crate::wire::UserInfo;
 
 /// What the journal says.
@@ -28,6 +29,8 @@ pub(crate) struct Durable {
     names_by_key: BTreeMap<PublicKey, UserName>,
     /// Derived from `users`: which name has taken a look.
     names_by_skeleton: BTreeMap<Skeleton, UserName>,
+    /// Derived from `sessions`: their order by last use, for the one that expires next.
+    sessions_by_use: BTreeSet<(Timestamp, SessionId)>,
     /// Derived from `rooms`: bytes held behind all closed gates.
     held_bytes: u64,
 }
@@ -65,7 +68,7 @@ pub(crate) struct UserImage {
 enum Fact<'a> {
     Founding(&'a Founding),
     User { name: &'a UserName, key: PublicKey, operator: bool },
-    Session(SessionId, &'a UserName, crate::id::Counter, crate::time::Timestamp),
+    Session(SessionId, &'a UserName, crate::id::Counter, Timestamp),
     Answer(SessionId, crate::id::Counter, Digest, crate::id::Index, &'a Outcome),
     Room { name: &'a RoomName, incarnation: crate::id::Incarnation, gate: Gate, last: Seq },
     Member { room: &'a RoomName, user: &'a UserName },
@@ -84,6 +87,7 @@ impl Durable {
             fingerprint,
             names_by_key: BTreeMap::new(),
             names_by_skeleton: BTreeMap::new(),
+            sessions_by_use: BTreeSet::new(),
             held_bytes: 0,
         }
     }
@@ -143,6 +147,7 @@ impl Durable {
     fn open_session(&mut self, id: SessionId, user: &UserName, entry: &Entry) {
         let session = Session::new(user.clone(), entry.header.at);
         self.fingerprint.add(&Fact::Session(id, user, session.last(), session.used()));
+        self.sessions_by_use.insert((session.used(), id));
         let new = self.sessions.insert(id, session).is_none();
         assert!(new, "a session must be opened once");
         let user = self.users.get_mut(user).expect("a session must belong to a user");
@@ -151,6 +156,7 @@ impl Durable {
 
     fn expire_session(&mut self, id: SessionId) {
         let session = self.sessions.remove(&id).expect("a session that expires must exist");
+        self.sessions_by_use.remove(&(session.used(), id));
         self.fingerprint.remove(&Fact::Session(id, session.user(), session.last(), session.used()));
         for answer in session.answers() {
             let fact =
@@ -174,7 +180,9 @@ impl Durable {
         let index = entry.header.index;
         let fact = Fact::Answer(id, command.counter, command.digest, index, &outcome);
         self.fingerprint.add(&fact);
+        self.sessions_by_use.remove(&(session.used(), id));
         session.remember(command, index, outcome, entry.header.at);
+        self.sessions_by_use.insert((session.used(), id));
         self.fingerprint.add(&Fact::Session(id, session.user(), session.last(), session.used()));
     }
 
@@ -258,6 +266,11 @@ impl Durable {
 
     pub(crate) fn sessions(&self) -> impl ExactSizeIterator<Item = (&SessionId, &Session)> {
         self.sessions.iter()
+    }
+
+    /// Every session with its last use, the least recently used one first.
+    pub(crate) fn sessions_by_use(&self) -> impl Iterator<Item = (Timestamp, SessionId)> {
+        self.sessions_by_use.iter().copied()
     }
 
     pub(crate) fn room(&self, name: &RoomName) -> Option<&Room> {
@@ -344,6 +357,7 @@ impl Durable {
                 Fact::Answer(id, answer.counter, answer.digest, answer.index, answer.outcome);
             self.fingerprint.add(&fact);
         }
+        self.sessions_by_use.insert((session.used(), id));
         self.sessions.insert(id, session).is_none().then_some(())
     }
 
@@ -389,6 +403,9 @@ impl Durable {
             self.state_hash(),
             "the state hash must be that of the state"
         );
+        let by_use = self.sessions.iter().map(|(id, session)| (session.used(), *id));
+        let by_use: BTreeSet<_> = by_use.collect();
+        assert_eq!(self.sessions_by_use, by_use, "sessions must be in the order of their use");
         assert_eq!(rebuilt.held_bytes, self.held_bytes, "held bytes must be those of the rooms");
     }
 }

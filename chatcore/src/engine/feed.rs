@@ -131,6 +131,13 @@ impl RoomFeed {
         self.pending.peek()
     }
 
+    /// The visible records in memory up to `last`, and few beyond it: a question about old records
+    /// does not walk over the newer ones.
+    pub(crate) fn chunks_through(&self, last: Seq) -> impl DoubleEndedIterator<Item = &Chunk> {
+        let count = self.chunks.partition_point(|chunk| chunk.first() <= last);
+        self.chunks.range(..count)
+    }
+
     /// The visible records in memory, oldest chunk first.
     pub(crate) fn chunks(&self) -> impl DoubleEndedIterator<Item = &Chunk> {
         self.chunks.iter()
@@ -325,6 +332,8 @@ impl Feed {
     }
 }
 
+/// What a chunk costs: its bytes, and what it takes to know them. Without the latter the shortest
+/// messages would cost several times their bytes.
 fn size(chunk: &Chunk) -> u64 {
-    u64::try_from(chunk.bytes().len()).unwrap_or(u64::MAX)
+    u64::try_from(chunk.cost_bytes()).unwrap_or(u64::MAX)
 }

@@ -504,6 +504,9 @@ impl Engine {
         self.durable.check();
         self.feed.check(&self.durable, self.uncommitted.is_empty());
         self.volatile.check();
+        let waiting: u32 = self.volatile.connections.values().map(|conn| conn.waiting).sum();
+        let all = u32::try_from(self.pending.len()).unwrap_or(u32::MAX);
+        assert!(waiting <= all, "what waits for a connection must wait");
         assert!(self.committed <= self.head.index, "only what was appended can be committed");
         assert_eq!(
             self.head.index.since(self.committed),

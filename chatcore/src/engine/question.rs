@@ -6,15 +6,19 @@ use crate::engine::command::presence_seq;
 use crate::engine::commit::Pending;
 use crate::engine::feed::{Found, RoomFeed};
 use crate::engine::room::Room;
+use crate::engine::volatile::CatchUp;
 use crate::engine::{Archive, Directive, Engine, Misuse, Need, Output, Page, ReadOrder, ReadToken};
 use crate::id::{ConnId, Incarnation, RequestId, Seq};
 use crate::log::Change;
 use crate::text::{RoomName, Untrusted, UserName};
-use crate::time::Now;
+use crate::time::{Now, Span};
 use crate::wire::{
     Answer, LIST_MAX, LimitFault, List, Question, Record, Refusal, RoomInfo, ServerFrame, Start,
     StateFault, TargetFault, UserList,
 };
+
+/// What a client is told to wait when a page of history is still being read for it.
+const READ_RETRY: Span = Span::from_millis(100);
 
 /// Why something is being read from the store.
 #[derive(Clone, Debug)]
@@ -241,13 +245,20 @@ impl Engine {
         let last = before.map_or(feed.visible, |seq| seq.previous().min(feed.visible));
         let archived = self.config.archive == Archive::Store;
         if archived && last != Seq::ZERO && last < feed.oldest() {
+            let Some(connection) = self.volatile.connections.get_mut(&conn) else {
+                return Ok(None);
+            };
+            if core::mem::replace(&mut connection.reads_history, true) {
+                return Err(Refusal::Busy { retry_ms: READ_RETRY });
+            }
             let count = u64::try_from(limit).unwrap_or(u64::MAX);
             let from = last.next().saturating_sub(count).max(Seq::ZERO.next());
             let whose = Reader::History { conn, request, limit };
             self.read(ReadPurpose { incarnation, room, from, to: last, whose });
             return Ok(None);
         }
-        let records = newest_of(feed.chunks(), last, limit, self.config.limits.page_bytes);
+        let records =
+            newest_of(feed.chunks_through(last), last, limit, self.config.limits.page_bytes);
         let records = List::first_of(records);
         Ok(Some(Answer::History { room, incarnation, records }))
     }
@@ -270,6 +281,15 @@ impl Engine {
     }
 
     pub(super) fn handle_fetch(&mut self, need: Need) {
+        let Some(connection) = self.volatile.connections.get_mut(&need.conn) else { return };
+        if connection.online().is_none() {
+            return;
+        }
+        if connection.catch_up != CatchUp::Idle {
+            // The shard waits for one page at a time: what it asked before is of no use any more.
+            connection.catch_up = CatchUp::ReadingBefore(need);
+            return;
+        }
         let Need { conn, room, incarnation, after } = need;
         let Some(feed) = self.feed.room(&room) else { return };
         // A need of an earlier life crossed the reset: its reader starts over anyway.
@@ -280,6 +300,7 @@ impl Engine {
             Found::None => return,
             Found::Here(chunk) => Page::Records(chunk),
             Found::Older { from, to } if self.config.archive == Archive::Store => {
+                connection.catch_up = CatchUp::Reading;
                 let whose = Reader::Shard(conn);
                 return self.read(ReadPurpose { incarnation, room, from, to, whose });
             }
@@ -304,20 +325,16 @@ impl Engine {
         // A reset in the meantime ended the life that was asked about: nothing of it is shown.
         let current = self.feed.room(&room).is_some_and(|feed| feed.incarnation == incarnation);
         match whose {
-            Reader::Shard(_) if !current => {}
             Reader::Shard(conn) => {
-                let first = records.first().map_or(to.next(), |record| record.seq);
-                if first > from {
-                    let page = Page::Gone { to: first.previous() };
-                    let room = room.clone();
-                    self.deliver(Directive::Page { conn, room, incarnation, page });
+                if current {
+                    self.give_page(conn, &room, incarnation, (from, to), records);
                 }
-                if let Some(chunk) = ChunkBuilder::build(records) {
-                    let page = Page::Records(chunk);
-                    self.deliver(Directive::Page { conn, room, incarnation, page });
-                }
+                self.go_on_catching_up(conn);
             }
             Reader::History { conn, request, limit } => {
+                if let Some(connection) = self.volatile.connections.get_mut(&conn) {
+                    connection.reads_history = false;
+                }
                 let answer = if current {
                     let chunk = ChunkBuilder::build(records);
                     let page_bytes = self.config.limits.page_bytes;
@@ -330,6 +347,31 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Gives a shard what was read of a range.
+    fn give_page(
+        &mut self,
+        conn: ConnId,
+        room: &RoomName,
+        incarnation: Incarnation,
+        (from, to): (Seq, Seq),
+        records: Vec<Record>,
+    ) {
+        let first = records.first().map_or(to.next(), |record| record.seq);
+        let gone = (first > from).then(|| Page::Gone { to: first.previous() });
+        let records = ChunkBuilder::build(records).map(Page::Records);
+        for page in [gone, records].into_iter().flatten() {
+            self.deliver(Directive::Page { conn, room: room.clone(), incarnation, page });
+        }
+    }
+
+    /// A page was read for a shard: what it asked for meanwhile is next.
+    fn go_on_catching_up(&mut self, conn: ConnId) {
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        if let CatchUp::ReadingBefore(need) = core::mem::take(&mut connection.catch_up) {
+            self.handle_fetch(need);
+        }
     }
 
     /// Where a follower starts: the last record it is not to be sent.
@@ -367,13 +409,11 @@ fn newest_of<'a>(
     let mut bytes_left = bytes_max;
     let mut newest: Vec<Record> = chunks
         .rev()
-        .filter(|chunk| chunk.first() <= last)
-        .flat_map(|chunk| chunk.frames().rev())
+        .flat_map(|chunk| chunk.frames_through(last).rev())
         .filter_map(|frame| match decode(frame.get(PREFIX_BYTES..)?) {
             Ok(ServerFrame::Record(record)) => Some((record, frame.len())),
             Ok(_) | Err(_) => None,
         })
-        .filter(|(record, _)| record.seq <= last)
         .take(limit)
         .take_while(|(_, size)| {
             let fits = *size <= bytes_left;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::TimerKind;
+use crate::engine::{Need, TimerKind};
 use crate::id::{Attach, ConnId, Digest, Nonce, SessionId};
 use crate::limits::Limits;
 use crate::text::{RoomName, UserName};
@@ -15,6 +15,8 @@ pub(crate) struct Volatile {
     pub(crate) connections: BTreeMap<ConnId, Connection>,
     /// How many of `connections` have not logged in.
     pub(crate) greeting: u32,
+    /// How many of `connections` speak for a user.
+    pub(crate) online: u32,
     /// Which connection speaks for a session.
     pub(crate) sessions: BTreeMap<SessionId, ConnId>,
     pub(crate) presence: BTreeMap<UserName, Presence>,
@@ -35,8 +37,28 @@ pub(crate) struct Connection {
     pub(crate) pings: u32,
     /// Frames out of order before log-in.
     pub(crate) strikes: u32,
+    /// How often it may ask.
+    pub(crate) questions: Rate,
+    /// Answers that wait for a commit.
+    pub(crate) waiting: u32,
+    /// Whether a page of history is being read for it.
+    pub(crate) reads_history: bool,
+    pub(crate) catch_up: CatchUp,
     /// When its one timer fires.
     timer: Option<Moment>,
+}
+
+/// What its shard is having read for a connection that lags: one page at a time, however often the
+/// shard asks.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum CatchUp {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// A page.
+    Reading,
+    /// A page, and the newest need that came meanwhile is next.
+    ReadingBefore(Need),
 }
 
 /// How far a connection has come.
@@ -125,6 +147,10 @@ impl Connection {
             heard: now,
             pings: 0,
             strikes: 0,
+            questions: Rate { next: Moment::from_millis(0) },
+            waiting: 0,
+            reads_history: false,
+            catch_up: CatchUp::Idle,
             timer: None,
         }
     }
@@ -251,11 +277,8 @@ impl Volatile {
     /// # Panics
     /// When a rule is broken.
     pub(crate) fn check(&self) {
-        let greeting = self.connections.values().filter(|conn| conn.is_greeting()).count();
-        assert_eq!(Ok(self.greeting), u32::try_from(greeting), "greeting connections must count");
-        let owners = [self.connections.len(), self.presence.len(), self.attendance.len()];
-        let timers_max = owners.into_iter().sum();
-        assert!(self.timers.len() <= timers_max, "timers must be at most one each");
+        self.check_counts();
+        self.check_attendance();
         for (session, conn) in &self.sessions {
             let online = self.online(*conn).expect("a session's connection must be online");
             assert_eq!(online.session, *session, "a session must speak through one connection");
@@ -268,6 +291,19 @@ impl Volatile {
                 assert_eq!(online.user, *user, "a connection must speak for its user");
             }
         }
+    }
+
+    fn check_counts(&self) {
+        let greeting = self.connections.values().filter(|conn| conn.is_greeting()).count();
+        assert_eq!(Ok(self.greeting), u32::try_from(greeting), "greeting connections must count");
+        let online = self.connections.values().filter(|conn| conn.online().is_some()).count();
+        assert_eq!(Ok(self.online), u32::try_from(online), "connections of users must count");
+        let owners = [self.connections.len(), self.presence.len(), self.attendance.len()];
+        let timers_max = owners.into_iter().sum();
+        assert!(self.timers.len() <= timers_max, "timers must be at most one each");
+    }
+
+    fn check_attendance(&self) {
         for (room, attendance) in &self.attendance {
             let known = attendance.users.values().filter(|attendee| attendee.known).count();
             assert_eq!(Ok(attendance.known), u32::try_from(known), "known users must count");

@@ -121,6 +121,9 @@ pub enum Command {
 }
 
 /// A question: answered once, changes nothing that must not happen twice.
+///
+/// A connection that asks too much at once is answered `E_RATE`, and `E_BUSY` while an earlier page
+/// of history is still being read for it or too much waits to be made safe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {

@@ -336,6 +336,16 @@ fn d1_wall_clock_that_jumps_moves_no_deadline_and_never_shows_an_earlier_time() 
 }
 
 #[test]
+fn d3_time_of_a_record_is_the_servers_and_no_frame_of_a_client_has_one() {
+    let mut rig = open_room();
+    rig.say("ana", "now");
+    let at = rig.records("bob").last().unwrap().at;
+    assert_eq!(at, rig.now.wall);
+    let frames = include_str!("../../src/wire/client.rs");
+    assert!(!frames.contains("Timestamp") && !frames.contains("crate::time"));
+}
+
+#[test]
 fn g5_g7_g8_names_that_deceive_are_refused() {
     let mut rig = open_room();
     rig.enter("raul", "lobby");

@@ -284,3 +284,33 @@ fn connection_that_was_blocked_and_has_nothing_to_write_does_not_stall() {
     shard.writable(READER);
     assert_eq!(shard.next_timeout(), None);
 }
+
+#[test]
+fn room_keeps_no_chunk_that_is_longer_than_its_window() {
+    let mut rig = Setup::default().rig();
+    rig.enter("ana", "lobby");
+    for _ in 0..150 {
+        rig.post("ana", "lobby", &"x".repeat(8_000));
+    }
+    rig.login("bob");
+    rig.persisting = Persisting::Held;
+    rig.ask("bob", Question::Who { room: chatcore::text::Untrusted::new("lobby") });
+    rig.join_from("bob", "lobby", Start::Last(0));
+    rig.persist();
+    let opened = rig.directives().find_map(|directive| match directive {
+        Directive::Visible { chunk: Some(chunk), .. } => Some(chunk.clone()),
+        _ => None,
+    });
+    let opened = opened.expect("the gate opened");
+    assert!(opened.bytes().len() > 1 << 20, "a gate may hold more than a room may keep");
+
+    let mut shard = shard();
+    let room = "lobby".parse().unwrap();
+    let (after, visible_before) = (Seq::ZERO, Seq::ZERO);
+    let gate = gate(true, 2);
+    shard.handle(Directive::Follow { conn: READER, room, after, visible: visible_before, gate });
+    shard.handle(visible("lobby", &opened));
+    assert_eq!(write_all(&mut shard, READER, usize::MAX), [0_u8; 0]);
+    let need = shard.poll_need().expect("what is not kept is asked for");
+    assert_eq!(need.after, Seq::ZERO);
+}

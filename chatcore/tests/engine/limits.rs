@@ -207,7 +207,7 @@ fn stalled_reader_that_reads_again_in_time_misses_nothing() {
 
 #[test]
 fn records_that_memory_no_longer_has_are_told_as_a_gap() {
-    let mut setup = Setup::limits(|limits| limits.window_bytes = 100);
+    let mut setup = Setup::limits(|limits| limits.window_bytes = 700);
     // A shard of its own keeps nothing for who comes.
     setup.shards = 4;
     let mut rig = setup.rig();
@@ -270,4 +270,164 @@ fn read_answered_wrongly_is_misuse() {
     assert_eq!(rig.engine.handle(rig.now, answer(&wrong)), Err(Misuse::WrongRecords));
     assert_eq!(rig.engine.handle(rig.now, answer(&records)), Ok(()));
     assert_eq!(rig.engine.handle(rig.now, answer(&records)), Err(Misuse::UnknownRead));
+}
+
+/// A room of whose records none is in memory, and a store that does not answer.
+fn room_before_a_slow_store() -> Rig {
+    let mut setup = Setup::limits(|limits| limits.window_bytes = 0);
+    setup.archive = chatcore::engine::Archive::Store;
+    // A shard of its own keeps nothing for who comes.
+    setup.shards = 4;
+    let mut rig = setup.rig();
+    rig.join("ana");
+    rig.join("bob");
+    rig.forget();
+    rig.held_reads = Some(Vec::new());
+    rig
+}
+
+#[test]
+fn one_page_of_history_is_read_for_a_connection_at_a_time() {
+    let mut rig = room_before_a_slow_store();
+    for _ in 0..50 {
+        rig.history("bob", "lobby", None, 10);
+    }
+    rig.history("ana", "lobby", None, 10);
+    assert_eq!(rig.held_reads.as_ref().unwrap().len(), 2, "one read each");
+    let refused = rig.heard("bob");
+    assert_eq!(refused.len(), 49);
+    assert!(refused.iter().all(|line| line.contains("E_BUSY")), "{refused:?}");
+    for (token, records) in rig.held_reads.replace(Vec::new()).unwrap() {
+        rig.input(Input::ReadDone { token, records });
+    }
+    assert_eq!(rig.heard("bob").len(), 1);
+    rig.history("bob", "lobby", None, 10);
+    assert_eq!(rig.held_reads.as_ref().unwrap().len(), 1, "then it may ask again");
+}
+
+#[test]
+fn one_page_is_read_for_a_reader_that_begins_again_and_again() {
+    let mut rig = room_before_a_slow_store();
+    rig.login("cem");
+    for _ in 0..50 {
+        rig.join_from("cem", "lobby", Start::At(Seq::ZERO.next()));
+    }
+    assert_eq!(rig.held_reads.as_ref().unwrap().len(), 1);
+    // The last beginning is served in full once the store answers.
+    rig.forget();
+    for (token, records) in rig.held_reads.take().unwrap() {
+        rig.input(Input::ReadDone { token, records });
+    }
+    assert_eq!(rig.heard("cem"), ["lobby 1:1 +ana", "lobby 1:2 +bob", "lobby 1:3 +cem"]);
+}
+
+#[test]
+fn questions_are_limited_and_an_answer_comes_to_each() {
+    let mut rig = rig();
+    rig.join("ana");
+    rig.join("bob");
+    rig.forget();
+    // Not driven in between: what they lead to must be small before anything is written.
+    for _ in 0..10_000 {
+        rig.ask("ana", Question::Rooms);
+    }
+    let heard = rig.heard("ana");
+    let refused = heard.iter().filter(|line| line.contains("E_RATE")).count();
+    assert_eq!((heard.len(), heard.len() - refused), (10_000, 127), "a join was one more");
+    rig.pass(Span::from_millis(20));
+    rig.ask("ana", Question::Rooms);
+    assert!(!rig.heard("ana").pop().unwrap().contains("E_RATE"));
+    rig.ask("bob", Question::Rooms);
+    assert!(!rig.heard("bob").pop().unwrap().contains("E_RATE"), "others are not concerned");
+}
+
+#[test]
+fn what_waits_for_a_store_that_stands_still_is_bounded() {
+    let mut rig = Setup::limits(|limits| {
+        limits.waiting_per_connection_max = 3;
+        limits.waiting_max = 5;
+    })
+    .rig();
+    rig.join("ana");
+    rig.join("bob");
+    rig.forget();
+    rig.persisting = crate::rig::Persisting::Held;
+    for counter in 1..=5 {
+        rig.submit("ana", counter, crate::rig::post("lobby", "waits"));
+    }
+    let busy =
+        |counter: u64| format!("refused {counter} E_BUSY the server is busy, try again in 1000 ms");
+    assert_eq!(rig.heard("ana"), [busy(4), busy(5)]);
+    for counter in 1..=3 {
+        rig.submit("bob", counter, crate::rig::post("lobby", "waits too"));
+    }
+    assert_eq!(rig.heard("bob"), [busy(3)]);
+    rig.persist();
+    // The refusals used up no counter.
+    rig.persisting = crate::rig::Persisting::AtOnce;
+    rig.submit("ana", 4, crate::rig::post("lobby", "again"));
+    assert_eq!(rig.heard("ana").last().unwrap(), "lobby 1:8 ana: again");
+}
+
+#[test]
+fn connections_that_are_being_closed_keep_nobody_out() {
+    let mut rig = Setup::limits(|limits| limits.connections_max = 8).rig();
+    rig.login("ana");
+    // Refused, told so, and slow to go away.
+    for number in 0..20 {
+        let label = format!("lingers {number}");
+        rig.dial(&label);
+        rig.stall(&label);
+        rig.drive();
+    }
+    for label in ["lingers 0", "lingers 1"] {
+        rig.lose(label);
+    }
+    rig.login("bob");
+    assert!(rig.heard("bob")[1].starts_with("welcome bob"));
+}
+
+#[test]
+fn session_of_the_server_that_was_used_longest_ago_expires() {
+    let mut rig = Setup::limits(|limits| limits.sessions_max = 3).rig();
+    for name in ["ana", "bob", "cem"] {
+        rig.join(name);
+        rig.pass_secs(1);
+    }
+    rig.say("ana", "used");
+    let day = 24 * 60 * 60;
+    for name in ["ana", "bob", "cem"] {
+        rig.lose(name);
+    }
+    rig.pass_secs(day);
+    rig.login("dov");
+    assert!(rig.heard("dov")[1].starts_with("welcome dov"));
+    let sessions = ["ana", "bob", "cem"].map(crate::rig::session_of);
+    let expired: Vec<_> = rig
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.change {
+            chatcore::log::Change::SessionExpired { session } => Some(*session),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(expired, [sessions[1]], "ana's was used after bob's");
+}
+
+#[test]
+fn short_records_are_counted_with_what_it_takes_to_know_them() {
+    let mut setup = Setup::limits(|limits| limits.window_bytes = 64 << 10);
+    setup.archive = chatcore::engine::Archive::Store;
+    setup.read_max = 1;
+    let mut rig = setup.rig();
+    rig.join("ana");
+    rig.join("bob");
+    for _ in 0..500 {
+        rig.say("ana", "x");
+    }
+    rig.forget();
+    rig.history("bob", "lobby", Some(250), 1);
+    assert_eq!(rig.reads, 1, "500 records of 40 bytes do not fit in 64 KiB");
+    rig.history("bob", "lobby", Some(450), 1);
+    assert_eq!(rig.reads, 1, "150 do");
 }
