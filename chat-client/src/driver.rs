@@ -309,7 +309,7 @@ impl<'a> Driver<'a> {
                 Output::Send(frame) => self.link.send(&frame),
                 Output::Identify { server_key } => self.identify(server_key)?,
                 Output::Sign(message) => self.sign(&message),
-                Output::Save(save) => self.save(save)?,
+                Output::Save(save) => self.save(&save)?,
                 Output::Event(event) => self.show(&event),
                 Output::Stopped(stop) => self.stopped = Some(stop),
             }
@@ -352,9 +352,9 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn save(&mut self, save: Save) -> Result<(), Failure> {
+    fn save(&mut self, save: &Save) -> Result<(), Failure> {
         let Some(profile) = &mut self.profile else { return Ok(()) };
-        match &save {
+        match save {
             // These are kept once the lines that they speak of are written.
             Save::Seen(room, cursor) => {
                 self.around.screen.saw(room.clone(), *cursor);
@@ -373,7 +373,7 @@ impl<'a> Driver<'a> {
             Save::Queued(unsent) => self.queued = Some(unsent.counter),
             Save::Attach(_) => {}
         }
-        Ok(profile.store.apply(&save)?)
+        Ok(profile.store.apply(save)?)
     }
 
     fn show(&mut self, event: &Event) {

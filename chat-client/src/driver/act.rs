@@ -190,9 +190,9 @@ impl Driver<'_> {
             Failure::Screen(_) => eprintln!("chat-client: {failure}"),
             Failure::Identity(IdentityError::InUse) => {
                 self.error(&ErrorReport::new("E_AUTH", failure.to_string(), None));
-                let by_name = self.args.identity.is_none();
-                if by_name && self.args.mode() == Mode::Terminal {
-                    // Another name is another identity.
+                let typed = self.args.name.is_none() && self.args.identity.is_none();
+                if typed && self.args.mode() == Mode::Terminal {
+                    // Whoever typed the name can type another, which is another identity.
                     return Ended::NameRefused(NameFault::InUse);
                 }
                 return Ended::Exit(Exit::Refused);

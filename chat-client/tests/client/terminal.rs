@@ -237,11 +237,18 @@ fn a14_key_that_is_no_text_is_an_error_and_the_next_line_is_posted() {
 }
 
 #[test]
-fn name_that_another_terminal_uses_is_asked_for_again() {
+fn name_that_another_terminal_uses_ends_the_client_or_is_asked_for_again() {
     let world = World::new(1);
     let mut first = Person::start(&world, &["--name", "alice"]);
     first.see("* 1 user connected: alice");
-    let mut second = Person::start(&world, &["--name", "alice"]);
+
+    let mut named = Person::start(&world, &["--name", "alice"]);
+    named.see("* error E_AUTH: this identity is already in use on this machine");
+    assert_eq!(named.exit_code(), Some(4));
+
+    let mut second = Person::start(&world, &[]);
+    second.see("Your name: ");
+    second.keys("alice\r");
     second.see("* error E_AUTH: this identity is already in use on this machine");
     second.see("Your name: ");
     second.keys("bob\r");
