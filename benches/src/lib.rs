@@ -12,6 +12,7 @@
 //! - `ceiling`: the bare server;
 //! - `login`: how the crowd gets into a chat server;
 //! - `stream`, `socket`: non-blocking sockets under epoll, for the crowd and for the ceiling.
+#![forbid(unsafe_code)]
 
 mod ceiling;
 mod child;

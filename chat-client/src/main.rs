@@ -1,4 +1,5 @@
 //! The client's program: see [`chat_client`].
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -16,6 +16,7 @@
 //!
 //! Invariants: every channel is bounded; no lock is held while anything waits; nothing here decides
 //! about rooms or users.
+#![forbid(unsafe_code)]
 
 mod clock;
 mod connection;

@@ -1,4 +1,5 @@
 //! The `chat-server` program.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -68,6 +68,7 @@
 //! # Features
 //!
 //! `tokio` adds `FrameCodec`, the codec behind tokio-util's `Encoder` and `Decoder`.
+#![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![cfg_attr(

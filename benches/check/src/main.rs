@@ -1,4 +1,5 @@
 //! `chat-check`: condemns what the contract forbids, from the clients' output alone.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{self, BufReader};
