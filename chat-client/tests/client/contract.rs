@@ -172,3 +172,17 @@ fn reader_that_has_gone_ends_the_client_with_code_1() {
     }
     assert_eq!(alice.exit_code(), 1);
 }
+
+#[test]
+fn line_right_after_a_reset_of_ones_own_is_posted_in_the_new_life() {
+    let world = World::new(1);
+    let mut alice = world.json("alice");
+    alice.event("connected");
+    alice.say("before");
+    alice.message("before");
+    for round in 2..=6 {
+        let text = format!("after {round}");
+        alice.write(format!("$reset -1\n{text}\n").as_bytes());
+        assert_eq!(alice.message(&text)["incarnation"], round);
+    }
+}

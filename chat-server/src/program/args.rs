@@ -19,6 +19,10 @@ use crate::program::report::Form;
 #[derive(Debug, Parser)]
 #[command(name = "chat-server", version, after_help = EXAMPLES)]
 pub(super) struct Args {
+    /// The main job, which may be named
+    #[arg(value_name = "run", value_parser = ["run"], hide = true)]
+    _job: Option<String>,
+
     /// Where to listen: `chat://HOST:PORT` or `unix:/PATH`; port 0 picks a free port. May be repeated
     #[arg(long, value_name = "URI", env = "CHAT_LISTEN", value_delimiter = ',',
           default_values_t = [Address::default()])]
@@ -122,6 +126,12 @@ mod tests {
             let args = Args::try_parse_from(["chat-server", "-n", &good.to_string()]).unwrap();
             assert_eq!(args.threshold().get(), good);
         }
+    }
+
+    #[test]
+    fn main_job_may_be_named_and_no_other_can_be() {
+        assert!(Args::try_parse_from(["chat-server", "run", "-n", "3"]).is_ok());
+        assert!(Args::try_parse_from(["chat-server", "walk"]).is_err());
     }
 
     #[test]

@@ -368,11 +368,12 @@ impl Client {
     }
 
     fn post(&mut self, room: &RoomName, body: &Body, id: String) {
-        let incarnation = self.rooms.incarnation(room);
+        let incarnation = self.rooms.incarnation_for_post(room);
         self.queue(id, Command::Post { room: room.into(), incarnation, body: body.into() });
     }
 
     fn reset(&mut self, room: &RoomName, threshold: Threshold, id: String) {
+        self.rooms.begin_reset(room);
         self.queue(id, Command::Reset { room: room.into(), threshold });
     }
 

@@ -108,7 +108,12 @@ impl Client {
             }
             return;
         }
-        let Some(Unsent { id, .. }) = self.outbox.settle(counter) else { return };
+        let Some(Unsent { id, command, .. }) = self.outbox.settle(counter) else { return };
+        if let Command::Reset { room, .. } = &command
+            && let Ok(room) = room.parse()
+        {
+            self.rooms.give_up_reset(&room);
+        }
         self.out.event(Event::Refused { id: Some(id), refusal });
         self.out.save(Save::Settled(counter));
     }

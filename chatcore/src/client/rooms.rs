@@ -23,6 +23,8 @@ struct Room {
     cursor: Option<Cursor>,
     gate: Option<GateState>,
     roster: Roster,
+    /// The life that a reset of this user's own is about to end.
+    ending: Option<Incarnation>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,6 +132,28 @@ impl Rooms {
     pub(super) fn forget(&mut self) {
         for room in self.0.values_mut() {
             *room = Room { membership: room.membership, ..Room::default() };
+        }
+    }
+
+    /// The life that a post written now is for. While a reset of the user's own is under way it is
+    /// the one that begins, whose number is not known yet.
+    pub(super) fn incarnation_for_post(&self, name: &RoomName) -> Option<Incarnation> {
+        let ending = self.0.get(name)?.ending;
+        self.incarnation(name).filter(|life| ending.is_none_or(|ending| *life > ending))
+    }
+
+    /// The user resets a room.
+    pub(super) fn begin_reset(&mut self, name: &RoomName) {
+        let life = self.incarnation(name);
+        if let Some(room) = self.0.get_mut(name) {
+            room.ending = life;
+        }
+    }
+
+    /// A reset of the user's own was refused.
+    pub(super) fn give_up_reset(&mut self, name: &RoomName) {
+        if let Some(room) = self.0.get_mut(name) {
+            room.ending = None;
         }
     }
 
