@@ -112,7 +112,17 @@ impl Driver<'_> {
         self.deadline = None;
         self.reading = Reading::Ended;
         if self.exit.is_none() {
-            let exit = if self.unanswered > 0 { Exit::Unacknowledged } else { Exit::Network };
+            let exit = match self.unanswered {
+                0 => {
+                    self.tell("gave up: the server did not answer in time");
+                    Exit::Network
+                }
+                count => {
+                    let kept = if self.profile.is_some() { ", kept for the next run" } else { "" };
+                    self.tell(&format!("gave up: {count} not acknowledged in time{kept}"));
+                    Exit::Unacknowledged
+                }
+            };
             self.exit = Some(exit);
         }
         self.handle(Input::Quit { drain: Drain::Now });

@@ -92,6 +92,7 @@ fn end_of_input_without_acknowledgement_in_time_has_code_5() {
     alice.say("one");
     alice.end_input();
     assert_eq!(alice.exit().0, 5);
+    alice.diagnostic("1 not acknowledged in time");
 }
 
 #[test]
@@ -99,6 +100,7 @@ fn no_connection_in_time_has_code_3() {
     let world = World::without_server(1);
     let mut alice = world.client(&["--json", "--name", "alice", "--timeout", "50ms"]);
     assert_eq!(alice.exit().0, 3);
+    alice.diagnostic("the server did not answer in time");
 }
 
 #[test]
@@ -185,4 +187,21 @@ fn line_right_after_a_reset_of_ones_own_is_posted_in_the_new_life() {
         alice.write(format!("$reset -1\n{text}\n").as_bytes());
         assert_eq!(alice.message(&text)["incarnation"], round);
     }
+}
+
+#[test]
+fn reset_that_comes_too_often_is_refused_at_once_and_never_comes_late() {
+    let world = World::new(1);
+    let mut alice = world.json("alice");
+    alice.event("connected");
+    for _ in 0..11 {
+        alice.say("$reset -1");
+    }
+    let refused = alice.event("error");
+    assert_eq!(refused["code"], "E_RATE");
+    assert_eq!(refused["id"], "11");
+    alice.say("goes on");
+    assert_eq!(alice.message("goes on")["incarnation"], 11);
+    alice.end_input();
+    assert_eq!(alice.exit_code(), 0);
 }

@@ -96,7 +96,8 @@ impl Client {
     }
 
     fn reject(&mut self, now: Moment, counter: Counter, refusal: Refusal) {
-        if refusal.is_passing() {
+        let command = self.outbox.command(counter);
+        if command.is_some_and(|command| refusal.is_passing_for(command)) {
             if self.outbox.land(counter) {
                 self.outbox.go_back(counter, now, retry_after(refusal));
             }

@@ -204,6 +204,11 @@ impl Outbox {
         Some(self.entries.remove(place)?.unsent)
     }
 
+    /// A command that is not answered.
+    pub(super) fn command(&self, counter: Counter) -> Option<&Command> {
+        self.place(counter).and_then(|place| self.entries.get(place)).map(|e| &e.unsent.command)
+    }
+
     /// Takes note of an answer; false when none was due.
     pub(super) fn land(&mut self, counter: Counter) -> bool {
         match self.in_flight.iter().position(|sent| *sent == counter) {

@@ -74,7 +74,7 @@ impl Engine {
         };
         let change = match decided {
             Ok(change) => change,
-            Err(refusal) if refusal.is_passing() => {
+            Err(refusal) if refusal.is_passing_for(command) => {
                 let Asker { conn, counter } = asker;
                 return self.reply(conn, ServerFrame::Refused { counter, refusal });
             }

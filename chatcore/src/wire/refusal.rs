@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::Counter;
 use crate::text::{BODY_BYTES_MAX, BodyError, NameError};
 use crate::time::Span;
-use crate::wire::VersionRange;
+use crate::wire::{Command, VersionRange};
 
 /// A refusal as the peer hears it.
 ///
@@ -90,6 +90,14 @@ impl Refusal {
     /// Whether the same request may succeed later as it stands. Such a refusal uses up no counter.
     pub const fn is_passing(&self) -> bool {
         matches!(self, Self::Rate { .. } | Self::Busy { .. } | Self::Store | Self::Gone)
+    }
+
+    /// Whether `command` may be sent again as it stands after this refusal, and so used up no
+    /// counter. As [`Refusal::is_passing`], but a reset that was too often is refused for good: one
+    /// that came a minute late would clear what was said meanwhile.
+    pub const fn is_passing_for(&self, command: &Command) -> bool {
+        let late_reset = matches!((self, command), (Self::Rate { .. }, Command::Reset { .. }));
+        self.is_passing() && !late_reset
     }
 }
 

@@ -492,9 +492,12 @@ fn k1_resets_are_limited_to_ten_and_then_one_a_minute() {
     rig.send("bob", ClientFrame::Pong { token: RequestId::ZERO });
     rig.pass_secs(60);
     rig.forget();
-    // A passing refusal used up no counter.
+    // It is refused for good: sent again it does not clear what was said meanwhile.
     rig.submit("ana", 11, reset("lobby", 2));
-    assert_eq!(rig.heard("ana")[0], "applied 11");
+    assert_eq!(rig.heard("ana")[0], "refused 11 E_RATE too often, try again in 60000 ms");
+    rig.forget();
+    rig.submit("ana", 12, reset("lobby", 2));
+    assert_eq!(rig.heard("ana")[0], "applied 12");
 }
 
 #[test]
