@@ -311,6 +311,10 @@ impl Delivery {
         if outgoing.stage != Stage::Open {
             return;
         }
+        // Whoever is told the place of a post has been told that the gate is open.
+        if let ServerFrame::Accepted { seq: Some(_), .. } = frame {
+            outgoing.take_notices(&self.rooms);
+        }
         outgoing.push_answer(encode_to_bytes(frame));
         if outgoing.answer_bytes > self.unread_bytes_max {
             outgoing.stage = Stage::Condemned;
