@@ -1,0 +1,7 @@
+//! Whole chat worlds from a seed: clients, a server, its store and the network between them.
+//!
+//! Because `chatcore` is deterministic, a world is a function of its seed, and so is every failure.
+#![forbid(unsafe_code)]
+
+pub mod fuzz;
+pub mod model;

@@ -1,0 +1,4 @@
+//! Runs worlds from seeds.
+#![forbid(unsafe_code)]
+
+fn main() {}
