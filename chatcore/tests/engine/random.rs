@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chatcore::engine::{Archive, Engine, RestoreError, SNAPSHOT_VERSION};
+use chatcore::engine::{Archive, Engine, Input, RestoreError, SNAPSHOT_VERSION};
 use chatcore::log::{ChainError, Change, Entry};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::*;
@@ -30,6 +30,8 @@ enum Step {
     JumpWall(u64),
     Persist(usize),
     Hold,
+    Fill,
+    Free,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -50,6 +52,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..2_000_000_000_000_u64).prop_map(Step::JumpWall),
         3 => (1..9_usize).prop_map(Step::Persist),
         1 => Just(Step::Hold),
+        1 => Just(Step::Fill),
+        2 => Just(Step::Free),
     ]
 }
 
@@ -66,13 +70,15 @@ struct Run {
     /// What each connection was given, with the user and where each join began.
     frames: Vec<(usize, Vec<ServerFrame>)>,
     texts: u64,
+    /// Whether the store is full.
+    full: bool,
 }
 
 impl Run {
     fn new(setup: Setup) -> Self {
         let rig = setup.rig();
         let (cursors, sent) = (BTreeMap::new(), BTreeMap::new());
-        Self { rig, cursors, sent, frames: Vec::new(), texts: 0 }
+        Self { rig, cursors, sent, frames: Vec::new(), texts: 0, full: false }
     }
 
     fn of(setup: Setup, steps: &[Step]) -> Self {
@@ -135,6 +141,8 @@ impl Run {
                 self.rig.drive();
             }
             Step::Hold => self.toggle_persisting(),
+            Step::Fill => self.fill(true),
+            Step::Free => self.fill(false),
             _ => {}
         }
     }
@@ -147,11 +155,18 @@ impl Run {
         self.rig.drive();
     }
 
+    fn fill(&mut self, full: bool) {
+        self.full = full;
+        self.rig.input(if full { Input::StoreFull } else { Input::StoreFree });
+    }
+
     fn command(&mut self, user: usize, command: Command) {
         let sent = self.sent.entry(user).or_default();
+        let counter = u64::try_from(sent.len() + 1).unwrap();
         // Resets are rare enough never to be refused in passing, which would use no counter.
-        sent.push(command.clone());
-        let counter = u64::try_from(sent.len()).unwrap();
+        if !self.full {
+            sent.push(command.clone());
+        }
         self.rig.submit(USERS[user], counter, command);
     }
 
@@ -165,6 +180,7 @@ impl Run {
     /// Everything becomes safe, and everybody who is connected reads to the end.
     fn settle(&mut self) {
         self.rig.persisting = Persisting::AtOnce;
+        self.fill(false);
         self.rig.drive();
         for (user, name) in USERS.iter().enumerate() {
             if self.is_online(user) {
