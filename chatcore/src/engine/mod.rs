@@ -103,6 +103,14 @@ pub enum Input {
         /// is gone for good) and end earlier (there is more); none means that all are gone.
         records: Vec<Record>,
     },
+    /// The store can keep nothing more for now. What would append an entry for a client is refused
+    /// with `E_STORE` until [`Input::StoreFree`]; what the journal holds is read and delivered as
+    /// before. Entries that [`Output::Persist`] gave stay due. There may still come more: nobody
+    /// leaves and no gate opens twice, so at most one for each membership and each room. Saying it
+    /// again is harmless.
+    StoreFull,
+    /// The store can keep entries again. Needless ones are harmless.
+    StoreFree,
     /// The moment of [`Engine::next_timeout`] came. Early, late and needless ones are harmless.
     Timeout,
     /// Stop serving: every connection is told so and closed.
@@ -387,6 +395,8 @@ pub struct Engine {
     outputs: VecDeque<Output>,
     /// Rooms whose gate may have to be announced.
     changed_gates: Vec<RoomName>,
+    /// Whether nothing may be appended that can as well be asked for again later.
+    store_full: bool,
     stopping: bool,
     #[cfg(chat_mutants)]
     mutant: Option<Mutant>,
@@ -423,6 +433,7 @@ impl Engine {
             next_read: 0,
             outputs: VecDeque::new(),
             changed_gates: Vec::new(),
+            store_full: false,
             stopping: false,
             #[cfg(chat_mutants)]
             mutant: None,
@@ -448,6 +459,8 @@ impl Engine {
             Input::Persisted { through } => self.handle_persisted(now.moment, through)?,
             Input::Fetch(need) => self.handle_fetch(need),
             Input::ReadDone { token, records } => self.handle_read_done(token, records)?,
+            Input::StoreFull => self.store_full = true,
+            Input::StoreFree => self.store_full = false,
             Input::Timeout => self.handle_timeout(now),
             Input::Stop => self.handle_stop(now),
         }
@@ -526,6 +539,13 @@ impl Engine {
         self.durable.apply(&entry);
         self.uncommitted.push_back(Arc::clone(&entry));
         self.outputs.push_back(Output::Persist(entry));
+    }
+
+    /// Lets through what is to be appended for a client, unless the store is full. What is decided
+    /// for nobody's sake, as that a user left, is not asked about: it must not be lost.
+    fn admit_changes(&self, changes: Vec<Change>) -> Result<Vec<Change>, Refusal> {
+        let refused = self.store_full && !changes.is_empty();
+        if refused { Err(Refusal::Store) } else { Ok(changes) }
     }
 
     fn deliver(&mut self, directive: Directive) {

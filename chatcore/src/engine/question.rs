@@ -8,7 +8,7 @@ use crate::engine::feed::{Found, RoomFeed};
 use crate::engine::room::Room;
 use crate::engine::volatile::CatchUp;
 use crate::engine::{Archive, Directive, Engine, Misuse, Need, Output, Page, ReadOrder, ReadToken};
-use crate::id::{ConnId, Incarnation, RequestId, Seq};
+use crate::id::{ConnId, Incarnation, Index, RequestId, Seq};
 use crate::log::Change;
 use crate::text::{RoomName, Untrusted, UserName};
 use crate::time::{Now, Span};
@@ -66,16 +66,32 @@ impl Engine {
             Question::Who { .. }
             | Question::Rooms
             | Question::Whois { .. }
-            | Question::History { .. } => {
-                self.look(conn, question).map(|view| Pending::View { conn, request, view })
-            }
+            | Question::History { .. } => return self.look_around(conn, request, question),
         };
         match answer {
-            Ok(pending) => self.when_committed(self.head.index, pending),
+            Ok((index, pending)) => self.when_committed(index, pending),
             Err(refusal) => {
-                let answer = Answer::Refused(refusal);
-                self.reply(conn, ServerFrame::Answer { request, answer });
+                let frame = ServerFrame::Answer { request, answer: Answer::Refused(refusal) };
+                // What passes by itself has nothing to do with what the journal says.
+                if refusal.is_passing() { self.send(conn, frame) } else { self.reply(conn, frame) }
             }
+        }
+    }
+
+    /// Answers a question that changes nothing. Usually it waits for what was appended before it,
+    /// so that whoever posts and then asks finds the post; but not for a store that is full.
+    fn look_around(&mut self, conn: ConnId, request: RequestId, question: &Question) {
+        let pending = match self.look(conn, question) {
+            Ok(view) => Pending::View { conn, request, view },
+            Err(refusal) => {
+                let frame = ServerFrame::Answer { request, answer: Answer::Refused(refusal) };
+                Pending::Frame { conn, frame }
+            }
+        };
+        if self.store_full {
+            self.release(pending);
+        } else {
+            self.when_committed(self.head.index, pending);
         }
     }
 
@@ -102,16 +118,28 @@ impl Engine {
         request: RequestId,
         room: &Untrusted<RoomName>,
         start: Start,
-    ) -> Result<Pending, Refusal> {
+    ) -> Result<(Index, Pending), Refusal> {
         let room: RoomName = room.parse()?;
         let online = self.volatile.online(conn).expect("who asks must be logged in");
         let user = online.user.clone();
-        for change in self.decide_join(&room, &user)? {
+        for change in self.admit_changes(self.decide_join(&room, &user)?)? {
             self.append(now, change);
         }
         self.volatile.attend(conn, &room);
         self.open_gate_if_met(now, &room);
-        Ok(Pending::Joined { conn, request, room, start })
+        let index = self.basis_of_presence(&room, &user);
+        Ok((index, Pending::Joined { conn, request, room, start }))
+    }
+
+    /// The entry that an answer waits for which says that a user is or is not in a room, and
+    /// whether the gate is open.
+    fn basis_of_presence(&self, room: &RoomName, user: &UserName) -> Index {
+        let concerns = |change: &Change| {
+            let own = matches!(change, Change::Joined { user: who, .. }
+                | Change::Left { user: who, .. } if who == user);
+            own || matches!(change, Change::GateOpened { .. })
+        };
+        self.basis(|change| change.room() == Some(room) && concerns(change))
     }
 
     /// What a join changes; nothing for a member.
@@ -146,7 +174,7 @@ impl Engine {
         conn: ConnId,
         request: RequestId,
         room: &Untrusted<RoomName>,
-    ) -> Result<Pending, Refusal> {
+    ) -> Result<(Index, Pending), Refusal> {
         let room = self.followed_room(conn, room)?;
         let online = self.volatile.online(conn).expect("who asks must be logged in");
         let user = online.user.clone();
@@ -154,7 +182,8 @@ impl Engine {
         if self.volatile.desert(conn, &room) {
             self.leave_room(now, &room, &user);
         }
-        Ok(Pending::Parted { conn, request, room })
+        let index = self.basis_of_presence(&room, &user);
+        Ok((index, Pending::Parted { conn, request, room }))
     }
 
     /// A room that a connection follows.

@@ -109,12 +109,37 @@ impl Engine {
         rooms.collect()
     }
 
-    /// The engine that wrote a snapshot, with no connection; every member has a fresh grace to
-    /// come back.
+    /// The engine that wrote a snapshot and then the entries of `tail`, all committed: with no
+    /// connection, and a fresh grace for every member to come back. The tail is the rest of the
+    /// journal, from the entry after the snapshot's head on; it may be empty.
+    ///
+    /// It is the engine that [`Engine::replay`] makes of the whole journal, but for one thing:
+    /// which old records are still in memory, once there are more than `window_bytes`.
+    ///
+    /// An entry says where it stands and what it holds, not what came before it: a host compares
+    /// [`Engine::head`] with the one it kept to know that the tail is the whole tail, and this
+    /// journal's.
     ///
     /// # Errors
-    /// When the bytes are not a whole, unchanged, canonical snapshot of this version.
-    pub fn restore(bytes: &[u8], config: Config, now: Now) -> Result<Self, RestoreError> {
+    /// When the bytes are not a whole, unchanged, canonical snapshot of this version, or when an
+    /// entry does not follow the one before it.
+    ///
+    /// # Panics
+    /// When an entry follows and still was not made for the state before it: no engine wrote that.
+    pub fn restore(
+        bytes: &[u8],
+        tail: impl IntoIterator<Item = Entry>,
+        config: Config,
+        now: Now,
+    ) -> Result<Self, RestoreError> {
+        let mut engine = Self::revive(bytes, config)?;
+        engine.follow(tail)?;
+        engine.begin_grace(now.moment);
+        Ok(engine)
+    }
+
+    /// The engine that wrote a snapshot, with nobody expected back.
+    fn revive(bytes: &[u8], config: Config) -> Result<Self, RestoreError> {
         config.limits.check()?;
         let image = read_image(bytes)?;
         let durable = Durable::from_image(&image.durable).ok_or(RestoreError::Image)?;
@@ -125,10 +150,21 @@ impl Engine {
                 return Err(RestoreError::Image);
             }
         }
-        engine.begin_grace(now.moment);
         let same = engine.config.archive == Archive::Store
             || engine.snapshot().is_some_and(|again| again == bytes);
         if same { Ok(engine) } else { Err(RestoreError::Image) }
+    }
+
+    /// Takes in committed entries that were made elsewhere.
+    fn follow(&mut self, entries: impl IntoIterator<Item = Entry>) -> Result<(), ChainError> {
+        for entry in entries {
+            self.head.follow(&entry)?;
+            self.durable.apply(&entry);
+            self.feed.advance(&entry);
+            self.feed.flush();
+        }
+        self.committed = self.head.index;
+        Ok(())
     }
 
     fn adopt_rooms(&mut self) {
@@ -138,6 +174,7 @@ impl Engine {
     }
 
     /// The engine that wrote these entries: the whole journal, from its founding, all committed.
+    /// [`Engine::restore`] needs only those after a snapshot.
     ///
     /// # Errors
     /// When the entries are not one unchanged journal.
@@ -159,13 +196,7 @@ impl Engine {
         let mut head = Head::new(founding.log_id);
         head.follow(&first)?;
         let mut engine = Self::assemble(config, head, Durable::new(founding.clone()));
-        for entry in entries {
-            engine.head.follow(&entry)?;
-            engine.durable.apply(&entry);
-            engine.feed.advance(&entry);
-            engine.feed.flush();
-        }
-        engine.committed = engine.head.index;
+        engine.follow(entries)?;
         engine.begin_grace(now.moment);
         Ok(engine)
     }
