@@ -6,15 +6,15 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// The rule, always in the same words: failures with the same rule are the same failure.
-    pub rule: String,
+    pub rule: &'static str,
     /// What was seen.
     pub detail: String,
 }
 
 impl Broken {
     /// A broken rule.
-    pub fn new(rule: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { rule: rule.into(), detail: detail.into() }
+    pub fn new(rule: &'static str, detail: impl Into<String>) -> Self {
+        Self { rule, detail: detail.into() }
     }
 }
 
@@ -33,3 +33,9 @@ macro_rules! hold {
     };
 }
 pub(crate) use hold;
+
+impl From<crate::model::Broken> for Broken {
+    fn from(broken: crate::model::Broken) -> Self {
+        Self::new(broken.rule, broken.detail)
+    }
+}

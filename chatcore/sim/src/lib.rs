@@ -3,5 +3,11 @@
 //! Because `chatcore` is deterministic, a world is a function of its seed, and so is every failure.
 #![forbid(unsafe_code)]
 
+pub mod broken;
 pub mod fuzz;
+pub mod marks;
 pub mod model;
+pub mod plan;
+pub mod runner;
+mod witness;
+pub mod world;

@@ -430,7 +430,8 @@ fn draw_actions(rng: &mut Rng, options: &Options) -> Vec<Action> {
             1..50 => 0,
             _ => rng.u64(0..=pace * 2),
         };
-        let deed = draw_deed(rng, weights.pick(rng));
+        let kind = weights.pick(rng);
+        let deed = draw_deed(rng, kind);
         actions.push(Action { at, deed });
     }
     actions.sort_by_key(|action| action.at);

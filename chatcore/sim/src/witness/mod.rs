@@ -1,0 +1,431 @@
+//! The end-to-end checker: what people see, against what the journal says.
+//!
+//! It knows two things: the entries that the engine handed to the store, and the events that each
+//! client showed. From these alone it judges the promises: everybody sees the same records, each
+//! once, in order and without holes; nothing that a crash can take back; nothing of a closed gate;
+//! every accepted post is there, once, and every refused one is not.
+//!
+//! It shares no code with the engine, the delivery or the client, and keeps no state of theirs.
+
+mod journal;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chatcore::client::Event;
+use chatcore::id::{Incarnation, Index, Seq, Threshold};
+use chatcore::log::{Change, Entry};
+use chatcore::text::RoomName;
+use chatcore::wire::{Cursor, GateState, Record, Refusal};
+
+use crate::broken::{Broken, hold};
+use crate::witness::journal::Journal;
+
+/// A post of a client: which of its posts, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Post {
+    pub(crate) client: u8,
+    pub(crate) number: u64,
+}
+
+impl Post {
+    /// The user's label of it.
+    pub(crate) fn label(self) -> String {
+        format!("{}-{}", self.client, self.number)
+    }
+
+    /// Its text, about so long: it can be told from all others.
+    pub(crate) fn text(self, bytes: usize) -> String {
+        let mut text = self.label();
+        let missing = bytes.saturating_sub(text.len() + 1);
+        if missing > 0 {
+            text.push(' ');
+            text.extend(std::iter::repeat_n('x', missing));
+        }
+        text
+    }
+}
+
+/// The post that a text or a label is of; `None` when no client made it.
+fn origin_of(text: &str) -> Option<Post> {
+    let (label, _) = text.split_once(' ').unwrap_or((text, ""));
+    let (client, number) = label.split_once('-')?;
+    Some(Post { client: client.parse().ok()?, number: number.parse().ok()? })
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Nobody has said yet.
+    Open,
+    /// It was acknowledged, while this journal was the present one.
+    Sent(usize),
+    /// It was refused.
+    Refused,
+    /// The client does not know and said so.
+    Unknown,
+}
+
+/// What one run of one client has shown.
+#[derive(Debug, Default)]
+struct Shown {
+    /// Which journal it speaks of, once it was connected in any run.
+    log: Option<usize>,
+    /// Whether this run was connected.
+    met: bool,
+    rooms: BTreeMap<RoomName, Place>,
+}
+
+/// How far a client has shown a room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    /// The last record shown.
+    cursor: Option<Cursor>,
+    /// The gate as last shown on this connection.
+    gate: Option<GateState>,
+}
+
+/// The checker.
+#[derive(Debug)]
+pub(crate) struct Witness {
+    /// What each journal says; the last one is the present one.
+    logs: Vec<Journal>,
+    clients: BTreeMap<u8, Shown>,
+    commands: BTreeMap<String, Fate>,
+    /// Whether old records stay readable; without a store they are gone in time.
+    keeps_all: bool,
+}
+
+impl Witness {
+    /// A checker of a journal that begins. `keeps_all` says whether old records stay readable.
+    pub(crate) fn new(keeps_all: bool) -> Self {
+        let (clients, commands) = (BTreeMap::new(), BTreeMap::new());
+        Self { logs: vec![Journal::default()], clients, commands, keeps_all }
+    }
+
+    /// The number of the present journal.
+    pub(crate) const fn log(&self) -> usize {
+        self.logs.len() - 1
+    }
+
+    fn present(&self) -> &Journal {
+        &self.logs[self.log()]
+    }
+
+    fn present_mut(&mut self) -> &mut Journal {
+        let log = self.log();
+        &mut self.logs[log]
+    }
+
+    /// The engine handed an entry to the store.
+    pub(crate) fn appended(&mut self, entry: &Arc<Entry>) -> Result<(), Broken> {
+        if let Change::Posted { text, .. } = &entry.change
+            && let Some(post) = origin_of(text.as_str())
+        {
+            let refused = self.commands.get(&post.label()) == Some(&Fate::Refused);
+            hold!(!refused, "a refused post takes no effect", "{post:?}");
+        }
+        self.present_mut().append(entry)
+    }
+
+    /// The store reported entries safe.
+    pub(crate) fn persisted(&mut self, through: Index) {
+        self.present_mut().persisted(through);
+    }
+
+    /// The server died; of what was not reported safe, entries through `kept` are still there.
+    pub(crate) fn crashed(&mut self, kept: Index) {
+        self.present_mut().crashed(kept);
+    }
+
+    /// A new journal begins.
+    pub(crate) fn founded(&mut self) {
+        if !self.present().is_empty() {
+            self.logs.push(Journal::default());
+        }
+    }
+
+    /// A client began to run and knows what an earlier run kept.
+    pub(crate) fn started(&mut self, client: u8, cursors: &[(RoomName, Cursor)]) {
+        let place = |cursor: Cursor| Place { cursor: Some(cursor), gate: None };
+        let rooms = cursors.iter().map(|(room, cursor)| (room.clone(), place(*cursor)));
+        let shown = self.clients.entry(client).or_default();
+        *shown = Shown { log: shown.log, met: false, rooms: rooms.collect() };
+    }
+
+    /// A client was logged in to a server of this journal.
+    pub(crate) fn connected(
+        &mut self,
+        client: u8,
+        log: usize,
+        resumed: bool,
+    ) -> Result<(), Broken> {
+        let shown = self.clients.entry(client).or_default();
+        let same = shown.log.is_none_or(|before| before == log);
+        let right = resumed == (shown.met && same);
+        hold!(right, "a loss of history is told", "{client} {:?} {log} {resumed}", shown.log);
+        if !same {
+            shown.rooms.clear();
+        }
+        shown.log = Some(log);
+        shown.met = true;
+        for place in shown.rooms.values_mut() {
+            place.gate = None;
+        }
+        Ok(())
+    }
+
+    /// A client is about to keep that everything up to here was shown. Of a room that it met just
+    /// now that is where it starts: at the first record, unless it wants the newest only.
+    pub(crate) fn kept(
+        &mut self,
+        client: u8,
+        room: &RoomName,
+        cursor: Cursor,
+        wants_all: bool,
+    ) -> Result<(), Broken> {
+        let life = self.journal_of(client).life(room, cursor.incarnation);
+        let most = if wants_all { 0 } else { life.map_or(0, journal::Life::last) };
+        let place = self.place(client, room);
+        let shown = place.cursor;
+        let ok = match shown {
+            Some(shown) => cursor <= shown,
+            None => cursor.seq.get() <= most,
+        };
+        hold!(ok, "nothing is kept as seen before it is shown", "{room} {cursor:?} {shown:?}");
+        place.cursor.get_or_insert(cursor);
+        Ok(())
+    }
+
+    fn journal_of(&self, client: u8) -> &Journal {
+        let log = self.clients.get(&client).and_then(|shown| shown.log);
+        &self.logs[log.unwrap_or(self.log())]
+    }
+
+    /// A user gave a command.
+    pub(crate) fn queued(&mut self, label: String) {
+        self.commands.insert(label, Fate::Open);
+    }
+
+    /// A client showed something.
+    pub(crate) fn event(&mut self, client: u8, event: &Event) -> Result<(), Broken> {
+        match event {
+            Event::Record(record) => self.record(client, record),
+            Event::Gap { room, incarnation, from, to } => {
+                self.gap(client, room, *incarnation, (*from, *to))
+            }
+            Event::Reset { room, incarnation, threshold } => {
+                self.reset(client, room, *incarnation, *threshold)
+            }
+            Event::Gate { room, gate } => self.gate(client, room, *gate),
+            Event::Users { room, count, names } => {
+                let open = self.place(client, room).gate.is_some_and(|gate| gate.open);
+                hold!(open, "no names before the gate opens", "{client} {room}");
+                let fits = *count as usize >= names.len();
+                hold!(fits, "a list is not longer than its count", "{count} {names:?}");
+                Ok(())
+            }
+            Event::Sent { id, room, incarnation, seq } => {
+                self.sent(client, id, (room, *incarnation, *seq))
+            }
+            Event::Refused { id: Some(id), refusal } => self.refused(client, id, *refusal),
+            Event::Abandoned { id, .. } => self.settle(id, Fate::Unknown),
+            Event::History { records, .. } => self.history(client, records),
+            Event::Connected { .. }
+            | Event::Parted { .. }
+            | Event::Disconnected { .. }
+            | Event::Rooms { .. }
+            | Event::User(_)
+            | Event::Notice(_)
+            | Event::Refused { id: None, .. } => Ok(()),
+        }
+    }
+
+    fn place(&mut self, client: u8, room: &RoomName) -> &mut Place {
+        self.clients.entry(client).or_default().rooms.entry(room.clone()).or_default()
+    }
+
+    fn record(&mut self, client: u8, record: &Record) -> Result<(), Broken> {
+        self.journal_of(client).check_shown(record)?;
+        let Record { room, incarnation, seq, .. } = record;
+        let place = self.place(client, room);
+        let next = place
+            .cursor
+            .is_none_or(|cursor| cursor.incarnation == *incarnation && cursor.seq.next() == *seq);
+        let cursor = place.cursor;
+        hold!(next, "records come once and in order", "{client} {room} {incarnation} {seq} {cursor:?}");
+        place.cursor = Some(Cursor { incarnation: *incarnation, seq: *seq });
+        Ok(())
+    }
+
+    fn gap(
+        &mut self,
+        client: u8,
+        room: &RoomName,
+        incarnation: Incarnation,
+        (from, to): (Seq, Seq),
+    ) -> Result<(), Broken> {
+        hold!(!self.keeps_all, "a store keeps everything", "gap of {room} {from} {to}");
+        let life = self.journal_of(client).life(room, incarnation);
+        let were = life.is_some_and(|life| to.get() <= life.last());
+        hold!(were, "a gap is of records that were", "{room} {incarnation} {from} {to}");
+        let place = self.place(client, room);
+        let next = place
+            .cursor
+            .is_none_or(|cursor| cursor.incarnation == incarnation && cursor.seq.next() == from);
+        hold!(next && from <= to, "a gap is told exactly", "{room} {from} {to} {place:?}");
+        place.cursor = Some(Cursor { incarnation, seq: to });
+        Ok(())
+    }
+
+    fn reset(
+        &mut self,
+        client: u8,
+        room: &RoomName,
+        incarnation: Incarnation,
+        threshold: Threshold,
+    ) -> Result<(), Broken> {
+        let journal = self.journal_of(client);
+        let life = journal.life(room, incarnation);
+        let safe = life.is_some_and(|life| journal.has_begun(life));
+        hold!(safe, "a reset is told once it is safe", "{room} {incarnation}");
+        let same = life.is_some_and(|life| life.threshold == threshold.get());
+        hold!(same, "a reset is told with its threshold", "{room} {incarnation} {threshold}");
+        let place = self.place(client, room);
+        let later = place.cursor.is_none_or(|cursor| cursor.incarnation < incarnation);
+        hold!(later, "a room's lives follow each other", "{client} {room} {incarnation}");
+        place.cursor = Some(Cursor { incarnation, seq: Seq::ZERO });
+        place.gate = None;
+        Ok(())
+    }
+
+    fn gate(&mut self, client: u8, room: &RoomName, gate: GateState) -> Result<(), Broken> {
+        let journal = self.journal_of(client);
+        let life = journal.life(room, gate.incarnation);
+        let life = life.ok_or_else(|| Broken::new("a gate is of a life", room.to_string()))?;
+        let open = journal.is_open(life);
+        hold!(open || !gate.open, "a gate is told open once that is safe", "{room} {gate:?}");
+        let same = gate.threshold.get() == life.threshold;
+        hold!(same, "a gate is told with its threshold", "{room} {gate:?}");
+        let place = self.place(client, room);
+        if let Some(before) = place.gate {
+            let closes = before.incarnation == gate.incarnation && before.open && !gate.open;
+            hold!(!closes, "a gate stays open for good", "{client} {room} {gate:?}");
+            let back = gate.incarnation < before.incarnation;
+            hold!(!back, "a room's lives follow each other", "{client} {room} {gate:?}");
+        }
+        place.gate = Some(gate);
+        let told = place.cursor.is_none_or(|cursor| cursor.incarnation >= gate.incarnation);
+        hold!(told, "a reset is told before its gate", "{client} {room} {gate:?}");
+        Ok(())
+    }
+
+    fn sent(
+        &mut self,
+        client: u8,
+        id: &str,
+        (room, incarnation, seq): (&RoomName, Incarnation, Option<Seq>),
+    ) -> Result<(), Broken> {
+        let log = self.clients.get(&client).and_then(|shown| shown.log).unwrap_or(self.log());
+        self.settle(id, Fate::Sent(log))?;
+        let Some(post) = origin_of(id) else { return Ok(()) };
+        let journal = self.journal_of(client);
+        hold!(journal.has_safe(post), "an acknowledged post is safe", "{id}");
+        seq.map_or(Ok(()), |seq| journal.check_place(post, (room, incarnation, seq)))
+    }
+
+    fn refused(&mut self, client: u8, id: &str, refusal: Refusal) -> Result<(), Broken> {
+        self.settle(id, Fate::Refused)?;
+        let there = origin_of(id).is_some_and(|post| self.journal_of(client).has(post));
+        hold!(!there, "a refused post takes no effect", "{id}: {refusal}");
+        Ok(())
+    }
+
+    /// A command has one fate. Who dies right after it was told is told again.
+    fn settle(&mut self, id: &str, fate: Fate) -> Result<(), Broken> {
+        let before = self.commands.insert(id.to_owned(), fate);
+        let same = match before {
+            None | Some(Fate::Open) => true,
+            Some(before) => before == fate,
+        };
+        hold!(same, "a command has one fate", "{id} was {before:?} and is {fate:?}");
+        Ok(())
+    }
+
+    fn history(&self, client: u8, records: &[Record]) -> Result<(), Broken> {
+        for pair in records.windows(2) {
+            let [one, other] = pair else { continue };
+            let next = one.incarnation == other.incarnation && one.seq.next() == other.seq;
+            hold!(next, "history has no holes", "{} {}", one.seq, other.seq);
+        }
+        let journal = self.journal_of(client);
+        records.iter().try_for_each(|record| journal.check_shown(record))
+    }
+
+    /// Everything is quiet: nothing may be missing. `online` are the clients that are connected,
+    /// with the rooms they follow.
+    pub(crate) fn finish(&self, online: &[(u8, Vec<RoomName>)]) -> Result<(), Broken> {
+        for (client, rooms) in online {
+            rooms.iter().try_for_each(|room| self.check_is_level(*client, room))?;
+            self.check_answered(*client)?;
+        }
+        self.check_acknowledged()
+    }
+
+    fn check_answered(&self, client: u8) -> Result<(), Broken> {
+        let own = [format!("{client}-"), format!("r{client}-")];
+        for own in own {
+            let mine = self.commands.range(own.clone()..);
+            for (id, fate) in mine.take_while(|(id, _)| id.starts_with(&own)) {
+                hold!(*fate != Fate::Open, "every command is answered in the end", "{id}");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_is_level(&self, client: u8, room: &RoomName) -> Result<(), Broken> {
+        let shown = self.clients.get(&client);
+        hold!(
+            shown.and_then(|shown| shown.log) == Some(self.log()),
+            "everybody is connected in the end",
+            "{client}"
+        );
+        let place = shown.and_then(|shown| shown.rooms.get(room));
+        let Some((number, life)) = self.present().present(room) else {
+            return Err(Broken::new("everybody is in a room in the end", format!("{client} {room}")));
+        };
+        let gate = place.and_then(|place| place.gate);
+        let told = gate
+            .is_some_and(|gate| gate.incarnation.get() == number && gate.open == life.is_open());
+        hold!(told, "everybody knows the gate in the end", "{client} {room} {number} {gate:?}");
+        let last = life.last();
+        if life.is_open() && last > 0 {
+            let cursor = place.and_then(|place| place.cursor);
+            let level =
+                cursor.is_some_and(|at| at.incarnation.get() == number && at.seq.get() == last);
+            hold!(level, "everybody sees everything in the end", "{client} {room} {last} {cursor:?}");
+        }
+        Ok(())
+    }
+
+    /// Every post that was acknowledged is in its journal.
+    fn check_acknowledged(&self) -> Result<(), Broken> {
+        for (id, fate) in &self.commands {
+            let (Fate::Sent(log), Some(post)) = (fate, origin_of(id)) else { continue };
+            let there = self.logs[*log].has(post);
+            hold!(there, "an acknowledged post is in the journal", "{id}");
+        }
+        Ok(())
+    }
+
+    /// Whether a room's gate is closed in its present life, and how many records it has.
+    pub(crate) fn held(&self, room: &RoomName) -> Option<(bool, u64)> {
+        let (_, life) = self.present().present(room)?;
+        Some((!life.is_open(), life.last()))
+    }
+
+    /// Every room.
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = &RoomName> {
+        self.present().rooms()
+    }
+}

@@ -1,0 +1,452 @@
+//! The clients' machines: a file that survives, and a program that may die at any time.
+
+use bytes::Bytes;
+use chatcore::client::{Ask, Client, ClientConfig, Drain, Event as Shown, Input, Output};
+use chatcore::client::{Save, Saved, Stop};
+use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
+use chatcore::id::{ConnId, Counter, PublicKey, Seq, SessionId, Signature, Threshold};
+use chatcore::text::{RoomName, UserName};
+use chatcore::time::Moment;
+use chatcore::wire::{ClientFrame, ServerFrame, Start};
+
+use crate::broken::Broken;
+use crate::marks::Mark;
+use crate::plan::{ClientOptions, Question, StartAt};
+use crate::witness::{label, text_of};
+use crate::world::World;
+use crate::world::net::{Conn, Dialler, Piece};
+use crate::world::queue::{Event, Side};
+
+/// A client's machine.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    number: u8,
+    options: ClientOptions,
+    pub(crate) name: UserName,
+    key: PublicKey,
+    /// What is in its file.
+    saved: Saved,
+    /// What is on its way into the file.
+    late: Vec<Save>,
+    pub(crate) program: Option<Program>,
+    /// How often it was started.
+    run: u64,
+    /// How much was posted.
+    posted: u64,
+    resets: u64,
+    /// The highest number that a command was sent under, and to which run of the server.
+    sent: (Counter, u64),
+    /// Whether the last run died with commands unanswered.
+    died_with_outbox: bool,
+}
+
+/// A client that runs.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) client: Client,
+    pub(crate) conn: Option<ConnId>,
+    buffer: FrameBuffer,
+    timer: Option<u64>,
+    /// How often it was logged in.
+    log_ins: u32,
+}
+
+impl Slot {
+    pub(crate) fn new(place: usize, options: ClientOptions) -> Self {
+        let number = u8::try_from(place).unwrap_or(u8::MAX);
+        let key = if options.impostor { 100 + number } else { options.user };
+        Self {
+            number,
+            options,
+            name: format!("user-{}", options.user).parse().expect("a plain word is a name"),
+            key: PublicKey::new([key; PublicKey::LEN]),
+            saved: Saved::new(SessionId::new([number; SessionId::LEN])),
+            late: Vec::new(),
+            program: None,
+            run: 0,
+            posted: 0,
+            resets: 0,
+            sent: (Counter::ZERO, 0),
+            died_with_outbox: false,
+        }
+    }
+
+    fn config(&self, room: RoomName, seed: u64) -> ClientConfig {
+        ClientConfig {
+            name: self.name.clone(),
+            rooms: vec![room],
+            start: match self.options.start {
+                StartAt::First => Start::At(Seq::ZERO.next()),
+                StartAt::Last(count) => Start::Last(count),
+            },
+            reconnect: true,
+            jitter_seed: seed ^ self.run ^ u64::from(self.number),
+        }
+    }
+
+    /// Whether it was logged in before, in this run or an earlier one.
+    pub(crate) fn returned(&self) -> bool {
+        let log_ins = self.program.as_ref().map_or(0, |program| program.log_ins);
+        log_ins > 1 || (log_ins > 0 && self.run > 1)
+    }
+
+    /// Writes what is on its way, in order.
+    fn flush(&mut self) {
+        for save in std::mem::take(&mut self.late) {
+            self.saved.apply(save);
+        }
+    }
+}
+
+impl World<'_> {
+    fn slot_of(&self, client: u8) -> usize {
+        usize::from(client) % self.slots.len()
+    }
+
+    /// The machine of a client, by any number.
+    pub(crate) fn with_client(&self, client: u8) -> usize {
+        self.slot_of(client)
+    }
+
+    pub(crate) fn start_client(&mut self, client: usize) -> Result<(), Broken> {
+        let (room, seed) = (self.rooms[0].clone(), self.plan.seed);
+        let slot = &mut self.slots[client];
+        if slot.program.is_some() {
+            return Ok(());
+        }
+        slot.run += 1;
+        slot.flush();
+        let config = slot.config(room, seed);
+        slot.program = Some(Program {
+            client: Client::new(config),
+            conn: None,
+            buffer: FrameBuffer::default(),
+            timer: None,
+            log_ins: 0,
+        });
+        let number = slot.number;
+        self.note(|| format!("client {number} starts"));
+        self.witness.started(number, &self.slots[client].saved.cursors);
+        self.tell(client, Input::Start)
+    }
+
+    /// Tells a client something and carries out what it wants.
+    pub(crate) fn tell(&mut self, client: usize, input: Input) -> Result<(), Broken> {
+        let now = Moment::from_millis(self.now);
+        let Some(program) = &mut self.slots[client].program else { return Ok(()) };
+        program.client.handle(now, input);
+        while let Some(program) = &mut self.slots[client].program
+            && let Some(output) = program.client.poll_output()
+        {
+            let answer = self.carry_out_for(client, output)?;
+            if let (Some(answer), Some(program)) = (answer, &mut self.slots[client].program) {
+                program.client.handle(now, answer);
+            }
+        }
+        self.set_client_timer(client);
+        Ok(())
+    }
+
+    fn carry_out_for(&mut self, client: usize, output: Output) -> Result<Option<Input>, Broken> {
+        let slot = &mut self.slots[client];
+        match output {
+            Output::Dial => self.dial(client),
+            Output::Hangup => self.hang_up(client),
+            Output::Send(frame) => self.send(client, &frame),
+            Output::Identify { .. } => {
+                return Ok(Some(Input::Identified { key: slot.key, saved: slot.saved.clone() }));
+            }
+            Output::Sign(message) => return Ok(Some(Input::Signed(sign(&slot.key, &message)))),
+            Output::Save(save) => self.save(client, save)?,
+            Output::Event(event) => self.show(client, &event)?,
+            Output::Stopped(stop) => self.end_program(client, stop),
+        }
+        Ok(None)
+    }
+
+    fn dial(&mut self, client: usize) {
+        self.hang_up(client);
+        self.dials += 1;
+        let id = ConnId::new(self.dials);
+        let run = self.slots[client].run;
+        self.conns.insert(id, Conn::new(Dialler::Client { client, run }, self.boot));
+        if let Some(program) = &mut self.slots[client].program {
+            program.conn = Some(id);
+            program.buffer = FrameBuffer::default();
+        }
+        let at = self.now + self.plan.options.net.delay_min;
+        self.queue.push(at, Event::Dial(id));
+    }
+
+    /// Closes the client's end.
+    fn hang_up(&mut self, client: usize) {
+        let id = self.slots[client].program.as_mut().and_then(|program| program.conn.take());
+        let Some(id) = id else { return };
+        let Some((conn, mut wire)) = self.wire(id) else { return };
+        conn.client_open = false;
+        conn.lose(Side::Client);
+        wire.end(id, conn, Side::Server);
+    }
+
+    fn send(&mut self, client: usize, frame: &ClientFrame) {
+        let boot = self.boot;
+        let slot = &mut self.slots[client];
+        if let ClientFrame::Submit { counter, .. } = frame {
+            let (highest, last_boot) = slot.sent;
+            slot.sent = (highest.max(*counter), boot);
+            if *counter <= highest {
+                self.hit(Mark::SentAgain);
+                if last_boot != boot {
+                    self.hit(Mark::SentAgainAfterRestart);
+                }
+            }
+        }
+        let conn = self.slots[client].program.as_ref().and_then(|program| program.conn);
+        if let Some(id) = conn {
+            self.send_bytes(id, encode_to_bytes(frame));
+        }
+    }
+
+    pub(crate) fn send_bytes(&mut self, id: ConnId, bytes: Bytes) {
+        if let Some((conn, mut wire)) = self.wire(id)
+            && conn.client_open
+        {
+            wire.send(id, conn, Side::Server, bytes);
+        }
+    }
+
+    /// Keeps something: at once, or late if it may be and the machine is like that.
+    fn save(&mut self, client: usize, save: Save) -> Result<(), Broken> {
+        let slot = &mut self.slots[client];
+        if let Save::Seen(room, cursor) = &save {
+            let wants_all = slot.options.start == StartAt::First;
+            self.witness.kept(slot.number, room, *cursor, wants_all)?;
+        }
+        let may_be_late = matches!(save, Save::Settled(_) | Save::Seen(..));
+        slot.late.push(save);
+        if !(may_be_late && slot.options.saves_late) || self.rng.u8(0..8) == 0 {
+            slot.flush();
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, client: usize, event: &Shown) -> Result<(), Broken> {
+        let number = self.slots[client].number;
+        self.note(|| format!("client {number} shows {event:?}"));
+        self.mark_shown(client, event);
+        self.witness.event(number, event)?;
+        if let Shown::Connected { .. } = event {
+            self.connected(client);
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, client: usize) {
+        let slot = &mut self.slots[client];
+        let Some(program) = &mut slot.program else { return };
+        program.log_ins += 1;
+        let returned = std::mem::take(&mut slot.died_with_outbox);
+        let id = program.conn;
+        if returned {
+            self.hit(Mark::ReturnWithOutbox);
+        }
+        if let Some(conn) = id.and_then(|id| self.conns.get_mut(&id)) {
+            conn.welcomed = true;
+        }
+        self.mark_return(client);
+    }
+
+    fn end_program(&mut self, client: usize, stop: Stop) {
+        let number = self.slots[client].number;
+        self.note(|| format!("client {number} stops: {stop:?}"));
+        self.mark_stop(stop);
+        self.hang_up(client);
+        self.slots[client].program = None;
+        self.slots[client].flush();
+    }
+
+    /// A client dies: what was on its way into the file may be lost.
+    pub(crate) fn kill(&mut self, client: usize) {
+        let kept = self.rng.usize(0..=self.slots[client].late.len());
+        self.hang_up(client);
+        let slot = &mut self.slots[client];
+        if slot.program.take().is_none() {
+            return;
+        }
+        slot.late.truncate(kept);
+        slot.flush();
+        slot.died_with_outbox = !slot.saved.outbox.is_empty();
+    }
+
+    pub(crate) fn post(&mut self, client: usize, room: RoomName, bytes: usize) -> Result<(), Broken> {
+        let slot = &mut self.slots[client];
+        if slot.program.is_none() {
+            return Ok(());
+        }
+        slot.posted += 1;
+        let (number, posted) = (slot.number, slot.posted);
+        self.witness.queued(number, posted);
+        let body = text_of(number, posted, bytes).parse().expect("a plain text is a body");
+        self.tell(client, Input::Post { room, body, id: label(number, posted) })
+    }
+
+    pub(crate) fn reset(
+        &mut self,
+        client: usize,
+        room: RoomName,
+        threshold: u16,
+    ) -> Result<(), Broken> {
+        let slot = &mut self.slots[client];
+        slot.resets += 1;
+        let id = format!("r{}-{}", slot.number, slot.resets);
+        let threshold = Threshold::new(threshold).unwrap_or_default();
+        self.tell(client, Input::Reset { room, threshold, id })
+    }
+
+    pub(crate) fn ask(
+        &mut self,
+        client: usize,
+        room: RoomName,
+        question: Question,
+    ) -> Result<(), Broken> {
+        let ask = match question {
+            Question::Who => Ask::Who(room),
+            Question::Rooms => Ask::Rooms,
+            Question::Whois(other) => {
+                let other = self.with_client(other);
+                Ask::Whois(room, self.slots[other].name.clone())
+            }
+            Question::History(count) => Ask::History(room, count.into()),
+        };
+        self.tell(client, Input::Ask(ask))
+    }
+
+    pub(crate) fn quit(&mut self, client: usize, drain: Drain) -> Result<(), Broken> {
+        self.tell(client, Input::Quit { drain })
+    }
+
+    /// The client that a connection is for, if that run still uses it.
+    fn client_of(&self, id: ConnId) -> Option<usize> {
+        let Dialler::Client { client, run } = self.conns.get(&id)?.dialler else { return None };
+        let slot = self.slots.get(client).filter(|slot| slot.run == run)?;
+        (slot.program.as_ref()?.conn == Some(id)).then_some(client)
+    }
+
+    pub(crate) fn dialled(&mut self, id: ConnId, well: bool) -> Result<(), Broken> {
+        let Some(conn) = self.conns.get(&id) else { return Ok(()) };
+        if conn.dialler == Dialler::Wild {
+            return self.wild_dialled(id, well);
+        }
+        let Some(client) = self.client_of(id) else { return Ok(()) };
+        if well {
+            return self.tell(client, Input::Dialled);
+        }
+        self.lose_at_client(id, "connection refused")
+    }
+
+    /// A client hears that its connection is gone.
+    pub(crate) fn lose_at_client(&mut self, id: ConnId, reason: &str) -> Result<(), Broken> {
+        let Some(client) = self.client_of(id) else {
+            self.wild.remove(&id);
+            return Ok(());
+        };
+        if self.conns.get(&id).is_some_and(|conn| conn.server_open && !conn.welcomed) {
+            self.hit(Mark::CutDuringLogin);
+        }
+        self.hang_up(client);
+        self.tell(client, Input::Lost { reason: reason.to_owned() })
+    }
+
+    pub(crate) fn arrive_at_client(&mut self, id: ConnId) -> Result<(), Broken> {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        if conn.stalled_until > now {
+            conn.waiting += 1;
+            return Ok(());
+        }
+        let Some(piece) = conn.arrive(Side::Client) else { return Ok(()) };
+        let was_blocked = std::mem::replace(&mut conn.blocked, false);
+        if was_blocked && conn.server_open {
+            self.make_writable(id);
+        }
+        match piece {
+            Piece::Data(bytes) => self.take_in(id, &bytes),
+            Piece::End => self.lose_at_client(id, "connection closed"),
+        }
+    }
+
+    /// A client that read nothing reads again.
+    pub(crate) fn resume(&mut self, id: ConnId) -> Result<(), Broken> {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.stalled_until <= now) else {
+            return Ok(());
+        };
+        for _ in 0..std::mem::take(&mut conn.waiting) {
+            self.arrive_at_client(id)?;
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), Broken> {
+        if self.wild.contains_key(&id) {
+            return self.wild_receives(id, bytes);
+        }
+        let Some(client) = self.client_of(id) else { return Ok(()) };
+        let Some(program) = &mut self.slots[client].program else { return Ok(()) };
+        program.buffer.feed(bytes);
+        while self.client_of(id).is_some()
+            && let Some(program) = &mut self.slots[client].program
+        {
+            let Some(frame) = next_frame(&mut program.buffer)? else { break };
+            self.tell(client, Input::Frame(frame))?;
+        }
+        Ok(())
+    }
+
+    fn set_client_timer(&mut self, client: usize) {
+        let slot = &mut self.slots[client];
+        let Some(program) = &mut slot.program else { return };
+        let Some(next) = program.client.next_timeout() else { return };
+        let at = next.as_millis().max(self.now);
+        if program.timer.is_none_or(|timer| at < timer) {
+            program.timer = Some(at);
+            self.queue.push(at, Event::ClientTimer { client, run: slot.run });
+        }
+    }
+
+    pub(crate) fn client_timer(&mut self, client: usize, run: u64) -> Result<(), Broken> {
+        let slot = &mut self.slots[client];
+        let Some(program) = slot.program.as_mut().filter(|_| slot.run == run) else {
+            return Ok(());
+        };
+        if program.timer.is_some_and(|timer| timer <= self.now) {
+            program.timer = None;
+            return self.tell(client, Input::Timeout);
+        }
+        Ok(())
+    }
+}
+
+/// The next frame of a server's stream, which is always well-formed.
+pub(crate) fn next_frame(buffer: &mut FrameBuffer) -> Result<Option<ServerFrame>, Broken> {
+    let frame = buffer.next_frame();
+    let frame = frame.map_err(|fault| Broken::new("a server sends frames", format!("{fault:?}")))?;
+    let Some(frame) = frame else { return Ok(None) };
+    let frame = decode::<ServerFrame>(&frame);
+    frame.map(Some).map_err(|fault| Broken::new("a server sends frames", format!("{fault:?}")))
+}
+
+/// What stands in for a signature here: it depends on every bit of the key and the message.
+pub(crate) fn sign(key: &PublicKey, message: &[u8]) -> Signature {
+    let mut sum: u64 = 0xCBF2_9CE4_8422_2325;
+    for byte in key.as_bytes().iter().chain(message) {
+        sum = (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
+    }
+    let mut bytes = [0; Signature::LEN];
+    bytes[..8].copy_from_slice(&sum.to_be_bytes());
+    Signature::new(bytes)
+}
+
+pub(crate) fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+    sign(key, message) == *signature
+}

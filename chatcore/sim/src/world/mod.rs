@@ -1,0 +1,289 @@
+//! One world: a server, its store, its clients, and the network between them, moved by events.
+//!
+//! Everything that happens is an [`Event`] in one queue, in the order of simulated time. The same
+//! plan gives the same events, byte for byte. Beside the world stand the checkers: the
+//! [`Model`](crate::model::Model) hears what the engine is told and says, the
+//! [`Witness`](crate::witness::Witness) sees what the store holds and what clients show.
+
+mod client;
+mod disk;
+mod faults;
+mod net;
+mod queue;
+mod server;
+mod wild;
+
+use std::collections::BTreeMap;
+
+use chatcore::engine::Archive;
+use chatcore::id::ConnId;
+use chatcore::text::RoomName;
+use chatcore::time::{Moment, Now, Timestamp};
+use fastrand::Rng;
+
+use crate::broken::Broken;
+use crate::marks::{Mark, Marks};
+use crate::model::Model;
+use crate::plan::{Plan, Profile};
+use crate::witness::Witness;
+use crate::world::client::Slot;
+use crate::world::disk::Disk;
+use crate::world::faults::Troubles;
+use crate::world::net::{Conn, Wire};
+use crate::world::queue::{Event, Queue, Side};
+use crate::world::server::Server;
+use crate::world::wild::WildPeer;
+
+/// The wall clock when a world begins.
+const EPOCH: u64 = 1_700_000_000_000;
+
+/// How often the whole state is checked, and the engine is made again from its snapshot.
+const INSPECT_STEPS: u64 = 64;
+
+/// How many steps a world has to settle once nothing goes wrong any more.
+const SETTLE_STEPS: u64 = 10_000;
+
+/// How often it is looked whether it has.
+const LOOK_STEPS: u64 = 32;
+
+/// What came of a world.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Events that happened.
+    pub steps: u64,
+    /// A digest of everything that was written and sent: the same for the same plan.
+    pub digest: u64,
+    /// Situations reached.
+    pub marks: Marks,
+    /// The first rule that was broken.
+    pub broken: Option<Broken>,
+    /// What happened, if it was asked for.
+    pub trace: Vec<String>,
+}
+
+/// Runs a world to its end, or to the first broken rule. `traced` says whether to write down what
+/// happens.
+pub fn run(plan: &Plan, traced: bool) -> Outcome {
+    let mut world = World::new(plan, traced);
+    let result = world.run();
+    Outcome {
+        steps: world.steps,
+        digest: world.digest,
+        marks: world.marks,
+        broken: result.err(),
+        trace: world.trace.unwrap_or_default(),
+    }
+}
+
+pub(crate) struct World<'a> {
+    plan: &'a Plan,
+    now: u64,
+    steps: u64,
+    digest: u64,
+    marks: Marks,
+    trace: Option<Vec<String>>,
+    queue: Queue,
+    rng: Rng,
+    disk: Disk,
+    server: Option<Server>,
+    /// The number of the present or next run of the server.
+    boot: u64,
+    conns: BTreeMap<ConnId, Conn>,
+    dials: u64,
+    slots: Vec<Slot>,
+    wild: BTreeMap<ConnId, WildPeer>,
+    rooms: Vec<RoomName>,
+    troubles: Troubles,
+    model: Option<Model>,
+    witness: Witness,
+    /// The step at which everything that goes wrong was over.
+    healed_at: Option<u64>,
+}
+
+impl<'a> World<'a> {
+    fn new(plan: &'a Plan, traced: bool) -> Self {
+        let rooms = (0..plan.options.rooms.max(1)).map(|number| match number {
+            0 => "lobby".parse(),
+            _ => format!("room-{number}").parse(),
+        });
+        let options = plan.options.clients.iter().enumerate();
+        Self {
+            plan,
+            now: 0,
+            steps: 0,
+            digest: plan.seed,
+            marks: Marks::default(),
+            trace: traced.then(Vec::new),
+            queue: Queue::default(),
+            rng: Rng::with_seed(plan.seed ^ 0x0C_EA_75),
+            disk: Disk::default(),
+            server: None,
+            boot: 1,
+            conns: BTreeMap::new(),
+            dials: 0,
+            slots: options.map(|(number, options)| Slot::new(number, *options)).collect(),
+            wild: BTreeMap::new(),
+            rooms: rooms.map(|room| room.expect("a plain word is a room's name")).collect(),
+            troubles: Troubles::default(),
+            model: None,
+            witness: Witness::new(plan.options.archive == Archive::Store),
+            healed_at: None,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), Broken> {
+        self.queue.push(0, Event::Boot { boot: self.boot });
+        for (place, action) in self.plan.actions.iter().enumerate() {
+            self.queue.push(action.at, Event::Act(place));
+        }
+        if self.plan.actions.is_empty() {
+            self.heal()?;
+        }
+        while let Some((at, event)) = self.queue.pop() {
+            assert!(at >= self.now, "time must not run back");
+            self.now = at;
+            self.steps += 1;
+            self.happen(event)?;
+            if self.steps.is_multiple_of(INSPECT_STEPS) {
+                self.inspect()?;
+            }
+            if self.has_ended()? {
+                return self.conclude();
+            }
+        }
+        self.conclude()
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Broken> {
+        match event {
+            Event::Act(place) => self.act(place),
+            Event::Dial(conn) => self.answer_dial(conn),
+            Event::Dialled(conn, well) => self.dialled(conn, well),
+            Event::Arrive(conn, Side::Server) => self.arrive_at_server(conn),
+            Event::Arrive(conn, Side::Client) => self.arrive_at_client(conn),
+            Event::Broken(conn, Side::Server) => self.hang_up_at_server(conn),
+            Event::Broken(conn, Side::Client) => self.lose_at_client(conn, "connection reset"),
+            Event::Resume(conn) => self.resume(conn),
+            Event::Verified { boot, conn, valid } => self.verified(boot, conn, valid),
+            Event::Synced { boot, through } => self.synced(boot, through),
+            Event::Read { boot, token, records } => self.read_done(boot, token, records),
+            Event::Shard { boot, shard } => self.work_shard(boot, shard),
+            Event::EngineTimer { boot } => self.engine_timer(boot),
+            Event::ShardTimer { boot, shard } => self.shard_timer(boot, shard),
+            Event::ClientTimer { client, run } => self.client_timer(client, run),
+            Event::Gone { boot, conn } => self.gone(boot, conn),
+            Event::GiveUp { boot, conn } => self.give_up(boot, conn),
+            Event::Boot { boot } => self.start_server(boot),
+            Event::StoreWell { boot } => self.store_is_well(boot),
+        }
+    }
+
+    fn act(&mut self, place: usize) -> Result<(), Broken> {
+        let plan = self.plan;
+        let Some(action) = plan.actions.get(place) else { return Ok(()) };
+        self.note(|| format!("{:?}", action.deed));
+        self.do_deed(action.deed)?;
+        if place + 1 == plan.actions.len() {
+            self.heal()?;
+        }
+        Ok(())
+    }
+
+    /// Everything that goes wrong is over: from here on the world has to settle.
+    fn heal(&mut self) -> Result<(), Broken> {
+        self.note(|| "nothing goes wrong any more".to_owned());
+        self.healed_at = Some(self.steps);
+        self.end_troubles()?;
+        for client in 0..self.slots.len() {
+            self.start_client(client)?;
+        }
+        Ok(())
+    }
+
+    /// Whether everything that has to come has come.
+    fn has_ended(&mut self) -> Result<bool, Broken> {
+        let Some(healed_at) = self.healed_at else { return Ok(false) };
+        if self.plan.options.profile == Profile::Extreme {
+            return Ok(true);
+        }
+        let since = self.steps - healed_at;
+        if !since.is_multiple_of(LOOK_STEPS) {
+            return Ok(false);
+        }
+        match self.check_settled() {
+            Ok(()) => Ok(true),
+            Err(_) if since < SETTLE_STEPS => Ok(false),
+            Err(broken) => Err(broken),
+        }
+    }
+
+    /// Whether everybody who may be is connected and has seen everything.
+    fn check_settled(&self) -> Result<(), Broken> {
+        let stored = self.disk.told == self.disk.written();
+        let Some(server) = self.server.as_ref().filter(|server| stored && server.is_idle()) else {
+            return Err(Broken::new("the server serves in the end", "it has work to do"));
+        };
+        let mut present = Vec::new();
+        for (number, slot) in self.slots.iter().enumerate() {
+            let Some(program) = &slot.program else { continue };
+            if !program.client.is_online() {
+                return Err(Broken::new("everybody is connected in the end", slot.name.to_string()));
+            }
+            let number = u8::try_from(number).unwrap_or(u8::MAX);
+            present.push((number, program.client.rooms().cloned().collect()));
+        }
+        let _ = server;
+        self.witness.finish(&present)
+    }
+
+    /// What must hold when all is said and done.
+    fn conclude(&mut self) -> Result<(), Broken> {
+        self.inspect()?;
+        if self.plan.options.profile != Profile::Extreme {
+            self.check_settled()?;
+        }
+        self.check_replay()
+    }
+
+    /// What time it is for the server.
+    fn clock(&self) -> Now {
+        let wall = EPOCH.saturating_add(self.now).saturating_add_signed(self.troubles.wall_offset);
+        let wall = Timestamp::new(wall).unwrap_or(Timestamp::MAX);
+        Now { moment: Moment::from_millis(self.now), wall }
+    }
+
+    /// Writes down what happens, if anybody wants to read it.
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>8} {}", self.now, line()));
+        }
+    }
+
+    fn hit(&mut self, mark: Mark) {
+        self.marks.hit(mark);
+    }
+
+    /// Takes bytes into the digest of this world.
+    fn digest_bytes(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let rest = rest.iter().map(|byte| u64::from(*byte));
+        let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+        self.digest = words.chain(rest).fold(self.digest, mix);
+    }
+
+    /// A connection, and what it takes to send on it.
+    fn wire(&mut self, conn: ConnId) -> Option<(&mut Conn, Wire<'_>)> {
+        let wire = Wire {
+            now: self.now,
+            options: self.plan.options.net,
+            rng: &mut self.rng,
+            queue: &mut self.queue,
+        };
+        Some((self.conns.get_mut(&conn)?, wire))
+    }
+
+    fn room(&self, number: u8) -> RoomName {
+        self.rooms[usize::from(number) % self.rooms.len()].clone()
+    }
+}

@@ -1,0 +1,195 @@
+//! People who do not keep to the protocol: whatever they send, they harm nobody but themselves.
+
+use bytes::Bytes;
+use chatcore::codec::{FrameBuffer, encode_to_bytes};
+use chatcore::id::{
+    Attach, ConnId, Counter, Incarnation, PublicKey, RequestId, Seq, SessionId, Signature,
+    Threshold,
+};
+use chatcore::text::Untrusted;
+use chatcore::wire::{
+    ClientFrame, Command, Cursor, Login, LoginProof, Question, ServerFrame, ServerHello, Start,
+};
+use fastrand::Rng;
+
+use crate::broken::Broken;
+use crate::plan::{Wild, pick};
+use crate::world::World;
+use crate::world::client::{next_frame, sign};
+use crate::world::net::{Conn, Dialler};
+use crate::world::queue::Event;
+
+/// How many of them there may be.
+const KEYS: u8 = 3;
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct WildPeer {
+    kind: Wild,
+    rng: Rng,
+    buffer: FrameBuffer,
+}
+
+impl World<'_> {
+    pub(crate) fn begin_wild(&mut self, kind: Wild, seed: u32) {
+        self.dials += 1;
+        let id = ConnId::new(self.dials);
+        self.conns.insert(id, Conn::new(Dialler::Wild, self.boot));
+        let rng = Rng::with_seed(seed.into());
+        self.wild.insert(id, WildPeer { kind, rng, buffer: FrameBuffer::default() });
+        self.queue.push(self.now, Event::Dial(id));
+    }
+
+    pub(crate) fn wild_dialled(&mut self, id: ConnId, well: bool) -> Result<(), Broken> {
+        if !well {
+            self.wild.remove(&id);
+            return Ok(());
+        }
+        let Some(peer) = self.wild.get_mut(&id) else { return Ok(()) };
+        let rng = &mut peer.rng;
+        let first = match peer.kind {
+            Wild::Mute => return Ok(()),
+            Wild::Noise => noise(rng),
+            Wild::Unruly => join((0..rng.u8(1..6)).map(|_| any_frame(rng))),
+            Wild::Forger | Wild::Member => encode_to_bytes(&ClientFrame::hello()),
+        };
+        self.send_bytes(id, first);
+        Ok(())
+    }
+
+    /// Reads what a wild peer was sent, and goes on.
+    pub(crate) fn wild_receives(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), Broken> {
+        let Some(peer) = self.wild.get_mut(&id) else { return Ok(()) };
+        peer.buffer.feed(bytes);
+        let mut answers = Vec::new();
+        while let Some(frame) = next_frame(&mut peer.buffer)? {
+            match frame {
+                ServerFrame::Hello(hello) => answers.push(encode_to_bytes(&peer.log_in(&hello))),
+                ServerFrame::Welcome(_) => {
+                    let count = peer.rng.u8(1..40);
+                    answers.push(join((0..count).map(|_| any_frame(&mut peer.rng))));
+                }
+                _ => {}
+            }
+        }
+        for answer in answers {
+            self.send_bytes(id, answer);
+        }
+        Ok(())
+    }
+}
+
+impl WildPeer {
+    fn log_in(&mut self, hello: &ServerHello) -> ClientFrame {
+        let number = self.rng.u8(0..KEYS);
+        let key = PublicKey::new([200 + number; PublicKey::LEN]);
+        let session = SessionId::new([200 + self.rng.u8(0..KEYS); SessionId::LEN]);
+        let attach = Attach::new(self.rng.u64(0..6)).unwrap_or_default();
+        let name = match self.rng.u8(0..6) {
+            0 => "user-0".to_owned(),
+            1 => "Server".to_owned(),
+            _ => format!("wild-{number}"),
+        };
+        let proof = LoginProof {
+            nonce: hello.nonce,
+            server_key: hello.server_key,
+            log_id: hello.log_id,
+            generation: hello.generation,
+            channel: None,
+            session,
+            attach,
+            name: &name,
+        };
+        let signature = match self.kind {
+            Wild::Forger => Signature::new([3; Signature::LEN]),
+            _ => sign(&key, &proof.to_bytes()),
+        };
+        let name = Untrusted::new(name);
+        ClientFrame::Login(Login { name, key, session, attach, signature })
+    }
+}
+
+fn join(frames: impl Iterator<Item = ClientFrame>) -> Bytes {
+    frames.flat_map(|frame| encode_to_bytes(&frame)).collect()
+}
+
+/// Bytes that are no frame, or a frame that is nothing.
+fn noise(rng: &mut Rng) -> Bytes {
+    let len = rng.usize(1..200);
+    let mut bytes: Vec<u8> = (0..len).map(|_| rng.u8(..)).collect();
+    match rng.u8(0..3) {
+        0 => {}
+        1 => bytes.splice(0..0, [0, 0, 0, 0]).for_each(drop),
+        _ => {
+            let len = u32::try_from(bytes.len()).unwrap_or(0).to_be_bytes();
+            bytes.splice(0..0, len).for_each(drop);
+        }
+    }
+    bytes.into()
+}
+
+fn any_room(rng: &mut Rng) -> Untrusted<chatcore::text::RoomName> {
+    Untrusted::new(*pick(rng, &["lobby", "lobby", "lobby", "room-1", "elsewhere", "no room", ""]))
+}
+
+fn any_counter(rng: &mut Rng) -> Counter {
+    let number = match rng.u8(0..8) {
+        0 => rng.u64(0..100),
+        1 => Counter::MAX.get() - rng.u64(0..2),
+        _ => rng.u64(0..6),
+    };
+    Counter::new(number).unwrap_or_default()
+}
+
+/// Any frame, with numbers and names from a small world.
+fn any_frame(rng: &mut Rng) -> ClientFrame {
+    match rng.u8(0..20) {
+        0 => ClientFrame::hello(),
+        1 => ClientFrame::Ping { token: RequestId::ZERO },
+        2 => ClientFrame::Pong { token: RequestId::ZERO },
+        3 if rng.u8(0..4) == 0 => ClientFrame::Leave,
+        4..12 => ClientFrame::Submit { counter: any_counter(rng), command: any_command(rng) },
+        _ => {
+            let request = RequestId::new(rng.u64(0..10)).unwrap_or_default();
+            ClientFrame::Ask { request, question: any_question(rng) }
+        }
+    }
+}
+
+fn any_command(rng: &mut Rng) -> Command {
+    let room = any_room(rng);
+    if rng.u8(0..8) == 0 {
+        let threshold = Threshold::new(rng.u16(1..4)).unwrap_or_default();
+        return Command::Reset { room, threshold };
+    }
+    let incarnation = rng.bool().then(|| Incarnation::new(rng.u64(0..3)).unwrap_or_default());
+    let body = Untrusted::new(*pick(rng, &["one", "two", "three", "", "wild words"]));
+    Command::Post { room, incarnation, body }
+}
+
+fn any_question(rng: &mut Rng) -> Question {
+    let room = any_room(rng);
+    let seq = |rng: &mut Rng| Seq::new(rng.u64(0..30)).unwrap_or_default();
+    match rng.u8(0..10) {
+        0 => Question::Part { room },
+        1 => Question::Who { room },
+        2 => Question::Rooms,
+        3 => {
+            let user = Untrusted::new(*pick(rng, &["user-0", "user-1", "nobody", "no name"]));
+            Question::Whois { room, user }
+        }
+        4 | 5 => {
+            let before = rng.bool().then(|| seq(rng));
+            Question::History { room, before, limit: rng.u16(0..400) }
+        }
+        _ => {
+            let incarnation = Incarnation::new(rng.u64(0..3)).unwrap_or_default();
+            let start = match rng.u8(0..3) {
+                0 => Start::After(Cursor { incarnation, seq: seq(rng) }),
+                1 => Start::Last(rng.u64(0..30)),
+                _ => Start::At(seq(rng)),
+            };
+            Question::Join { room, start }
+        }
+    }
+}
