@@ -485,6 +485,7 @@ impl Engine {
                 TimerKind::Connection(conn) => self.check_connection(now, conn),
                 TimerKind::Grace(user) => self.end_grace(now, &user),
                 TimerKind::Notice(room) => self.end_quiet(room),
+                TimerKind::CatchUp(conn) => self.go_on_catching_up(conn),
             }
         }
     }
