@@ -216,7 +216,7 @@ impl Engine {
             self.close(now, conn, Some(Refusal::Auth(AuthFault::Signature)));
             return;
         }
-        let changes = self.decide_login(now, &name, &login);
+        let changes = self.admit(conn).and_then(|()| self.decide_login(now, &name, &login));
         match changes.and_then(|changes| self.admit_changes(changes)) {
             Ok(changes) => self.log_in(now, conn, name, &login, changes),
             Err(refusal) => self.close(now, conn, Some(refusal)),
@@ -485,6 +485,7 @@ impl Engine {
                 TimerKind::Connection(conn) => self.check_connection(now, conn),
                 TimerKind::Grace(user) => self.end_grace(now, &user),
                 TimerKind::Notice(room) => self.end_quiet(room),
+                TimerKind::CatchUp(conn) => self.go_on_catching_up(conn),
             }
         }
     }

@@ -103,6 +103,12 @@ pub enum Input {
         /// is gone for good) and end earlier (there is more); none means that all are gone.
         records: Vec<Record>,
     },
+    /// Answers [`Output::Read`]: the store cannot read now. A question for history is refused with
+    /// `E_STORE`; for a reader that lags the engine asks again by itself, a second later.
+    ReadFailed {
+        /// The token of the question.
+        token: ReadToken,
+    },
     /// The store can keep nothing more for now. What would append an entry for a client is refused
     /// with `E_STORE` until [`Input::StoreFree`]; what the journal holds is read and delivered as
     /// before. Entries that [`Output::Persist`] gave stay due. There may still come more: nobody
@@ -134,7 +140,8 @@ pub enum Output {
         /// The signature.
         signature: Signature,
     },
-    /// Read records that are not in memory and answer with [`Input::ReadDone`].
+    /// Read records that are not in memory and answer with [`Input::ReadDone`] or
+    /// [`Input::ReadFailed`].
     Read {
         /// To be repeated.
         token: ReadToken,
@@ -326,6 +333,8 @@ enum TimerKind {
     Grace(UserName),
     /// A crowd may be told of its gate again.
     Notice(RoomName),
+    /// What a reader lacks may be asked for again.
+    CatchUp(ConnId),
 }
 
 /// A mistake of the program that embeds the engine. Nothing a peer sends leads to one.
@@ -459,6 +468,7 @@ impl Engine {
             Input::Persisted { through } => self.handle_persisted(now.moment, through)?,
             Input::Fetch(need) => self.handle_fetch(need),
             Input::ReadDone { token, records } => self.handle_read_done(token, records)?,
+            Input::ReadFailed { token } => self.handle_read_failed(now.moment, token)?,
             Input::StoreFull => self.store_full = true,
             Input::StoreFree => self.store_full = false,
             Input::Timeout => self.handle_timeout(now),

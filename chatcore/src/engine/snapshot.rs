@@ -82,13 +82,7 @@ impl Engine {
             durable: self.durable.image(),
             records: self.unarchived_records(),
         };
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
-        let mut bytes =
-            postcard::to_extend(&image, bytes).expect("a snapshot must have a postcard encoding");
-        let digest = blake3::hash(&bytes);
-        bytes.extend_from_slice(digest.as_bytes());
-        Some(bytes)
+        Some(seal(&image))
     }
 
     fn unarchived_records(&self) -> Vec<(RoomName, Vec<Record>)> {
@@ -145,6 +139,10 @@ impl Engine {
         let durable = Durable::from_image(&image.durable).ok_or(RestoreError::Image)?;
         let mut engine = Self::assemble(config, image.head, durable);
         engine.adopt_rooms();
+        // A room that came twice would be filled twice.
+        if !image.records.is_sorted_by(|(one, _), (next, _)| one < next) {
+            return Err(RestoreError::Image);
+        }
         for (room, records) in image.records {
             if !engine.feed.refill(&room, records) {
                 return Err(RestoreError::Image);
@@ -202,6 +200,16 @@ impl Engine {
     }
 }
 
+fn seal(image: &Image) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
+    let mut bytes =
+        postcard::to_extend(image, bytes).expect("a snapshot must have a postcard encoding");
+    let digest = blake3::hash(&bytes);
+    bytes.extend_from_slice(digest.as_bytes());
+    bytes
+}
+
 fn read_image(bytes: &[u8]) -> Result<Image, RestoreError> {
     let (head, rest) = bytes.split_first_chunk::<8>().ok_or(RestoreError::NotASnapshot)?;
     if head != MAGIC {
@@ -225,5 +233,44 @@ fn record_of(frame: &[u8]) -> Option<Record> {
     match decode(frame.get(PREFIX_BYTES..)?) {
         Ok(ServerFrame::Record(record)) => Some(record),
         Ok(_) | Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Incarnation, LogId, PublicKey, Seq, Threshold};
+    use crate::log::Founding;
+    use crate::text::UserName;
+
+    /// A journal with a room behind whose closed gate one record waits.
+    fn journal() -> Vec<Entry> {
+        let (log_id, threshold) = (LogId::new([1; 16]), Threshold::DEFAULT);
+        let key = PublicKey::new([9; 32]);
+        let founding = Founding { log_id, server_key: key, threshold, operators: Vec::new() };
+        let (room, user): (RoomName, UserName) = ("lobby".parse().unwrap(), "ana".parse().unwrap());
+        let (incarnation, seq) = (Incarnation::ZERO.next(), Some(Seq::ZERO.next()));
+        let changes = [
+            Change::Founded(founding),
+            Change::UserAdded { user: user.clone(), key },
+            Change::RoomCreated { room: room.clone(), threshold },
+            Change::Joined { room, incarnation, seq, user },
+        ];
+        let (mut head, now) = (Head::new(log_id), Now::default());
+        changes.into_iter().map(|change| head.append(now.wall, change)).collect()
+    }
+
+    #[test]
+    fn snapshot_that_holds_the_records_of_a_room_twice_is_refused() {
+        let engine = Engine::replay(journal(), Config::default(), Now::default()).unwrap();
+        let bytes = engine.snapshot().unwrap();
+        let mut image = read_image(&bytes).unwrap();
+        assert_eq!(seal(&image), bytes);
+        image.records.push(image.records[0].clone());
+        for archive in [Archive::None, Archive::Store] {
+            let config = Config { archive, ..Config::default() };
+            let forged = Engine::restore(&seal(&image), [], config, Now::default());
+            assert_eq!(forged.unwrap_err(), RestoreError::Image);
+        }
     }
 }

@@ -32,6 +32,8 @@ enum Step {
     Hold,
     Fill,
     Free,
+    Sicken,
+    Heal,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -59,6 +61,12 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step(), 1..80)
+}
+
+/// As [`steps`], before a store that cannot read now and then.
+fn steps_before_an_ill_store() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![8 => step(), 1 => Just(Step::Sicken), 1 => Just(Step::Heal)];
+    proptest::collection::vec(step, 1..80)
 }
 
 /// A run: the rig, and what its clients remember between their connections.
@@ -143,6 +151,8 @@ impl Run {
             Step::Hold => self.toggle_persisting(),
             Step::Fill => self.fill(true),
             Step::Free => self.fill(false),
+            Step::Sicken => self.rig.ill = true,
+            Step::Heal => self.rig.ill = false,
             _ => {}
         }
     }
@@ -187,6 +197,9 @@ impl Run {
                 self.rig.resume(name);
             }
         }
+        // What the store could not read is asked for again after a second.
+        self.rig.ill = false;
+        self.rig.pass_secs(1);
     }
 
     fn disconnect_all(&mut self) {
@@ -379,6 +392,16 @@ proptest! {
     #[test]
     fn every_follower_reads_what_the_journal_says(steps in steps(), piece in 1..4_000_usize) {
         let run = Run::of(Setup { piece, shards: 2, ..Setup::default() }, &steps);
+        let model = Model::of(run.rig.entries.iter().map(AsRef::as_ref));
+        for (_, frames) in run.all_frames() {
+            model.check(&frames);
+        }
+        check_complete(&run, &model);
+    }
+
+    #[test]
+    fn reader_before_an_ill_store_misses_nothing(steps in steps_before_an_ill_store()) {
+        let run = Run::of(Setup { shards: 2, ..stored(0) }, &steps);
         let model = Model::of(run.rig.entries.iter().map(AsRef::as_ref));
         for (_, frames) in run.all_frames() {
             model.check(&frames);

@@ -1,6 +1,6 @@
 //! A store that is full, or does not answer.
 
-use chatcore::engine::Input;
+use chatcore::engine::{Archive, Input, Misuse};
 use chatcore::wire::*;
 
 use crate::rig::{Persisting, Rig, Setup, after, post, reset, rig};
@@ -188,4 +188,108 @@ fn e1_gate_opens_though_the_store_is_full_and_is_not_told_before_it_is_safe() {
         "bob < lobby 1:1 +ana",
         "bob < lobby 1:2 +bob",
     ]);
+}
+
+/// A room of nine records of which none is in memory, and a store that cannot read.
+fn room_before_an_ill_store() -> Rig {
+    let mut setup = Setup::limits(|limits| limits.window_bytes = 0);
+    setup.archive = Archive::Store;
+    // A shard of its own keeps nothing for who comes.
+    setup.shards = 4;
+    setup.read_max = 3;
+    let mut rig = setup.rig();
+    rig.join("ana");
+    rig.join("bob");
+    for number in 3..=9 {
+        rig.say("ana", &number.to_string());
+    }
+    rig.login("cem");
+    rig.forget();
+    rig.ill = true;
+    rig.reads = 0;
+    rig
+}
+
+#[test]
+fn question_that_the_store_cannot_answer_is_refused_and_can_be_asked_again() {
+    let mut rig = room_before_an_ill_store();
+    rig.history("bob", "lobby", None, 2);
+    rig.expect(&[&format!("bob < no: {NO}")]);
+    rig.ill = false;
+    rig.history("bob", "lobby", None, 2);
+    rig.expect(&["bob < history lobby [lobby 1:8 ana: 8, lobby 1:9 ana: 9]"]);
+}
+
+#[test]
+fn reader_that_lags_waits_for_an_ill_store_and_misses_nothing() {
+    let mut rig = room_before_an_ill_store();
+    rig.join_from("cem", "lobby", after(1, 2));
+    for seconds in 0..5 {
+        assert_eq!(rig.reads, 1 + seconds, "the store is asked once a second");
+        rig.pass_secs(1);
+    }
+    assert_eq!(rig.heard("cem").len(), 1, "it is told that it joined, and no gap");
+    rig.forget();
+    // Others are served meanwhile, and what is new comes after what is old.
+    rig.say("bob", "11");
+    rig.expect(&[
+        "ana < lobby 1:11 bob: 11",
+        "bob < accepted 1 lobby 1:11",
+        "bob < lobby 1:11 bob: 11",
+    ]);
+    rig.ill = false;
+    rig.pass_secs(1);
+    rig.drive();
+    let seqs: Vec<u64> = rig.records("cem").iter().map(|record| record.seq.get()).collect();
+    assert_eq!(seqs, (3..=11).collect::<Vec<_>>());
+}
+
+#[test]
+fn reader_that_begins_again_before_an_ill_store_asks_no_more_often() {
+    let mut rig = room_before_an_ill_store();
+    for last in 0..50 {
+        rig.join_from("cem", "lobby", after(1, last % 9));
+    }
+    assert_eq!(rig.reads, 1);
+    rig.ill = false;
+    rig.pass_secs(1);
+    rig.drive();
+    // Only its last beginning counts.
+    let seqs: Vec<u64> = rig.records("cem").iter().map(|record| record.seq.get()).collect();
+    assert_eq!(seqs, (5..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn reset_before_an_ill_store_ends_the_wait_for_the_old_life() {
+    let mut rig = room_before_an_ill_store();
+    rig.join_from("cem", "lobby", after(1, 2));
+    rig.command("ana", reset("lobby", 2));
+    rig.say("bob", "new");
+    rig.forget();
+    rig.ill = false;
+    rig.pass_secs(1);
+    rig.drive();
+    let records = rig.records("cem");
+    let seqs: Vec<_> = records.iter().map(|one| (one.incarnation.get(), one.seq.get())).collect();
+    assert_eq!(seqs, [(2, 1)]);
+}
+
+#[test]
+fn read_that_fails_for_a_connection_that_is_gone_leaves_nothing_behind() {
+    let mut rig = room_before_an_ill_store();
+    rig.join_from("cem", "lobby", after(1, 2));
+    rig.lose("cem");
+    let reads = rig.reads;
+    rig.pass_secs(5);
+    assert_eq!(rig.reads, reads);
+    rig.login("cem");
+    rig.ill = false;
+    rig.held_reads = Some(Vec::new());
+    rig.join_from("cem", "lobby", after(1, 2));
+    rig.lose("cem");
+    for (token, _) in rig.held_reads.take().unwrap() {
+        rig.input(Input::ReadFailed { token });
+        let again = rig.engine.handle(rig.now, Input::ReadFailed { token });
+        assert_eq!(again, Err(Misuse::UnknownRead));
+    }
 }
