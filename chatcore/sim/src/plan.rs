@@ -358,9 +358,16 @@ impl NetOptions {
             delay_min,
             delay_max: delay_min + *pick(rng, &[0, 5, 40, 300]),
             pieces_max: *pick(rng, &[1, 1, 2, 5]),
-            socket_bytes: if small { *pick(rng, &[64, 1_000, 9_000]) } else { 64 << 10 },
+            socket_bytes: if small { *pick(rng, &[200, 2_000, 9_000]) } else { 64 << 10 },
             shard_delay_max: *pick(rng, &[0, 0, 3, 50]),
         }
+    }
+}
+
+impl NetOptions {
+    /// A network that is as good as any.
+    pub(crate) const fn well(self) -> Self {
+        Self { delay_min: 1, delay_max: 2, pieces_max: 1, socket_bytes: 64 << 10, shard_delay_max: 0 }
     }
 }
 
@@ -387,7 +394,7 @@ fn draw_limits(rng: &mut Rng, profile: Profile) -> Limits {
         crowd_members: *pick(rng, &[2, 500, 500]),
         session_age_min: Span::from_secs(*pick(rng, &[1, 60, 24 * 60 * 60])),
         grace: Span::from_secs(*pick(rng, &[0, 2, 20])),
-        ping_interval: Span::from_secs(*pick(rng, &[2, 30])),
+        ping_interval: Span::from_secs(*pick(rng, &[2, 30, 30])),
         stall_time: Span::from_secs(*pick(rng, &[3, 60])),
         ..Limits::default()
     };
@@ -470,7 +477,7 @@ fn draw_deed(rng: &mut Rng, kind: Kind) -> Deed {
         Kind::Start => Deed::Start(client),
         Kind::Post => {
             let bytes = *pick(rng, &[1, 10, 10, 80, 80, 400, 7_000]);
-            Deed::Post { client, room, count: *pick(rng, &[1, 1, 1, 3, 80]), bytes }
+            Deed::Post { client, room, count: *pick(rng, &[1, 1, 1, 1, 1, 1, 3, 3, 10, 70]), bytes }
         }
         Kind::Reset => Deed::Reset { client, room, threshold: u16::from(rng.u8(1..=4)) },
         Kind::Join => Deed::Join { client, room },

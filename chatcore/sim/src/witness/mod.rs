@@ -53,10 +53,19 @@ fn origin_of(text: &str) -> Option<Post> {
     Some(Post { client: client.parse().ok()?, number: number.parse().ok()? })
 }
 
+/// What the labels of a client's commands begin with: its posts, its resets.
+fn own_labels(client: u8) -> [String; 2] {
+    [format!("{client}-"), format!("r{client}-")]
+}
+
 /// What became of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// Nobody has said yet.
+    /// The user gave it, and it is not in the client's file yet.
+    Given,
+    /// The client died before it was in its file: nobody ever hears of it.
+    Lost,
+    /// It is in the client's file, and nobody has said what became of it yet.
     Open,
     /// It was acknowledged, while this journal was the present one.
     Sent(usize),
@@ -92,6 +101,8 @@ pub(crate) struct Witness {
     logs: Vec<Journal>,
     clients: BTreeMap<u8, Shown>,
     commands: BTreeMap<String, Fate>,
+    /// Grows whenever somebody was shown a record or the fate of a command.
+    progress: u64,
     /// Whether old records stay readable; without a store they are gone in time.
     keeps_all: bool,
 }
@@ -100,7 +111,12 @@ impl Witness {
     /// A checker of a journal that begins. `keeps_all` says whether old records stay readable.
     pub(crate) fn new(keeps_all: bool) -> Self {
         let (clients, commands) = (BTreeMap::new(), BTreeMap::new());
-        Self { logs: vec![Journal::default()], clients, commands, keeps_all }
+        Self { logs: vec![Journal::default()], clients, commands, progress: 0, keeps_all }
+    }
+
+    /// Grows whenever somebody was shown a record or the fate of a command.
+    pub(crate) const fn progress(&self) -> u64 {
+        self.progress
     }
 
     /// The number of the present journal.
@@ -122,8 +138,10 @@ impl Witness {
         if let Change::Posted { text, .. } = &entry.change
             && let Some(post) = origin_of(text.as_str())
         {
-            let refused = self.commands.get(&post.label()) == Some(&Fate::Refused);
-            hold!(!refused, "a refused post takes no effect", "{post:?}");
+            let fate = self.commands.get(&post.label());
+            hold!(fate != Some(&Fate::Refused), "a refused post takes no effect", "{post:?}");
+            let kept = !matches!(fate, Some(Fate::Given | Fate::Lost));
+            hold!(kept, "a command is in the file before it is sent", "{post:?} {fate:?}");
         }
         self.present_mut().append(entry)
     }
@@ -204,7 +222,26 @@ impl Witness {
 
     /// A user gave a command.
     pub(crate) fn queued(&mut self, label: String) {
-        self.commands.insert(label, Fate::Open);
+        self.commands.insert(label, Fate::Given);
+    }
+
+    /// A command is in its client's file.
+    pub(crate) fn written(&mut self, label: &str) {
+        if let Some(fate @ Fate::Given) = self.commands.get_mut(label) {
+            *fate = Fate::Open;
+        }
+    }
+
+    /// A client has ended: what it had not written down is lost.
+    pub(crate) fn ended(&mut self, client: u8) {
+        for own in own_labels(client) {
+            let mine = self.commands.range_mut(own.clone()..);
+            for (_, fate) in mine.take_while(|(id, _)| id.starts_with(&own)) {
+                if *fate == Fate::Given {
+                    *fate = Fate::Lost;
+                }
+            }
+        }
     }
 
     /// A client showed something.
@@ -255,6 +292,7 @@ impl Witness {
         let cursor = place.cursor;
         hold!(next, "records come once and in order", "{client} {room} {incarnation} {seq} {cursor:?}");
         place.cursor = Some(Cursor { incarnation: *incarnation, seq: *seq });
+        self.progress += 1;
         Ok(())
     }
 
@@ -345,10 +383,11 @@ impl Witness {
     fn settle(&mut self, id: &str, fate: Fate) -> Result<(), Broken> {
         let before = self.commands.insert(id.to_owned(), fate);
         let same = match before {
-            None | Some(Fate::Open) => true,
+            None | Some(Fate::Given | Fate::Open) => true,
             Some(before) => before == fate,
         };
         hold!(same, "a command has one fate", "{id} was {before:?} and is {fate:?}");
+        self.progress += 1;
         Ok(())
     }
 
@@ -373,11 +412,11 @@ impl Witness {
     }
 
     fn check_answered(&self, client: u8) -> Result<(), Broken> {
-        let own = [format!("{client}-"), format!("r{client}-")];
-        for own in own {
+        for own in own_labels(client) {
             let mine = self.commands.range(own.clone()..);
             for (id, fate) in mine.take_while(|(id, _)| id.starts_with(&own)) {
-                hold!(*fate != Fate::Open, "every command is answered in the end", "{id}");
+                let told = !matches!(fate, Fate::Given | Fate::Open);
+                hold!(told, "every command is answered in the end", "{id}");
             }
         }
         Ok(())

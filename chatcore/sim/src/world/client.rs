@@ -12,7 +12,7 @@ use chatcore::wire::{ClientFrame, ServerFrame, Start};
 use crate::broken::Broken;
 use crate::marks::Mark;
 use crate::plan::{ClientOptions, Question, StartAt};
-use crate::witness::{label, text_of};
+use crate::witness::Post;
 use crate::world::World;
 use crate::world::net::{Conn, Dialler, Piece};
 use crate::world::queue::{Event, Side};
@@ -174,7 +174,7 @@ impl World<'_> {
             program.conn = Some(id);
             program.buffer = FrameBuffer::default();
         }
-        let at = self.now + self.plan.options.net.delay_min;
+        let at = self.now + self.net.delay_min;
         self.queue.push(at, Event::Dial(id));
     }
 
@@ -222,6 +222,13 @@ impl World<'_> {
             let wants_all = slot.options.start == StartAt::First;
             self.witness.kept(slot.number, room, *cursor, wants_all)?;
         }
+        match &save {
+            Save::Queued(unsent) => self.witness.written(&unsent.id),
+            Save::Renewed { outbox, .. } => {
+                outbox.iter().for_each(|unsent| self.witness.written(&unsent.id));
+            }
+            Save::Settled(_) | Save::Seen(..) | Save::Attach(_) => {}
+        }
         let may_be_late = matches!(save, Save::Settled(_) | Save::Seen(..));
         slot.late.push(save);
         if !(may_be_late && slot.options.saves_late) || self.rng.u8(0..8) == 0 {
@@ -234,11 +241,19 @@ impl World<'_> {
         let number = self.slots[client].number;
         self.note(|| format!("client {number} shows {event:?}"));
         self.mark_shown(client, event);
-        self.witness.event(number, event)?;
-        if let Shown::Connected { .. } = event {
+        if let Shown::Connected { resumed, .. } = event {
             self.connected(client);
+            let log = self.log_of(client);
+            self.witness.connected(number, log, *resumed)?;
         }
-        Ok(())
+        self.witness.event(number, event)
+    }
+
+    /// The journal of the server that a client is connected to.
+    fn log_of(&self, client: usize) -> usize {
+        let conn = self.slots[client].program.as_ref().and_then(|program| program.conn);
+        let boot = conn.and_then(|conn| self.conns.get(&conn)).map_or(0, |conn| conn.boot);
+        self.logs.get(&boot).copied().unwrap_or(0)
     }
 
     fn connected(&mut self, client: usize) {
@@ -263,6 +278,7 @@ impl World<'_> {
         self.hang_up(client);
         self.slots[client].program = None;
         self.slots[client].flush();
+        self.witness.ended(number);
     }
 
     /// A client dies: what was on its way into the file may be lost.
@@ -276,6 +292,7 @@ impl World<'_> {
         slot.late.truncate(kept);
         slot.flush();
         slot.died_with_outbox = !slot.saved.outbox.is_empty();
+        self.witness.ended(slot.number);
     }
 
     pub(crate) fn post(&mut self, client: usize, room: RoomName, bytes: usize) -> Result<(), Broken> {
@@ -284,10 +301,10 @@ impl World<'_> {
             return Ok(());
         }
         slot.posted += 1;
-        let (number, posted) = (slot.number, slot.posted);
-        self.witness.queued(number, posted);
-        let body = text_of(number, posted, bytes).parse().expect("a plain text is a body");
-        self.tell(client, Input::Post { room, body, id: label(number, posted) })
+        let post = Post { client: slot.number, number: slot.posted };
+        self.witness.queued(post.label());
+        let body = post.text(bytes).parse().expect("a plain text is a body");
+        self.tell(client, Input::Post { room, body, id: post.label() })
     }
 
     pub(crate) fn reset(
@@ -297,9 +314,13 @@ impl World<'_> {
         threshold: u16,
     ) -> Result<(), Broken> {
         let slot = &mut self.slots[client];
+        if slot.program.is_none() {
+            return Ok(());
+        }
         slot.resets += 1;
         let id = format!("r{}-{}", slot.number, slot.resets);
         let threshold = Threshold::new(threshold).unwrap_or_default();
+        self.witness.queued(id.clone());
         self.tell(client, Input::Reset { room, threshold, id })
     }
 

@@ -238,6 +238,7 @@ impl World<'_> {
         self.troubles.full_until = now;
         self.troubles.unreadable_until = now;
         self.troubles.slowness = 0;
+        self.net = self.net.well();
         let stalled: Vec<ConnId> = self
             .conns
             .iter_mut()

@@ -24,7 +24,7 @@ use fastrand::Rng;
 use crate::broken::Broken;
 use crate::marks::{Mark, Marks};
 use crate::model::Model;
-use crate::plan::{Plan, Profile};
+use crate::plan::{NetOptions, Plan, Profile};
 use crate::witness::Witness;
 use crate::world::client::Slot;
 use crate::world::disk::Disk;
@@ -40,8 +40,15 @@ const EPOCH: u64 = 1_700_000_000_000;
 /// How often the whole state is checked, and the engine is made again from its snapshot.
 const INSPECT_STEPS: u64 = 64;
 
-/// How many steps a world has to settle once nothing goes wrong any more.
+/// After how many steps a world settles, even if its plan has more.
+const ACTING_STEPS: u64 = 5_000;
+
+/// How many steps a world has to settle once nothing goes wrong any more, since it last came
+/// nearer.
 const SETTLE_STEPS: u64 = 10_000;
+
+/// How many steps a world may take at all.
+const STEPS_MAX: u64 = 100_000;
 
 /// How often it is looked whether it has.
 const LOOK_STEPS: u64 = 32;
@@ -96,8 +103,11 @@ pub(crate) struct World<'a> {
     troubles: Troubles,
     model: Option<Model>,
     witness: Witness,
-    /// The step at which everything that goes wrong was over.
-    healed_at: Option<u64>,
+    /// Which journal each run of the server served.
+    logs: BTreeMap<u64, usize>,
+    net: NetOptions,
+    /// Once nothing goes wrong any more: the step of the last progress, and how much there was.
+    healed: Option<(u64, u64)>,
 }
 
 impl<'a> World<'a> {
@@ -127,7 +137,9 @@ impl<'a> World<'a> {
             troubles: Troubles::default(),
             model: None,
             witness: Witness::new(plan.options.archive == Archive::Store),
-            healed_at: None,
+            logs: BTreeMap::new(),
+            net: plan.options.net,
+            healed: None,
         }
     }
 
@@ -181,9 +193,12 @@ impl<'a> World<'a> {
     fn act(&mut self, place: usize) -> Result<(), Broken> {
         let plan = self.plan;
         let Some(action) = plan.actions.get(place) else { return Ok(()) };
+        if self.healed.is_some() {
+            return Ok(());
+        }
         self.note(|| format!("{:?}", action.deed));
         self.do_deed(action.deed)?;
-        if place + 1 == plan.actions.len() {
+        if place + 1 == plan.actions.len() || self.steps >= ACTING_STEPS {
             self.heal()?;
         }
         Ok(())
@@ -192,7 +207,7 @@ impl<'a> World<'a> {
     /// Everything that goes wrong is over: from here on the world has to settle.
     fn heal(&mut self) -> Result<(), Broken> {
         self.note(|| "nothing goes wrong any more".to_owned());
-        self.healed_at = Some(self.steps);
+        self.healed = Some((self.steps, self.witness.progress()));
         self.end_troubles()?;
         for client in 0..self.slots.len() {
             self.start_client(client)?;
@@ -202,17 +217,20 @@ impl<'a> World<'a> {
 
     /// Whether everything that has to come has come.
     fn has_ended(&mut self) -> Result<bool, Broken> {
-        let Some(healed_at) = self.healed_at else { return Ok(false) };
+        let Some((moved_at, moved)) = self.healed else { return Ok(false) };
         if self.plan.options.profile == Profile::Extreme {
             return Ok(true);
         }
-        let since = self.steps - healed_at;
-        if !since.is_multiple_of(LOOK_STEPS) {
+        if !self.steps.is_multiple_of(LOOK_STEPS) {
             return Ok(false);
+        }
+        let progress = self.witness.progress();
+        if progress > moved {
+            self.healed = Some((self.steps, progress));
         }
         match self.check_settled() {
             Ok(()) => Ok(true),
-            Err(_) if since < SETTLE_STEPS => Ok(false),
+            Err(_) if self.steps - moved_at < SETTLE_STEPS && self.steps < STEPS_MAX => Ok(false),
             Err(broken) => Err(broken),
         }
     }
@@ -276,7 +294,7 @@ impl<'a> World<'a> {
     fn wire(&mut self, conn: ConnId) -> Option<(&mut Conn, Wire<'_>)> {
         let wire = Wire {
             now: self.now,
-            options: self.plan.options.net,
+            options: self.net,
             rng: &mut self.rng,
             queue: &mut self.queue,
         };

@@ -12,7 +12,7 @@ use chatcore::id::{ConnId, Generation, Incarnation, Index, LogId, Nonce, PublicK
 use chatcore::log::{Entry, Founding};
 use chatcore::text::RoomName;
 use chatcore::time::Moment;
-use chatcore::wire::{FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, Record, Refusal};
+use chatcore::wire::{ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, Record, Refusal};
 
 use crate::broken::{Broken, hold};
 use crate::marks::Mark;
@@ -110,9 +110,8 @@ impl World<'_> {
     fn found_server(&mut self) -> Result<(), Broken> {
         let (founding, config, now) = (self.founding(), self.config(), self.clock());
         self.note(|| format!("the server founds journal {}", founding.log_id));
-        if self.witness.appended_count() > 0 {
-            self.witness.lost_everything();
-        }
+        self.witness.founded();
+        self.logs.insert(self.boot, self.witness.log());
         self.model = Some(Model::new(&config, &founding, now));
         let engine = Engine::found(founding, config, now).expect("drawn limits must be in range");
         self.server = Some(Server::new(self.boot, engine, self.plan.options.shards));
@@ -130,6 +129,7 @@ impl World<'_> {
         }
         let twin = self.make_twin(&engine)?;
         self.note(|| format!("the server restores entry {head}"));
+        self.logs.insert(self.boot, self.witness.log());
         if let Some(model) = &mut self.model {
             model.restart(head, now);
         }
@@ -202,7 +202,7 @@ impl World<'_> {
         let Some(server) = &mut self.server else { return Ok(()) };
         let Some((twin, _)) = &mut server.twin else { return Ok(()) };
         let other = twin.poll_output();
-        let same = other.as_ref() == Some(output);
+        let same = other.as_ref().is_some_and(|other| are_same(other, output));
         hold!(same, "a restored engine goes on like the other", "{output:?} or {other:?}");
         Ok(())
     }
@@ -346,9 +346,7 @@ impl World<'_> {
             }
             None => {
                 self.troubles.read_failed = true;
-                // TODO
-                let _ = token;
-                Ok(())
+                self.input(Input::ReadFailed { token })
             }
         }
     }
@@ -379,7 +377,7 @@ impl World<'_> {
             return;
         };
         if !std::mem::replace(&mut state.awake, true) {
-            let at = self.now + self.rng.u64(0..=self.plan.options.net.shard_delay_max);
+            let at = self.now + self.rng.u64(0..=self.net.shard_delay_max);
             self.queue.push(at, Event::Shard { boot: self.boot, shard });
         }
     }
@@ -419,7 +417,7 @@ impl World<'_> {
 
     /// Writes to one connection what its socket takes.
     fn write(&mut self, shard: usize, id: ConnId) {
-        let (now, socket_bytes) = (Moment::from_millis(self.now), self.plan.options.net.socket_bytes);
+        let (now, socket_bytes) = (Moment::from_millis(self.now), self.net.socket_bytes);
         let Some(delivery) = self.delivery(shard) else { return };
         let mut slices = Vec::new();
         delivery.gather(id, &mut slices);
@@ -508,7 +506,7 @@ impl World<'_> {
         let boot = self.boot;
         let reachable = self.now >= self.troubles.unreachable_until;
         let serves = self.server.as_ref().is_some_and(|server| !server.stopping);
-        let at = self.now + self.plan.options.net.delay_min;
+        let at = self.now + self.net.delay_min;
         self.queue.push(at, Event::Dialled(id, serves && reachable));
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         if !serves || !reachable {
@@ -552,7 +550,9 @@ impl World<'_> {
             };
             match frame {
                 Ok(frame) => {
-                    self.note(|| format!("{conn} > {frame:?}"));
+                    if !matches!(frame, ClientFrame::Ping { .. } | ClientFrame::Pong { .. }) {
+                        self.note(|| format!("{conn} > {frame:?}"));
+                    }
                     self.mark_frame(conn, &frame);
                     self.input(Input::Frame { conn, frame })?;
                 }
@@ -663,6 +663,17 @@ fn restore(
         None => Engine::replay(copies(Index::ZERO), config, now),
     };
     restored.map_err(|error| Broken::new("what is on the disk can be restored", error.to_string()))
+}
+
+/// Whether two outputs are the same, but for which records are still in memory.
+fn are_same(one: &Output, other: &Output) -> bool {
+    let visible = |output: &Output| match output {
+        Output::Deliver(Directive::Visible { room, incarnation, through, .. }) => {
+            Some((room.clone(), *incarnation, *through))
+        }
+        _ => None,
+    };
+    one == other || (visible(one).is_some() && visible(one) == visible(other))
 }
 
 /// The first bytes of these slices.
