@@ -24,7 +24,7 @@ use crate::id::{ConnId, Incarnation, Seq, Threshold};
 use crate::limits::Limits;
 use crate::text::RoomName;
 use crate::time::{Moment, Span};
-use crate::wire::{GateState, LimitFault, Refusal, ServerFrame};
+use crate::wire::{Answer, GateState, LimitFault, Refusal, ServerFrame};
 
 /// The most slices that [`Delivery::gather`] gives at once, and the most bytes of records that are
 /// taken for one connection at once: what a blocked reader holds on to.
@@ -311,8 +311,7 @@ impl Delivery {
         if outgoing.stage != Stage::Open {
             return;
         }
-        // Whoever is told the place of a post has been told that the gate is open.
-        if let ServerFrame::Accepted { seq: Some(_), .. } = frame {
+        if tells_of_an_open_gate(frame) {
             outgoing.take_notices(&self.rooms);
         }
         outgoing.push_answer(encode_to_bytes(frame));
@@ -544,6 +543,18 @@ impl Reader {
 
     const fn has_notice(&self, tail: &RoomTail) -> bool {
         self.incarnation.get() < tail.incarnation.get() || self.notices < tail.notices
+    }
+}
+
+/// Whether a frame says what only an open gate lets through. Whoever is told that has been told
+/// before that the gate is open.
+const fn tells_of_an_open_gate(frame: &ServerFrame) -> bool {
+    match frame {
+        ServerFrame::Accepted { seq, .. } => seq.is_some(),
+        ServerFrame::Answer { answer, .. } => {
+            matches!(answer, Answer::Users(_) | Answer::User(_) | Answer::History { .. })
+        }
+        _ => false,
     }
 }
 

@@ -402,7 +402,7 @@ fn draw_limits(rng: &mut Rng, profile: Profile) -> Limits {
         limits.held_records_max = *pick(rng, &[3, 20]);
     }
     if rng.u8(0..4) == 0 {
-        limits.waiting_per_connection_max = *pick(rng, &[1, 4, 20]);
+        limits.waiting_per_connection_max = *pick(rng, &[20, 70]);
         limits.question_burst = *pick(rng, &[6, 20]);
         limits.reset_burst = *pick(rng, &[1, 2]);
     }
