@@ -185,6 +185,11 @@ impl Journal {
         life.opened.is_some_and(|opened| opened <= self.safe)
     }
 
+    /// Whether the gate of any life of a room was open, and safely so.
+    pub(crate) fn was_open(&self, room: &RoomName) -> bool {
+        self.lives.get(room).is_some_and(|lives| lives.iter().any(|life| self.is_open(life)))
+    }
+
     /// Whether the beginning of a life is safe.
     pub(crate) const fn has_begun(&self, life: &Life) -> bool {
         life.began <= self.safe

@@ -69,8 +69,8 @@ enum Fate {
     Open,
     /// It was acknowledged, while this journal was the present one.
     Sent(usize),
-    /// It was refused.
-    Refused,
+    /// It was refused, likewise.
+    Refused(usize),
     /// The client does not know and said so.
     Unknown,
 }
@@ -139,7 +139,8 @@ impl Witness {
             && let Some(post) = origin_of(text.as_str())
         {
             let fate = self.commands.get(&post.label());
-            hold!(fate != Some(&Fate::Refused), "a refused post takes no effect", "{post:?}");
+            let log = self.log();
+            hold!(fate != Some(&Fate::Refused(log)), "a refused post takes no effect", "{post:?}");
             let kept = !matches!(fate, Some(Fate::Given | Fate::Lost));
             hold!(kept, "a command is in the file before it is sent", "{post:?} {fate:?}");
         }
@@ -256,8 +257,10 @@ impl Witness {
             }
             Event::Gate { room, gate } => self.gate(client, room, *gate),
             Event::Users { room, count, names } => {
-                let open = self.place(client, room).gate.is_some_and(|gate| gate.open);
-                hold!(open, "no names before the gate opens", "{client} {room}");
+                let closed = self.place(client, room).gate.is_some_and(|gate| !gate.open);
+                hold!(!closed, "no names before the gate opens", "{client} {room}");
+                let open = self.journal_of(client).was_open(room);
+                hold!(open, "no names of a gate that never opened", "{client} {room}");
                 let fits = *count as usize >= names.len();
                 hold!(fits, "a list is not longer than its count", "{count} {names:?}");
                 Ok(())
@@ -373,7 +376,8 @@ impl Witness {
     }
 
     fn refused(&mut self, client: u8, id: &str, refusal: Refusal) -> Result<(), Broken> {
-        self.settle(id, Fate::Refused)?;
+        let log = self.clients.get(&client).and_then(|shown| shown.log).unwrap_or(self.log());
+        self.settle(id, Fate::Refused(log))?;
         let there = origin_of(id).is_some_and(|post| self.journal_of(client).has(post));
         hold!(!there, "a refused post takes no effect", "{id}: {refusal}");
         Ok(())
@@ -385,7 +389,16 @@ impl Witness {
         let same = match before {
             None | Some(Fate::Given | Fate::Open) => true,
             // What was acknowledged in a journal that is lost may be sent again to the next one.
-            Some(Fate::Sent(before)) => matches!(fate, Fate::Sent(log) if log >= before),
+            Some(Fate::Sent(before)) => match fate {
+                Fate::Sent(log) => log >= before,
+                Fate::Refused(log) => log > before,
+                _ => false,
+            },
+            Some(Fate::Refused(before)) => match fate {
+                Fate::Refused(log) => log >= before,
+                Fate::Sent(log) => log > before,
+                _ => false,
+            },
             Some(before) => before == fate,
         };
         hold!(same, "a command has one fate", "{id} was {before:?} and is {fate:?}");
