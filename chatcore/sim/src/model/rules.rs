@@ -235,7 +235,14 @@ const fn label_of(frame: &ServerFrame) -> Label {
 impl Model {
     /// Which rule a directive breaks that is not what was due in its lane.
     pub(super) fn explain(&self, found: &Directive, due: Option<&Expected>) -> Broken {
-        let rule = match found {
+        let passed_over = due.filter(|due| is_passed_over(&due.what, found));
+        let rule = passed_over.map_or_else(|| self.of(found, due), |due| of_missing(&due.what));
+        let due = due.map(|due| &due.what);
+        broken(rule, format!("{found:?}, due is {due:?}"))
+    }
+
+    fn of(&self, found: &Directive, due: Option<&Expected>) -> &'static str {
+        match found {
             Directive::Send { conn, frame } => self.of_send(*conn, frame, due),
             Directive::Close { .. } => CLOSE,
             Directive::Follow { conn, .. } => {
@@ -265,9 +272,7 @@ impl Model {
                     && life(&self.safe.rooms) < Some(*incarnation);
                 if is_early { SAFE_FIRST } else { RESET_TOLD }
             }
-        };
-        let due = due.map(|due| &due.what);
-        broken(rule, format!("{found:?}, due is {due:?}"))
+        }
     }
 
     fn of_send(&self, conn: ConnId, frame: &ServerFrame, due: Option<&Expected>) -> &'static str {
@@ -364,6 +369,21 @@ impl Model {
             let join = matches!(waiting, Waiting::Question { what: Asked::Join { .. }, .. });
             join && waiting.conn() == conn
         })
+    }
+}
+
+/// Whether a room is told what comes after something that it was not told.
+const fn is_passed_over(due: &What, found: &Directive) -> bool {
+    match due {
+        What::Show(_) => matches!(found, Directive::Gate { .. } | Directive::Reset { .. }),
+        What::Exactly(Directive::Reset { .. }) => {
+            matches!(found, Directive::Gate { .. } | Directive::Visible { .. })
+        }
+        What::Exactly(_)
+        | What::Rooms(_)
+        | What::Newest(_)
+        | What::CatchUp(_)
+        | What::Given { .. } => false,
     }
 }
 
