@@ -70,7 +70,7 @@ fn restore(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("snapshot", |bencher| bencher.iter(|| rig.snapshot()));
     group.bench_function("restore", |bencher| {
-        bencher.iter(|| Engine::restore(black_box(&bytes), Config::default(), now));
+        bencher.iter(|| Engine::restore(black_box(&bytes), [], Config::default(), now));
     });
     group.finish();
 }

@@ -69,8 +69,8 @@ pub struct Limits {
     /// Answers of one connection that wait for entries to be made safe; what is asked or posted
     /// beyond is refused with `E_BUSY`, which uses up no counter. Default 1,024.
     pub waiting_per_connection_max: u32,
-    /// As `waiting_per_connection_max`, of all connections together. Default 65,536; about 512
-    /// bytes each, and up to 8 KiB for the text of a post.
+    /// As `waiting_per_connection_max`, of all connections together; a log-in beyond is closed with
+    /// `E_BUSY`. Default 65,536; about 512 bytes each, and up to 8 KiB for the text of a post.
     pub waiting_max: u32,
     /// Resets one operator may make at once. Default 10.
     pub reset_burst: u32,

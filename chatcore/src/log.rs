@@ -192,6 +192,24 @@ impl Change {
             | Self::Refused { .. } => None,
         }
     }
+
+    /// The command that it answers, if any.
+    pub const fn command(&self) -> Option<&CommandId> {
+        match self {
+            Self::Posted { command, .. }
+            | Self::Refused { command, .. }
+            | Self::Reset { command, .. } => Some(command),
+            Self::Founded(_)
+            | Self::UserAdded { .. }
+            | Self::OperatorGranted { .. }
+            | Self::SessionOpened { .. }
+            | Self::SessionExpired { .. }
+            | Self::RoomCreated { .. }
+            | Self::Joined { .. }
+            | Self::Left { .. }
+            | Self::GateOpened { .. } => None,
+        }
+    }
 }
 
 impl Entry {

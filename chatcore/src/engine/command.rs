@@ -37,6 +37,11 @@ impl Engine {
             return self.execute(now, asker, &user, id, command);
         }
         let fault = match state.place(counter, digest) {
+            // Not even decided: to be refused for good would take an entry, too.
+            Place::Next if self.store_full => {
+                let refusal = Refusal::Store;
+                return self.send(conn, ServerFrame::Refused { counter, refusal });
+            }
             Place::Next => {
                 let id = CommandId { session, counter, digest };
                 return self.execute(now, asker, &user, id, command);

@@ -62,7 +62,7 @@ impl Engine {
     }
 
     pub(super) fn when_committed(&mut self, index: Index, pending: Pending) {
-        if index <= self.committed && self.pending.is_empty() {
+        if index <= self.committed && self.may_overtake(pending.conn()) {
             self.release(pending);
             return;
         }
@@ -70,6 +70,25 @@ impl Engine {
         let after = self.pending.back().map_or(index, |(last, _)| index.max(*last));
         self.count_waiting(&pending, |waiting| waiting.saturating_add(1));
         self.pending.push_back((after, pending));
+    }
+
+    /// The entry that an answer waits for which shows, of what is not committed, only what
+    /// `concerns` it. Usually it waits for the newest of all, so that answers come in order; while
+    /// the store is full there is no telling for how long.
+    pub(super) fn basis(&self, concerns: impl Fn(&Change) -> bool) -> Index {
+        if !self.store_full {
+            return self.head.index;
+        }
+        let last = self.uncommitted.iter().rfind(|entry| concerns(&entry.change));
+        last.map_or(self.committed, |entry| entry.header.index)
+    }
+
+    /// Whether an answer that is ready may leave before those that wait. It never leaves before an
+    /// earlier one of its connection: what that one begins or ends must come first.
+    fn may_overtake(&self, conn: ConnId) -> bool {
+        let connection = self.volatile.connections.get(&conn);
+        let is_first = connection.is_none_or(|connection| connection.waiting == 0);
+        self.pending.is_empty() || (self.store_full && is_first)
     }
 
     fn count_waiting(&mut self, pending: &Pending, count: impl FnOnce(u32) -> u32) {
@@ -137,7 +156,7 @@ impl Engine {
         }
     }
 
-    fn release(&mut self, pending: Pending) {
+    pub(super) fn release(&mut self, pending: Pending) {
         match pending {
             Pending::Frame { conn, frame } => self.send(conn, frame),
             Pending::Posted { conn, counter, room, incarnation, seq } => {

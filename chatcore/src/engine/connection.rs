@@ -1,8 +1,9 @@
 //! From accept to log-in to gone: connections, sessions, presence.
 
+use crate::engine::commit::Pending;
 use crate::engine::volatile::{Connection, Online, Phase, Presence, Volatile};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
-use crate::id::{ConnId, Digest, Nonce, RequestId, SessionId};
+use crate::id::{ConnId, Counter, Digest, Nonce, RequestId, SessionId};
 use crate::log::Change;
 use crate::text::{RoomName, UserName};
 use crate::time::{Moment, Now, Span, Timestamp};
@@ -215,7 +216,8 @@ impl Engine {
             self.close(now, conn, Some(Refusal::Auth(AuthFault::Signature)));
             return;
         }
-        match self.decide_login(now, &name, &login) {
+        let changes = self.admit(conn).and_then(|()| self.decide_login(now, &name, &login));
+        match changes.and_then(|changes| self.admit_changes(changes)) {
             Ok(changes) => self.log_in(now, conn, name, &login, changes),
             Err(refusal) => self.close(now, conn, Some(refusal)),
         }
@@ -337,16 +339,33 @@ impl Engine {
         if let Some(before) = before {
             self.close(now, before, Some(Refusal::Auth(AuthFault::Replaced)));
         }
-        let session = self.durable.session(&login.session).expect("a session that logs in exists");
-        let operator = self.durable.user(&user).is_some_and(|user| user.operator);
-        let last_counter = session.last();
-        let welcome =
-            Welcome { user: user.clone(), session: login.session, last_counter, known, operator };
-        self.reply(conn, ServerFrame::Welcome(welcome));
+        self.welcome(conn, user.clone(), login.session, known);
         if first_user {
             self.reply(conn, ServerFrame::Notice(Notice::FirstUserIsOperator));
         }
         self.outputs.push_back(Output::Event(Event::LoggedIn { conn, user }));
+    }
+
+    fn welcome(&mut self, conn: ConnId, user: UserName, session: SessionId, known: bool) {
+        let operator = self.durable.user(&user).is_some_and(|user| user.operator);
+        let last_counter = self.last_safe_counter(&session);
+        let index = self.basis(
+            |change| matches!(change, Change::SessionOpened { session: new, .. } if *new == session),
+        );
+        let frame = ServerFrame::Welcome(Welcome { user, session, last_counter, known, operator });
+        self.when_committed(index, Pending::Frame { conn, frame });
+    }
+
+    /// The last command of a session that is answered when its welcome leaves. A full store keeps
+    /// back the answers of some; whoever sends those commands again hears of them when it is not.
+    fn last_safe_counter(&self, id: &SessionId) -> Counter {
+        let session = self.durable.session(id).expect("a session that logs in exists");
+        if !self.store_full {
+            return session.last();
+        }
+        let commands = self.uncommitted.iter().filter_map(|entry| entry.change.command());
+        let waiting = commands.filter(|command| command.session == *id).count();
+        session.last().saturating_sub(u64::try_from(waiting).unwrap_or(u64::MAX))
     }
 
     fn attach(&mut self, now: Now, conn: ConnId, user: &UserName, login: &Login) {
@@ -466,6 +485,7 @@ impl Engine {
                 TimerKind::Connection(conn) => self.check_connection(now, conn),
                 TimerKind::Grace(user) => self.end_grace(now, &user),
                 TimerKind::Notice(room) => self.end_quiet(room),
+                TimerKind::CatchUp(conn) => self.go_on_catching_up(conn),
             }
         }
     }

@@ -103,6 +103,20 @@ pub enum Input {
         /// is gone for good) and end earlier (there is more); none means that all are gone.
         records: Vec<Record>,
     },
+    /// Answers [`Output::Read`]: the store cannot read now. A question for history is refused with
+    /// `E_STORE`; for a reader that lags the engine asks again by itself, a second later.
+    ReadFailed {
+        /// The token of the question.
+        token: ReadToken,
+    },
+    /// The store can keep nothing more for now. What would append an entry for a client is refused
+    /// with `E_STORE` until [`Input::StoreFree`]; what the journal holds is read and delivered as
+    /// before. Entries that [`Output::Persist`] gave stay due. There may still come more: nobody
+    /// leaves and no gate opens twice, so at most one for each membership and each room. Saying it
+    /// again is harmless.
+    StoreFull,
+    /// The store can keep entries again. Needless ones are harmless.
+    StoreFree,
     /// The moment of [`Engine::next_timeout`] came. Early, late and needless ones are harmless.
     Timeout,
     /// Stop serving: every connection is told so and closed.
@@ -126,7 +140,8 @@ pub enum Output {
         /// The signature.
         signature: Signature,
     },
-    /// Read records that are not in memory and answer with [`Input::ReadDone`].
+    /// Read records that are not in memory and answer with [`Input::ReadDone`] or
+    /// [`Input::ReadFailed`].
     Read {
         /// To be repeated.
         token: ReadToken,
@@ -318,6 +333,8 @@ enum TimerKind {
     Grace(UserName),
     /// A crowd may be told of its gate again.
     Notice(RoomName),
+    /// What a reader lacks may be asked for again.
+    CatchUp(ConnId),
 }
 
 /// A mistake of the program that embeds the engine. Nothing a peer sends leads to one.
@@ -387,6 +404,8 @@ pub struct Engine {
     outputs: VecDeque<Output>,
     /// Rooms whose gate may have to be announced.
     changed_gates: Vec<RoomName>,
+    /// Whether nothing may be appended that can as well be asked for again later.
+    store_full: bool,
     stopping: bool,
     #[cfg(chat_mutants)]
     mutant: Option<Mutant>,
@@ -423,6 +442,7 @@ impl Engine {
             next_read: 0,
             outputs: VecDeque::new(),
             changed_gates: Vec::new(),
+            store_full: false,
             stopping: false,
             #[cfg(chat_mutants)]
             mutant: None,
@@ -448,6 +468,9 @@ impl Engine {
             Input::Persisted { through } => self.handle_persisted(now.moment, through)?,
             Input::Fetch(need) => self.handle_fetch(need),
             Input::ReadDone { token, records } => self.handle_read_done(token, records)?,
+            Input::ReadFailed { token } => self.handle_read_failed(now.moment, token)?,
+            Input::StoreFull => self.store_full = true,
+            Input::StoreFree => self.store_full = false,
             Input::Timeout => self.handle_timeout(now),
             Input::Stop => self.handle_stop(now),
         }
@@ -526,6 +549,13 @@ impl Engine {
         self.durable.apply(&entry);
         self.uncommitted.push_back(Arc::clone(&entry));
         self.outputs.push_back(Output::Persist(entry));
+    }
+
+    /// Lets through what is to be appended for a client, unless the store is full. What is decided
+    /// for nobody's sake, as that a user left, is not asked about: it must not be lost.
+    fn admit_changes(&self, changes: Vec<Change>) -> Result<Vec<Change>, Refusal> {
+        let refused = self.store_full && !changes.is_empty();
+        if refused { Err(Refusal::Store) } else { Ok(changes) }
     }
 
     fn deliver(&mut self, directive: Directive) {

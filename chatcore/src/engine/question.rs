@@ -7,11 +7,13 @@ use crate::engine::commit::Pending;
 use crate::engine::feed::{Found, RoomFeed};
 use crate::engine::room::Room;
 use crate::engine::volatile::CatchUp;
-use crate::engine::{Archive, Directive, Engine, Misuse, Need, Output, Page, ReadOrder, ReadToken};
-use crate::id::{ConnId, Incarnation, RequestId, Seq};
+use crate::engine::{
+    Archive, Directive, Engine, Misuse, Need, Output, Page, ReadOrder, ReadToken, TimerKind,
+};
+use crate::id::{ConnId, Incarnation, Index, RequestId, Seq};
 use crate::log::Change;
 use crate::text::{RoomName, Untrusted, UserName};
-use crate::time::{Now, Span};
+use crate::time::{Moment, Now, Span};
 use crate::wire::{
     Answer, LIST_MAX, LimitFault, List, Question, Record, Refusal, RoomInfo, ServerFrame, Start,
     StateFault, TargetFault, UserList,
@@ -19,6 +21,9 @@ use crate::wire::{
 
 /// What a client is told to wait when a page of history is still being read for it.
 const READ_RETRY: Span = Span::from_millis(100);
+
+/// How long the engine waits before it asks a store again that could not read.
+const STORE_RETRY: Span = Span::from_secs(1);
 
 /// Why something is being read from the store.
 #[derive(Clone, Debug)]
@@ -66,16 +71,32 @@ impl Engine {
             Question::Who { .. }
             | Question::Rooms
             | Question::Whois { .. }
-            | Question::History { .. } => {
-                self.look(conn, question).map(|view| Pending::View { conn, request, view })
-            }
+            | Question::History { .. } => return self.look_around(conn, request, question),
         };
         match answer {
-            Ok(pending) => self.when_committed(self.head.index, pending),
+            Ok((index, pending)) => self.when_committed(index, pending),
             Err(refusal) => {
-                let answer = Answer::Refused(refusal);
-                self.reply(conn, ServerFrame::Answer { request, answer });
+                let frame = ServerFrame::Answer { request, answer: Answer::Refused(refusal) };
+                // What passes by itself has nothing to do with what the journal says.
+                if refusal.is_passing() { self.send(conn, frame) } else { self.reply(conn, frame) }
             }
+        }
+    }
+
+    /// Answers a question that changes nothing. Usually it waits for what was appended before it,
+    /// so that whoever posts and then asks finds the post; but not for a store that is full.
+    fn look_around(&mut self, conn: ConnId, request: RequestId, question: &Question) {
+        let pending = match self.look(conn, question) {
+            Ok(view) => Pending::View { conn, request, view },
+            Err(refusal) => {
+                let frame = ServerFrame::Answer { request, answer: Answer::Refused(refusal) };
+                Pending::Frame { conn, frame }
+            }
+        };
+        if self.store_full {
+            self.release(pending);
+        } else {
+            self.when_committed(self.head.index, pending);
         }
     }
 
@@ -102,16 +123,28 @@ impl Engine {
         request: RequestId,
         room: &Untrusted<RoomName>,
         start: Start,
-    ) -> Result<Pending, Refusal> {
+    ) -> Result<(Index, Pending), Refusal> {
         let room: RoomName = room.parse()?;
         let online = self.volatile.online(conn).expect("who asks must be logged in");
         let user = online.user.clone();
-        for change in self.decide_join(&room, &user)? {
+        for change in self.admit_changes(self.decide_join(&room, &user)?)? {
             self.append(now, change);
         }
         self.volatile.attend(conn, &room);
         self.open_gate_if_met(now, &room);
-        Ok(Pending::Joined { conn, request, room, start })
+        let index = self.basis_of_presence(&room, &user);
+        Ok((index, Pending::Joined { conn, request, room, start }))
+    }
+
+    /// The entry that an answer waits for which says that a user is or is not in a room, and
+    /// whether the gate is open.
+    fn basis_of_presence(&self, room: &RoomName, user: &UserName) -> Index {
+        let concerns = |change: &Change| {
+            let own = matches!(change, Change::Joined { user: who, .. }
+                | Change::Left { user: who, .. } if who == user);
+            own || matches!(change, Change::GateOpened { .. })
+        };
+        self.basis(|change| change.room() == Some(room) && concerns(change))
     }
 
     /// What a join changes; nothing for a member.
@@ -146,7 +179,7 @@ impl Engine {
         conn: ConnId,
         request: RequestId,
         room: &Untrusted<RoomName>,
-    ) -> Result<Pending, Refusal> {
+    ) -> Result<(Index, Pending), Refusal> {
         let room = self.followed_room(conn, room)?;
         let online = self.volatile.online(conn).expect("who asks must be logged in");
         let user = online.user.clone();
@@ -154,7 +187,8 @@ impl Engine {
         if self.volatile.desert(conn, &room) {
             self.leave_room(now, &room, &user);
         }
-        Ok(Pending::Parted { conn, request, room })
+        let index = self.basis_of_presence(&room, &user);
+        Ok((index, Pending::Parted { conn, request, room }))
     }
 
     /// A room that a connection follows.
@@ -285,10 +319,17 @@ impl Engine {
         if connection.online().is_none() {
             return;
         }
-        if connection.catch_up != CatchUp::Idle {
-            // The shard waits for one page at a time: what it asked before is of no use any more.
-            connection.catch_up = CatchUp::ReadingBefore(need);
-            return;
+        // The shard waits for one page at a time: what it asked before is of no use any more.
+        match &mut connection.catch_up {
+            CatchUp::Idle => {}
+            CatchUp::Resting { need: next, .. } => {
+                *next = need;
+                return;
+            }
+            reading @ (CatchUp::Reading | CatchUp::ReadingBefore(_)) => {
+                *reading = CatchUp::ReadingBefore(need);
+                return;
+            }
         }
         let Need { conn, room, incarnation, after } = need;
         let Some(feed) = self.feed.room(&room) else { return };
@@ -332,9 +373,7 @@ impl Engine {
                 self.go_on_catching_up(conn);
             }
             Reader::History { conn, request, limit } => {
-                if let Some(connection) = self.volatile.connections.get_mut(&conn) {
-                    connection.reads_history = false;
-                }
+                self.end_reading_history(conn);
                 let answer = if current {
                     let chunk = ChunkBuilder::build(records);
                     let page_bytes = self.config.limits.page_bytes;
@@ -347,6 +386,46 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// The store could not read. The shard still waits for its page, so the engine asks again.
+    pub(super) fn handle_read_failed(
+        &mut self,
+        now: Moment,
+        token: ReadToken,
+    ) -> Result<(), Misuse> {
+        let purpose = self.reads.remove(&token).ok_or(Misuse::UnknownRead)?;
+        let ReadPurpose { room, incarnation, from, whose, .. } = purpose;
+        match whose {
+            Reader::Shard(conn) => {
+                self.rest(now, Need { conn, room, incarnation, after: from.previous() });
+            }
+            Reader::History { conn, request, .. } => {
+                self.end_reading_history(conn);
+                let answer = Answer::Refused(Refusal::Store);
+                self.send(conn, ServerFrame::Answer { request, answer });
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks again for what a reader lacks, but not at once.
+    fn rest(&mut self, now: Moment, failed: Need) {
+        let conn = failed.conn;
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        let need = match core::mem::take(&mut connection.catch_up) {
+            CatchUp::ReadingBefore(newer) => newer,
+            CatchUp::Idle | CatchUp::Reading | CatchUp::Resting { .. } => failed,
+        };
+        let until = now + STORE_RETRY;
+        connection.catch_up = CatchUp::Resting { until, need };
+        self.volatile.set_timer(until, TimerKind::CatchUp(conn));
+    }
+
+    fn end_reading_history(&mut self, conn: ConnId) {
+        if let Some(connection) = self.volatile.connections.get_mut(&conn) {
+            connection.reads_history = false;
+        }
     }
 
     /// Gives a shard what was read of a range.
@@ -366,11 +445,12 @@ impl Engine {
         }
     }
 
-    /// A page was read for a shard: what it asked for meanwhile is next.
-    fn go_on_catching_up(&mut self, conn: ConnId) {
+    /// A page was read for a shard, or may be asked for again: what the shard waits for is next.
+    pub(super) fn go_on_catching_up(&mut self, conn: ConnId) {
         let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
-        if let CatchUp::ReadingBefore(need) = core::mem::take(&mut connection.catch_up) {
-            self.handle_fetch(need);
+        match core::mem::take(&mut connection.catch_up) {
+            CatchUp::ReadingBefore(need) | CatchUp::Resting { need, .. } => self.handle_fetch(need),
+            CatchUp::Idle | CatchUp::Reading => {}
         }
     }
 

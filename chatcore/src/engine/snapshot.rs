@@ -82,13 +82,7 @@ impl Engine {
             durable: self.durable.image(),
             records: self.unarchived_records(),
         };
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
-        let mut bytes =
-            postcard::to_extend(&image, bytes).expect("a snapshot must have a postcard encoding");
-        let digest = blake3::hash(&bytes);
-        bytes.extend_from_slice(digest.as_bytes());
-        Some(bytes)
+        Some(seal(&image))
     }
 
     fn unarchived_records(&self) -> Vec<(RoomName, Vec<Record>)> {
@@ -109,26 +103,66 @@ impl Engine {
         rooms.collect()
     }
 
-    /// The engine that wrote a snapshot, with no connection; every member has a fresh grace to
-    /// come back.
+    /// The engine that wrote a snapshot and then the entries of `tail`, all committed: with no
+    /// connection, and a fresh grace for every member to come back. The tail is the rest of the
+    /// journal, from the entry after the snapshot's head on; it may be empty.
+    ///
+    /// It is the engine that [`Engine::replay`] makes of the whole journal, but for one thing:
+    /// which old records are still in memory, once there are more than `window_bytes`.
+    ///
+    /// An entry says where it stands and what it holds, not what came before it: a host compares
+    /// [`Engine::head`] with the one it kept to know that the tail is the whole tail, and this
+    /// journal's.
     ///
     /// # Errors
-    /// When the bytes are not a whole, unchanged, canonical snapshot of this version.
-    pub fn restore(bytes: &[u8], config: Config, now: Now) -> Result<Self, RestoreError> {
+    /// When the bytes are not a whole, unchanged, canonical snapshot of this version, or when an
+    /// entry does not follow the one before it.
+    ///
+    /// # Panics
+    /// When an entry follows and still was not made for the state before it: no engine wrote that.
+    pub fn restore(
+        bytes: &[u8],
+        tail: impl IntoIterator<Item = Entry>,
+        config: Config,
+        now: Now,
+    ) -> Result<Self, RestoreError> {
+        let mut engine = Self::revive(bytes, config)?;
+        engine.follow(tail)?;
+        engine.begin_grace(now.moment);
+        Ok(engine)
+    }
+
+    /// The engine that wrote a snapshot, with nobody expected back.
+    fn revive(bytes: &[u8], config: Config) -> Result<Self, RestoreError> {
         config.limits.check()?;
         let image = read_image(bytes)?;
         let durable = Durable::from_image(&image.durable).ok_or(RestoreError::Image)?;
         let mut engine = Self::assemble(config, image.head, durable);
         engine.adopt_rooms();
+        // A room that came twice would be filled twice.
+        if !image.records.is_sorted_by(|(one, _), (next, _)| one < next) {
+            return Err(RestoreError::Image);
+        }
         for (room, records) in image.records {
             if !engine.feed.refill(&room, records) {
                 return Err(RestoreError::Image);
             }
         }
-        engine.begin_grace(now.moment);
         let same = engine.config.archive == Archive::Store
             || engine.snapshot().is_some_and(|again| again == bytes);
         if same { Ok(engine) } else { Err(RestoreError::Image) }
+    }
+
+    /// Takes in committed entries that were made elsewhere.
+    fn follow(&mut self, entries: impl IntoIterator<Item = Entry>) -> Result<(), ChainError> {
+        for entry in entries {
+            self.head.follow(&entry)?;
+            self.durable.apply(&entry);
+            self.feed.advance(&entry);
+            self.feed.flush();
+        }
+        self.committed = self.head.index;
+        Ok(())
     }
 
     fn adopt_rooms(&mut self) {
@@ -138,6 +172,7 @@ impl Engine {
     }
 
     /// The engine that wrote these entries: the whole journal, from its founding, all committed.
+    /// [`Engine::restore`] needs only those after a snapshot.
     ///
     /// # Errors
     /// When the entries are not one unchanged journal.
@@ -159,16 +194,20 @@ impl Engine {
         let mut head = Head::new(founding.log_id);
         head.follow(&first)?;
         let mut engine = Self::assemble(config, head, Durable::new(founding.clone()));
-        for entry in entries {
-            engine.head.follow(&entry)?;
-            engine.durable.apply(&entry);
-            engine.feed.advance(&entry);
-            engine.feed.flush();
-        }
-        engine.committed = engine.head.index;
+        engine.follow(entries)?;
         engine.begin_grace(now.moment);
         Ok(engine)
     }
+}
+
+fn seal(image: &Image) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
+    let mut bytes =
+        postcard::to_extend(image, bytes).expect("a snapshot must have a postcard encoding");
+    let digest = blake3::hash(&bytes);
+    bytes.extend_from_slice(digest.as_bytes());
+    bytes
 }
 
 fn read_image(bytes: &[u8]) -> Result<Image, RestoreError> {
@@ -194,5 +233,44 @@ fn record_of(frame: &[u8]) -> Option<Record> {
     match decode(frame.get(PREFIX_BYTES..)?) {
         Ok(ServerFrame::Record(record)) => Some(record),
         Ok(_) | Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Incarnation, LogId, PublicKey, Seq, Threshold};
+    use crate::log::Founding;
+    use crate::text::UserName;
+
+    /// A journal with a room behind whose closed gate one record waits.
+    fn journal() -> Vec<Entry> {
+        let (log_id, threshold) = (LogId::new([1; 16]), Threshold::DEFAULT);
+        let key = PublicKey::new([9; 32]);
+        let founding = Founding { log_id, server_key: key, threshold, operators: Vec::new() };
+        let (room, user): (RoomName, UserName) = ("lobby".parse().unwrap(), "ana".parse().unwrap());
+        let (incarnation, seq) = (Incarnation::ZERO.next(), Some(Seq::ZERO.next()));
+        let changes = [
+            Change::Founded(founding),
+            Change::UserAdded { user: user.clone(), key },
+            Change::RoomCreated { room: room.clone(), threshold },
+            Change::Joined { room, incarnation, seq, user },
+        ];
+        let (mut head, now) = (Head::new(log_id), Now::default());
+        changes.into_iter().map(|change| head.append(now.wall, change)).collect()
+    }
+
+    #[test]
+    fn snapshot_that_holds_the_records_of_a_room_twice_is_refused() {
+        let engine = Engine::replay(journal(), Config::default(), Now::default()).unwrap();
+        let bytes = engine.snapshot().unwrap();
+        let mut image = read_image(&bytes).unwrap();
+        assert_eq!(seal(&image), bytes);
+        image.records.push(image.records[0].clone());
+        for archive in [Archive::None, Archive::Store] {
+            let config = Config { archive, ..Config::default() };
+            let forged = Engine::restore(&seal(&image), [], config, Now::default());
+            assert_eq!(forged.unwrap_err(), RestoreError::Image);
+        }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) enum CatchUp {
     Reading,
     /// A page, and the newest need that came meanwhile is next.
     ReadingBefore(Need),
+    /// Nothing until then, as the store could not read: this need, or a newer one, is next.
+    Resting { until: Moment, need: Need },
 }
 
 /// How far a connection has come.
@@ -162,6 +164,10 @@ impl Connection {
         }
     }
 
+    const fn is_resting(&self) -> bool {
+        matches!(self.catch_up, CatchUp::Resting { .. })
+    }
+
     pub(crate) const fn is_greeting(&self) -> bool {
         matches!(self.phase, Phase::Greeting | Phase::Greeted | Phase::Verifying(_))
     }
@@ -253,9 +259,12 @@ impl Volatile {
 
     /// Forgets a connection that is gone.
     pub(crate) fn forget(&mut self, conn: ConnId) {
-        let connection = self.connections.remove(&conn);
-        if let Some(at) = connection.and_then(|connection| connection.timer) {
+        let Some(connection) = self.connections.remove(&conn) else { return };
+        if let Some(at) = connection.timer {
             self.timers.remove(&(at, TimerKind::Connection(conn)));
+        }
+        if let CatchUp::Resting { until, .. } = connection.catch_up {
+            self.timers.remove(&(until, TimerKind::CatchUp(conn)));
         }
     }
 
@@ -298,7 +307,8 @@ impl Volatile {
         assert_eq!(Ok(self.greeting), u32::try_from(greeting), "greeting connections must count");
         let online = self.connections.values().filter(|conn| conn.online().is_some()).count();
         assert_eq!(Ok(self.online), u32::try_from(online), "connections of users must count");
-        let owners = [self.connections.len(), self.presence.len(), self.attendance.len()];
+        let resting = self.connections.values().filter(|conn| conn.is_resting()).count();
+        let owners = [self.connections.len(), self.presence.len(), self.attendance.len(), resting];
         let timers_max = owners.into_iter().sum();
         assert!(self.timers.len() <= timers_max, "timers must be at most one each");
     }

@@ -94,7 +94,8 @@ impl Refusal {
 
     /// Whether `command` may be sent again as it stands after this refusal, and so used up no
     /// counter. As [`Refusal::is_passing`], but a reset that was too often is refused for good: one
-    /// that came a minute late would clear what was said meanwhile.
+    /// that came a minute late would clear what was said meanwhile. While a store is full nothing
+    /// is said, and what is refused for good could not be remembered.
     pub const fn is_passing_for(&self, command: &Command) -> bool {
         let late_reset = matches!((self, command), (Self::Rate { .. }, Command::Reset { .. }));
         self.is_passing() && !late_reset

@@ -199,6 +199,43 @@ fn history_is_gathered_over_many_pages() {
 }
 
 #[test]
+fn e1_lines_that_a_full_store_refused_are_sent_in_order_once_it_is_not() {
+    let mut world = World::new(2, &["alice", "bob"]);
+    world.type_lines(ALICE, &LINES[..1]);
+    world.run_until(|world| !world.hosts[BOB].shown().is_empty());
+    world.fill_store(true);
+    world.type_lines(ALICE, &LINES[1..4]);
+    let until = world.now + 5_000;
+    world.run_until(|world| world.now > until);
+    assert!(world.hosts.iter().all(|host| host.shown() == LINES[..1]));
+    assert_eq!(world.hosts[ALICE].saved.outbox.len(), 3);
+    let submits = world.hosts[ALICE].said.iter().filter(|output| {
+        matches!(output, Output::Send(chatcore::wire::ClientFrame::Submit { .. }))
+    });
+    assert!(submits.count() <= 1 + 3 * 7, "once a second is enough");
+    // Not even a lost connection makes it forget.
+    world.cut(ALICE);
+    world.type_lines(ALICE, &LINES[4..]);
+    world.run_until(|world| world.hosts[ALICE].client.is_online());
+    world.fill_store(false);
+    world.run_until(everything_is_said);
+    assert_eq!(world.hosts[BOB].shown(), LINES);
+    assert_eq!(world.hosts[ALICE].sent(), LINES);
+}
+
+#[test]
+fn e1_newcomer_gets_in_once_the_store_is_not_full() {
+    let mut world = World::new(1, &["alice"]);
+    world.fill_store(true);
+    world.type_lines(ALICE, &LINES);
+    let until = world.now + 5_000;
+    world.run_until(|world| world.now > until);
+    assert!(!world.hosts[ALICE].client.is_online());
+    world.fill_store(false);
+    world.run_until(|world| world.hosts[ALICE].shown() == LINES);
+}
+
+#[test]
 fn quit_waits_for_the_answers_and_leaves_at_once_when_told_to() {
     let mut world = World::new(1, &["alice"]);
     world.type_lines(ALICE, &LINES);

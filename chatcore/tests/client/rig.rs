@@ -190,6 +190,12 @@ impl World {
         self.tell(host, Input::Post { room, body, id });
     }
 
+    /// The store of the server is full, or is not any more.
+    pub(crate) fn fill_store(&mut self, full: bool) {
+        let input = if full { engine::Input::StoreFull } else { engine::Input::StoreFree };
+        self.engine.handle(self.now(), input).unwrap();
+    }
+
     /// Breaks a connection.
     pub(crate) fn cut(&mut self, host: usize) {
         self.drop_connection(host);

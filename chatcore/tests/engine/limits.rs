@@ -370,6 +370,30 @@ fn what_waits_for_a_store_that_stands_still_is_bounded() {
 }
 
 #[test]
+fn log_ins_that_wait_for_a_store_that_stands_still_are_bounded() {
+    let mut rig = Setup::limits(|limits| limits.waiting_max = 5).rig();
+    rig.join("ana");
+    rig.lose("ana");
+    rig.persisting = crate::rig::Persisting::Held;
+    rig.login("bob");
+    // Whoever gets no answer in time comes again, and again.
+    for _ in 0..4 {
+        rig.login("ana");
+        rig.lose("ana");
+    }
+    let entries = rig.entries.len();
+    for name in ["ana", "cem"] {
+        rig.login(name);
+        let heard = rig.heard(name);
+        assert!(heard[1].starts_with("close E_BUSY"), "{heard:?}");
+    }
+    assert_eq!(rig.entries.len(), entries);
+    rig.persist();
+    rig.login("ana");
+    assert_eq!(rig.heard("ana")[1], "welcome again ana last 0 operator");
+}
+
+#[test]
 fn connections_that_are_being_closed_keep_nobody_out() {
     let mut rig = Setup::limits(|limits| limits.connections_max = 8).rig();
     rig.login("ana");

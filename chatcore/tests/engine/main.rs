@@ -13,3 +13,4 @@ mod limits;
 mod random;
 mod rig;
 mod show;
+mod store;

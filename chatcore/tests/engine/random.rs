@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chatcore::engine::{Archive, Engine, RestoreError, SNAPSHOT_VERSION};
-use chatcore::log::{Change, Entry};
+use chatcore::engine::{Archive, Engine, Input, RestoreError, SNAPSHOT_VERSION};
+use chatcore::log::{ChainError, Change, Entry};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::*;
 use proptest::prelude::*;
@@ -30,6 +30,10 @@ enum Step {
     JumpWall(u64),
     Persist(usize),
     Hold,
+    Fill,
+    Free,
+    Sicken,
+    Heal,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -50,11 +54,19 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..2_000_000_000_000_u64).prop_map(Step::JumpWall),
         3 => (1..9_usize).prop_map(Step::Persist),
         1 => Just(Step::Hold),
+        1 => Just(Step::Fill),
+        2 => Just(Step::Free),
     ]
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step(), 1..80)
+}
+
+/// As [`steps`], before a store that cannot read now and then.
+fn steps_before_an_ill_store() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![8 => step(), 1 => Just(Step::Sicken), 1 => Just(Step::Heal)];
+    proptest::collection::vec(step, 1..80)
 }
 
 /// A run: the rig, and what its clients remember between their connections.
@@ -66,13 +78,15 @@ struct Run {
     /// What each connection was given, with the user and where each join began.
     frames: Vec<(usize, Vec<ServerFrame>)>,
     texts: u64,
+    /// Whether the store is full.
+    full: bool,
 }
 
 impl Run {
     fn new(setup: Setup) -> Self {
         let rig = setup.rig();
         let (cursors, sent) = (BTreeMap::new(), BTreeMap::new());
-        Self { rig, cursors, sent, frames: Vec::new(), texts: 0 }
+        Self { rig, cursors, sent, frames: Vec::new(), texts: 0, full: false }
     }
 
     fn of(setup: Setup, steps: &[Step]) -> Self {
@@ -135,6 +149,10 @@ impl Run {
                 self.rig.drive();
             }
             Step::Hold => self.toggle_persisting(),
+            Step::Fill => self.fill(true),
+            Step::Free => self.fill(false),
+            Step::Sicken => self.rig.ill = true,
+            Step::Heal => self.rig.ill = false,
             _ => {}
         }
     }
@@ -147,11 +165,18 @@ impl Run {
         self.rig.drive();
     }
 
+    fn fill(&mut self, full: bool) {
+        self.full = full;
+        self.rig.input(if full { Input::StoreFull } else { Input::StoreFree });
+    }
+
     fn command(&mut self, user: usize, command: Command) {
         let sent = self.sent.entry(user).or_default();
+        let counter = u64::try_from(sent.len() + 1).unwrap();
         // Resets are rare enough never to be refused in passing, which would use no counter.
-        sent.push(command.clone());
-        let counter = u64::try_from(sent.len()).unwrap();
+        if !self.full {
+            sent.push(command.clone());
+        }
         self.rig.submit(USERS[user], counter, command);
     }
 
@@ -165,12 +190,16 @@ impl Run {
     /// Everything becomes safe, and everybody who is connected reads to the end.
     fn settle(&mut self) {
         self.rig.persisting = Persisting::AtOnce;
+        self.fill(false);
         self.rig.drive();
         for (user, name) in USERS.iter().enumerate() {
             if self.is_online(user) {
                 self.rig.resume(name);
             }
         }
+        // What the store could not read is asked for again after a second.
+        self.rig.ill = false;
+        self.rig.pass_secs(1);
     }
 
     fn disconnect_all(&mut self) {
@@ -180,6 +209,27 @@ impl Run {
             }
             self.put_away(user);
         }
+    }
+
+    /// The same people before another engine, nobody connected.
+    fn branch(&self, engine: Engine) -> Self {
+        let mut other = Self::new(self.rig.setup.clone());
+        other.rig.now = self.rig.now;
+        other.rig.entries.clone_from(&self.rig.entries);
+        other.rig.safe = self.rig.safe;
+        other.rig.next_conn = self.rig.next_conn;
+        other.rig.adopt_opened(&self.rig);
+        other.rig.replace_engine(engine);
+        other.cursors = self.cursors.clone();
+        other.sent = self.sent.clone();
+        other.texts = self.texts;
+        other
+    }
+
+    fn go_on(&mut self, steps: &[Step]) {
+        self.rig.persisting = Persisting::AtOnce;
+        steps.iter().for_each(|step| self.step(step));
+        self.settle();
     }
 
     fn all_frames(&self) -> Vec<(usize, Vec<ServerFrame>)> {
@@ -322,6 +372,14 @@ fn apart(run: &Run) -> Vec<(usize, BTreeMap<String, Vec<ServerFrame>>)> {
     all
 }
 
+/// As [`apart`] without the answers: pages of history may be shorter when less is in memory, and
+/// answers from the store come when they are read.
+fn records(run: &Run) -> Vec<(usize, BTreeMap<String, Vec<ServerFrame>>)> {
+    let mut apart = apart(run);
+    apart.iter_mut().for_each(|(_, rooms)| drop(rooms.remove("")));
+    apart
+}
+
 fn stored(window_bytes: u64) -> Setup {
     let mut setup = Setup::limits(|limits| limits.window_bytes = window_bytes);
     setup.archive = Archive::Store;
@@ -334,6 +392,16 @@ proptest! {
     #[test]
     fn every_follower_reads_what_the_journal_says(steps in steps(), piece in 1..4_000_usize) {
         let run = Run::of(Setup { piece, shards: 2, ..Setup::default() }, &steps);
+        let model = Model::of(run.rig.entries.iter().map(AsRef::as_ref));
+        for (_, frames) in run.all_frames() {
+            model.check(&frames);
+        }
+        check_complete(&run, &model);
+    }
+
+    #[test]
+    fn reader_before_an_ill_store_misses_nothing(steps in steps_before_an_ill_store()) {
+        let run = Run::of(Setup { shards: 2, ..stored(0) }, &steps);
         let model = Model::of(run.rig.entries.iter().map(AsRef::as_ref));
         for (_, frames) in run.all_frames() {
             model.check(&frames);
@@ -368,7 +436,7 @@ proptest! {
         run.rig.drive();
         let bytes = run.rig.engine.snapshot().unwrap();
         let config = run.rig.setup.config();
-        let restored = Engine::restore(&bytes, config, run.rig.now).unwrap();
+        let restored = Engine::restore(&bytes, [], config, run.rig.now).unwrap();
         prop_assert_eq!(restored.state_hash(), run.rig.engine.state_hash());
         prop_assert_eq!(restored.head(), run.rig.engine.head());
         prop_assert_eq!(restored.snapshot().unwrap(), bytes);
@@ -376,29 +444,56 @@ proptest! {
         // grace of the other has to begin now, too.
         run.rig.pass_secs(20);
         let bytes = run.rig.engine.snapshot().unwrap();
-        let restored = Engine::restore(&bytes, run.rig.setup.config(), run.rig.now).unwrap();
-        let mut other = Run::new(Setup::default());
-        other.rig.now = run.rig.now;
-        other.rig.entries = run.rig.entries.clone();
-        other.rig.safe = run.rig.safe;
-        other.rig.next_conn = run.rig.next_conn;
-        other.rig.adopt_opened(&run.rig);
-        other.rig.replace_engine(restored);
-        other.cursors = run.cursors.clone();
-        other.sent = run.sent.clone();
-        other.texts = run.texts;
+        let restored = Engine::restore(&bytes, [], run.rig.setup.config(), run.rig.now).unwrap();
+        let mut other = run.branch(restored);
         run.frames.clear();
         let begin = run.rig.entries.len();
+        // Rates belong to a process.
+        let more: Vec<Step> =
+            more.into_iter().filter(|step| !matches!(step, Step::Reset(..))).collect();
         for one in [&mut run, &mut other] {
-            one.rig.persisting = Persisting::AtOnce;
-            // Rates belong to a process.
-            let more = more.iter().filter(|step| !matches!(step, Step::Reset(..)));
-            more.for_each(|step| one.step(step));
-            one.settle();
+            one.go_on(&more);
         }
         prop_assert_eq!(&run.rig.entries[begin..], &other.rig.entries[begin..]);
         prop_assert_eq!(apart(&run), apart(&other));
         prop_assert_eq!(run.rig.engine.state_hash(), other.rig.engine.state_hash());
+    }
+
+    #[test]
+    fn snapshot_and_the_entries_after_it_give_the_engine_of_the_whole_journal(
+        steps in steps(),
+        more in steps(),
+        place in any::<prop::sample::Index>(),
+        setup in prop_oneof![Just(Setup::default()), Just(stored(0)), Just(stored(1 << 20))],
+    ) {
+        let config = setup.config();
+        let mut run = Run::of(setup, &steps);
+        run.disconnect_all();
+        run.rig.drive();
+        let entries: Vec<Entry> = run.rig.entries.iter().map(|entry| Entry::clone(entry)).collect();
+        let (before, tail) = entries.split_at(1 + place.index(entries.len()));
+        let replay = |entries: &[Entry]| {
+            Engine::replay(entries.to_vec(), config.clone(), run.rig.now).unwrap()
+        };
+        let bytes = replay(before).snapshot().unwrap();
+        let restored =
+            Engine::restore(&bytes, tail.to_vec(), config.clone(), run.rig.now).unwrap();
+        restored.check_invariants();
+        for other in [&replay(&entries), &run.rig.engine] {
+            prop_assert_eq!(restored.state_hash(), other.state_hash());
+            prop_assert_eq!(restored.head(), other.head());
+            prop_assert_eq!(restored.committed(), other.committed());
+            prop_assert_eq!(restored.snapshot(), other.snapshot());
+        }
+        let mut one = run.branch(replay(&entries));
+        let mut other = run.branch(restored);
+        for run in [&mut one, &mut other] {
+            run.go_on(&more);
+        }
+        prop_assert_eq!(&one.rig.entries, &other.rig.entries);
+        prop_assert_eq!(records(&one), records(&other));
+        check_complete(&other, &Model::of(other.rig.entries.iter().map(AsRef::as_ref)));
+        prop_assert_eq!(one.rig.engine.snapshot(), other.rig.engine.snapshot());
     }
 
     #[test]
@@ -423,12 +518,6 @@ proptest! {
                 model.check(&frames);
             }
             check_complete(&tiny, &model);
-            // Pages of history may be shorter, and answers from the store come when they are read.
-            let records = |run: &Run| {
-                let mut apart = apart(run);
-                apart.iter_mut().for_each(|(_, rooms)| drop(rooms.remove("")));
-                apart
-            };
             prop_assert_eq!(records(&large), records(&tiny));
         }
     }
@@ -442,7 +531,7 @@ fn snapshot_with_any_bit_flipped_is_refused() {
     }
     let bytes = run.rig.engine.snapshot().unwrap();
     let config = run.rig.setup.config();
-    let restore = |bytes: &[u8]| Engine::restore(bytes, config.clone(), run.rig.now);
+    let restore = |bytes: &[u8]| Engine::restore(bytes, [], config.clone(), run.rig.now);
     assert!(restore(&bytes).is_ok());
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();
@@ -458,6 +547,58 @@ fn snapshot_with_any_bit_flipped_is_refused() {
     assert_eq!(restore(&newer).unwrap_err(), RestoreError::Version { found });
 }
 
+/// What is wrong with `tail` behind a snapshot of the first two of `entries`.
+fn fault_of_tail(entries: &[Entry], tail: &[Entry]) -> Option<RestoreError> {
+    let (config, now) = (Setup::default().config(), Setup::default().rig().now);
+    let engine = Engine::replay(entries[..2].to_vec(), config.clone(), now).unwrap();
+    Engine::restore(&engine.snapshot().unwrap(), tail.to_vec(), config, now).err()
+}
+
+#[test]
+fn entry_that_does_not_follow_the_snapshot_is_refused() {
+    let mut rig = Setup::default().rig();
+    rig.join("ana");
+    let entries: Vec<Entry> = rig.entries.iter().map(|entry| Entry::clone(entry)).collect();
+    assert_eq!(fault_of_tail(&entries, &entries[2..]), None);
+    let index = |place: usize| entries[place].header.index;
+    let order = |last: usize, found: usize| {
+        let (last, found) = (index(last), index(found));
+        Some(RestoreError::Chain(ChainError::Index { last, found }))
+    };
+    assert_eq!(fault_of_tail(&entries, &entries[1..]), order(1, 1), "at the snapshot's head");
+    assert_eq!(fault_of_tail(&entries, &entries), order(1, 0), "before it");
+    assert_eq!(fault_of_tail(&entries, &entries[3..]), order(1, 3), "with a hole");
+    let twice = [entries[2].clone(), entries[2].clone()];
+    assert_eq!(fault_of_tail(&entries, &twice), order(2, 2), "twice");
+    let edited = Entry { change: entries[3].change.clone(), ..entries[2].clone() };
+    let digest = ChainError::Digest { index: index(2) };
+    assert_eq!(fault_of_tail(&entries, &[edited]), Some(RestoreError::Chain(digest)));
+}
+
+#[test]
+fn gate_that_opened_after_the_snapshot_shows_what_was_held_before_it() {
+    for archive in [Archive::Store, Archive::None] {
+        let mut rig = Setup { archive, ..Setup::default() }.rig();
+        rig.join("ana");
+        for number in 0..9 {
+            rig.say("ana", &format!("held {number}"));
+        }
+        let bytes = rig.engine.snapshot().unwrap();
+        let safe = rig.entries.len();
+        rig.say("ana", "held after");
+        rig.join("bob");
+        rig.say("ana", "open");
+        let heard = rig.heard("bob")[3..].to_vec();
+        let tail = rig.entries[safe..].iter().map(|entry| Entry::clone(entry));
+        let restored = Engine::restore(&bytes, tail, rig.setup.config(), rig.now).unwrap();
+        rig.replace_engine(restored);
+        rig.join("bob");
+        assert_eq!(heard.len(), 13);
+        assert_eq!(rig.heard("bob")[3..], heard);
+        assert_eq!(rig.reads > 0, archive == Archive::Store);
+    }
+}
+
 #[test]
 fn gate_that_opens_after_a_restore_shows_what_the_store_holds() {
     for archive in [Archive::Store, Archive::None] {
@@ -468,7 +609,7 @@ fn gate_that_opens_after_a_restore_shows_what_the_store_holds() {
         }
         rig.lose("ana");
         let bytes = rig.engine.snapshot().unwrap();
-        let restored = Engine::restore(&bytes, rig.setup.config(), rig.now).unwrap();
+        let restored = Engine::restore(&bytes, [], rig.setup.config(), rig.now).unwrap();
         rig.replace_engine(restored);
         rig.join("ana");
         rig.say("ana", "held after");
@@ -492,7 +633,7 @@ fn member_who_does_not_come_back_after_a_restore_leaves_after_a_grace() {
     rig.join("ana");
     rig.join("bob");
     let bytes = rig.engine.snapshot().unwrap();
-    let restored = Engine::restore(&bytes, rig.setup.config(), rig.now).unwrap();
+    let restored = Engine::restore(&bytes, [], rig.setup.config(), rig.now).unwrap();
     rig.replace_engine(restored);
     rig.login("ana");
     rig.join_from("ana", "lobby", after(1, 2));

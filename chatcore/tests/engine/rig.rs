@@ -90,6 +90,8 @@ pub(crate) struct Rig {
     pub(crate) outputs: Vec<Output>,
     pub(crate) events: Vec<Event>,
     pub(crate) reads: usize,
+    /// Whether the store cannot read.
+    pub(crate) ill: bool,
     /// Reads that wait, when the store is slow.
     pub(crate) held_reads: Option<Vec<(ReadToken, Vec<Record>)>>,
     counters: BTreeMap<SessionId, u64>,
@@ -192,6 +194,7 @@ impl Rig {
             outputs: Vec::new(),
             events: Vec::new(),
             reads: 0,
+            ill: false,
             held_reads: None,
             counters: BTreeMap::new(),
             next_conn: 0,
@@ -249,6 +252,9 @@ impl Rig {
             }
             Output::Read { token, room, incarnation, from, to, order } => {
                 self.reads += 1;
+                if self.ill {
+                    return self.input(Input::ReadFailed { token });
+                }
                 let records = self.stored(room.as_ref(), incarnation, (from, to), order);
                 match &mut self.held_reads {
                     Some(held) => held.push((token, records)),
