@@ -9,7 +9,7 @@ use chatcore::wire::{Command, LimitFault, Refusal, ServerFrame, StateFault, Targ
 use super::Model;
 use super::facts::{Outcome, Standing};
 use super::login::BUSY;
-use super::presence::Waiting;
+use super::presence::{Store, Waiting};
 use super::truth::{RoomTruth, to_u32, to_u64};
 
 impl Model {
@@ -22,6 +22,11 @@ impl Model {
         let digest = self.hasher.digest("chatcore command v1", command);
         let state = self.facts.sessions.get(&session).expect("who is connected has a session");
         let fault = match state.standing(counter, &digest) {
+            // Not even decided: a refusal for good would be an entry, too.
+            Standing::New if self.process.store == Store::Full => {
+                let refusal = Refusal::Store;
+                return self.due.send(conn, ServerFrame::Refused { counter, refusal });
+            }
             Standing::New => {
                 let id = CommandId { session, counter, digest };
                 return self.execute(conn, &user, id, command);
@@ -35,6 +40,12 @@ impl Model {
             Standing::Ahead { expect } => StateFault::Counter { expect },
         };
         self.reply(conn, ServerFrame::Refused { counter, refusal: Refusal::State(fault) });
+    }
+
+    /// What is to be appended for a client, unless the store is full.
+    pub(super) fn admit_changes(&self, changes: Vec<Change>) -> Result<Vec<Change>, Refusal> {
+        let refused = self.process.store == Store::Full && !changes.is_empty();
+        if refused { Err(Refusal::Store) } else { Ok(changes) }
     }
 
     /// Whether no more answers may wait, for this connection or for all.

@@ -13,7 +13,7 @@ use chatcore::wire::{
 
 use super::Model;
 use super::due::{Duty, Expected, Rooms, What};
-use super::presence::{Asked, Side, Waiting};
+use super::presence::{Asked, Side, Store, Waiting};
 use super::truth::{RoomTruth, to_u32};
 
 impl Model {
@@ -24,7 +24,7 @@ impl Model {
 
     /// Answers leave in the order in which they came about, each once its entry is safe.
     pub(super) fn when_safe(&mut self, index: Index, waiting: Waiting) {
-        if index <= self.committed && self.process.waiting.is_empty() {
+        if index <= self.committed && self.may_leave(waiting.conn()) {
             return self.release(waiting);
         }
         let after = self.process.waiting.back().map_or(index, |(last, _)| index.max(*last));
@@ -32,6 +32,26 @@ impl Model {
             state.waiting += 1;
         }
         self.process.waiting.push_back((after, waiting));
+    }
+
+    /// Whether an answer that is ready may leave before those that wait: only those of others, and
+    /// only while a full store makes them wait for nobody knows how long.
+    fn may_leave(&self, conn: ConnId) -> bool {
+        let is_first = self.process.conns.get(&conn).is_none_or(|state| state.waiting == 0);
+        let is_full = self.process.store == Store::Full;
+        self.process.waiting.is_empty() || is_full && is_first
+    }
+
+    /// The entry that an answer waits for: the newest, or while the store is full the newest of
+    /// those that the answer tells of.
+    pub(super) fn basis(&self, tells_of: impl Fn(&Change) -> bool) -> Index {
+        if self.process.store == Store::Free {
+            return self.last;
+        }
+        let new = self.due.entries.iter().map(|due| (due.index, &due.change));
+        let old = self.uncommitted.iter().map(|entry| (entry.header.index, &entry.change));
+        let newest = old.chain(new).filter(|(_, change)| tells_of(change)).map(|(index, _)| index);
+        newest.max().unwrap_or(self.committed)
     }
 
     pub(super) fn persisted(&mut self, through: Index) {
@@ -118,7 +138,7 @@ impl Model {
         self.due.directives.push_back(Expected { what, duty });
     }
 
-    fn release(&mut self, waiting: Waiting) {
+    pub(super) fn release(&mut self, waiting: Waiting) {
         match waiting {
             Waiting::Frame { conn, frame } => self.tell(conn, Directive::Send { conn, frame }),
             Waiting::Posted { conn, counter, room, incarnation, seq } => {

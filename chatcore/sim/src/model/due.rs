@@ -1,7 +1,7 @@
 //! What has to come out of the input under way.
 //!
 //! Order matters only where the rules say so: entries among themselves, and directives of one
-//! *lane*, which is one connection or one room. What two lanes are told has no order of its own.
+//! *lane*, which is one connection, the pages for it, or one room. What two lanes are told has no order of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -123,6 +123,8 @@ pub(super) struct CatchUpDue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane<'a> {
     Conn(ConnId),
+    /// What a connection lacks comes beside what it asked.
+    Pages(ConnId),
     Room(&'a RoomName),
 }
 
@@ -132,8 +134,8 @@ impl<'a> Lane<'a> {
             Directive::Send { conn, .. }
             | Directive::Close { conn, .. }
             | Directive::Follow { conn, .. }
-            | Directive::Unfollow { conn, .. }
-            | Directive::Page { conn, .. } => Self::Conn(*conn),
+            | Directive::Unfollow { conn, .. } => Self::Conn(*conn),
+            Directive::Page { conn, .. } => Self::Pages(*conn),
             Directive::Gate { room, .. }
             | Directive::Visible { room, .. }
             | Directive::Reset { room, .. } => Self::Room(room),
@@ -146,10 +148,10 @@ impl What {
         match self {
             Self::Exactly(directive) => Lane::of(directive),
             Self::Show(show) => Lane::Room(&show.room),
-            Self::Rooms(Rooms { conn, .. })
-            | Self::Newest(Newest { conn, .. })
-            | Self::CatchUp(CatchUpDue { conn, .. })
-            | Self::Given { conn, .. } => Lane::Conn(*conn),
+            Self::Rooms(Rooms { conn, .. }) | Self::Newest(Newest { conn, .. }) => {
+                Lane::Conn(*conn)
+            }
+            Self::CatchUp(CatchUpDue { conn, .. }) | Self::Given { conn, .. } => Lane::Pages(*conn),
         }
     }
 }
@@ -181,6 +183,15 @@ impl Due {
         let (room, entries) = (room.clone(), VecDeque::from([entry]));
         self.shows.insert(room.clone(), self.directives.len());
         self.must(What::Show(Show { room, incarnation, next, entries }));
+    }
+
+    /// A reader that lags is about to be closed: it need not be served any more.
+    pub(super) fn need_not_read(&mut self, conn: ConnId) {
+        let reads = self
+            .directives
+            .iter_mut()
+            .filter(|expected| matches!(&expected.what, What::CatchUp(due) if due.conn == conn));
+        reads.for_each(|expected| expected.duty = Duty::May);
     }
 
     /// Forgets what may be left: it did not have to come.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chatcore::engine::{Directive, Event, Output};
 use chatcore::id::{ConnId, Digest, Nonce, RequestId, SessionId};
-use chatcore::log::{Change, OperatorRule};
+use chatcore::log::{Change, CommandId, OperatorRule};
 use chatcore::text::UserName;
 use chatcore::time::{Moment, Span};
 use chatcore::wire::{
@@ -14,8 +14,8 @@ use chatcore::wire::{
 
 use super::Model;
 use super::due::What;
-use super::presence::{Claim, Conn, Online, Phase};
-use super::truth::to_u32;
+use super::presence::{Claim, Conn, Online, Phase, Store, Waiting};
+use super::truth::{to_u32, to_u64};
 
 /// The third frame out of order before log-in closes the connection.
 const STRIKES_MAX: u32 = 3;
@@ -174,7 +174,10 @@ impl Model {
         if !valid {
             return self.close(conn, Refusal::Auth(AuthFault::Signature));
         }
-        match self.decide_login(&claim) {
+        if self.is_crowded(conn) {
+            return self.close(conn, BUSY);
+        }
+        match self.decide_login(&claim).and_then(|changes| self.admit_changes(changes)) {
             Ok(changes) => self.log_in(conn, claim, changes),
             Err(refusal) => self.close(conn, refusal),
         }
@@ -266,15 +269,28 @@ impl Model {
         if let Some(before) = before {
             self.close(before, Refusal::Auth(AuthFault::Replaced));
         }
-        let last_counter = self.facts.sessions.get(&session).map(|session| session.last);
-        let operator = self.is_operator(&user);
-        let last_counter = last_counter.expect("who logs in has a session");
-        let welcome = Welcome { user: user.clone(), session, last_counter, known, operator };
-        self.reply(conn, ServerFrame::Welcome(welcome));
+        self.welcome(conn, user.clone(), session, known);
         if granted && self.founding.operators.is_empty() {
             self.reply(conn, ServerFrame::Notice(Notice::FirstUserIsOperator));
         }
         self.due.events.push(Event::LoggedIn { conn, user });
+    }
+
+    fn welcome(&mut self, conn: ConnId, user: UserName, session: SessionId, known: bool) {
+        let state = self.facts.sessions.get(&session).expect("who logs in has a session");
+        let mut last_counter = state.last;
+        if self.process.store == Store::Full {
+            // Of commands whose answer a full store keeps back nobody is told that they took effect.
+            let commands = self.uncommitted.iter().filter_map(|entry| command_of(&entry.change));
+            let kept_back = commands.filter(|command| command.session == session).count();
+            last_counter = last_counter.saturating_sub(to_u64(kept_back));
+        }
+        let operator = self.is_operator(&user);
+        let index = self.basis(
+            |change| matches!(change, Change::SessionOpened { session: new, .. } if *new == session),
+        );
+        let frame = ServerFrame::Welcome(Welcome { user, session, last_counter, known, operator });
+        self.when_safe(index, Waiting::Frame { conn, frame });
     }
 
     fn attach(&mut self, conn: ConnId, online: Online) {
@@ -355,6 +371,9 @@ impl Model {
 
     pub(super) fn timeout(&mut self) {
         let now = self.now.moment;
+        while let Some((_, conn)) = self.process.rests.pop_first_if(now) {
+            self.read_on(conn);
+        }
         while let Some((_, conn)) = self.process.deadlines.pop_first_if(now) {
             self.look_at(conn);
         }
@@ -387,6 +406,8 @@ impl Model {
                     return self.process.set_deadline(conn, silent_at);
                 }
                 if state.pings >= self.limits.pings_unanswered_max {
+                    // Which comes first when both are late, the close or the read, is all one.
+                    self.due.need_not_read(conn);
                     return self.close(conn, Refusal::Limit(LimitFault::Silence));
                 }
                 state.pings += 1;
@@ -401,6 +422,24 @@ impl Model {
         self.process.stopping = true;
         let conns: Vec<ConnId> = self.process.conns.keys().copied().collect();
         conns.into_iter().for_each(|conn| self.close(conn, Refusal::Gone));
+    }
+}
+
+/// The command that an entry answers, if any.
+const fn command_of(change: &Change) -> Option<&CommandId> {
+    match change {
+        Change::Posted { command, .. }
+        | Change::Refused { command, .. }
+        | Change::Reset { command, .. } => Some(command),
+        Change::Founded(_)
+        | Change::UserAdded { .. }
+        | Change::OperatorGranted { .. }
+        | Change::SessionOpened { .. }
+        | Change::SessionExpired { .. }
+        | Change::RoomCreated { .. }
+        | Change::Joined { .. }
+        | Change::Left { .. }
+        | Change::GateOpened { .. } => None,
     }
 }
 

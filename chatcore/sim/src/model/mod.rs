@@ -46,7 +46,7 @@ use chatcore::wire::{Answer, ServerFrame};
 use chain::{Chain, Hasher};
 use due::{Due, DueEntry, Duty, Expected, Lane, What};
 use facts::Facts;
-use presence::{Presence, Process, Side};
+use presence::{Presence, Process, Side, Store};
 use records::Asking;
 pub use rules::Broken;
 use rules::broken;
@@ -120,6 +120,9 @@ impl Model {
             Input::Persisted { through } => self.persisted(*through),
             Input::Fetch(need) => self.fetch(need.clone()),
             Input::ReadDone { token, records } => self.read_done(*token, records),
+            Input::ReadFailed { token } => self.read_failed(*token),
+            Input::StoreFull => self.process.store = Store::Full,
+            Input::StoreFree => self.process.store = Store::Free,
             Input::Timeout => self.timeout(),
             Input::Stop => self.stop(),
         }

@@ -27,12 +27,24 @@ pub(super) struct Process {
     pub(super) deadlines: BTreeSet<(Moment, ConnId)>,
     pub(super) graces: BTreeSet<(Moment, UserName)>,
     pub(super) notices: BTreeSet<(Moment, RoomName)>,
+    /// When the store is asked again for what a connection lacks.
+    pub(super) rests: BTreeSet<(Moment, ConnId)>,
     /// Answers that wait for an entry to be safe, in the order they leave.
     pub(super) waiting: VecDeque<(Index, Waiting)>,
     pub(super) reads: BTreeMap<ReadToken, Reading>,
     pub(super) stopping: bool,
+    pub(super) store: Store,
     /// At least the bytes of everything that became visible in this process.
     pub(super) window_bytes: u64,
+}
+
+/// What the host says of its store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Store {
+    #[default]
+    Free,
+    /// Nothing is appended that a client can ask for again later.
+    Full,
 }
 
 /// A connection.
@@ -89,6 +101,8 @@ pub(super) enum CatchUp {
     Reading,
     /// And this is next.
     ReadingBefore(Need),
+    /// The store could not read: this is asked for again at a deadline of `Process::rests`.
+    Resting(Need),
 }
 
 /// Where a user is.

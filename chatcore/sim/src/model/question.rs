@@ -1,9 +1,10 @@
 //! Questions: joining, leaving, looking around, and what the store was asked for them.
 
 use chatcore::engine::{Archive, Directive, Need, Page, ReadToken};
-use chatcore::id::{ConnId, Incarnation, RequestId, Seq};
+use chatcore::id::{ConnId, Incarnation, Index, RequestId, Seq};
 use chatcore::log::Change;
 use chatcore::text::{RoomName, Untrusted, UserName};
+use chatcore::time::Span;
 use chatcore::wire::{
     Answer, LIST_MAX, LimitFault, NameFault, Question, Record, Refusal, ServerFrame, Start,
     StateFault, TargetFault,
@@ -11,9 +12,12 @@ use chatcore::wire::{
 
 use super::due::{CatchUpDue, Newest, Source, What};
 use super::login::BUSY;
-use super::presence::{Asked, CatchUp, Reader, Reading, Waiting};
+use super::presence::{Asked, CatchUp, Phase, Reader, Reading, Store, Waiting};
 use super::truth::to_u32;
 use super::{Model, due::Duty};
+
+/// How long a store that could not read is left alone.
+const STORE_RETRY: Span = Span::from_secs(1);
 
 impl Model {
     pub(super) fn ask(&mut self, conn: ConnId, request: RequestId, question: &Question) {
@@ -24,22 +28,55 @@ impl Model {
         let asked = match question {
             Question::Join { room, start } => self.join(conn, room, *start),
             Question::Part { room } => self.part(conn, room),
-            Question::Who { room } => self.followed(conn, room).map(|room| Asked::Who { room }),
-            Question::Rooms => Ok(Asked::Rooms),
-            Question::Whois { room, user } => self.followed(conn, room).map(|room| {
-                let user: Option<UserName> = user.parse().ok();
-                Asked::Whois { room, user }
-            }),
-            Question::History { room, before, limit } => self.followed(conn, room).map(|room| {
-                let limit = usize::from(*limit).clamp(1, LIST_MAX);
-                Asked::History { room, before: *before, limit }
-            }),
+            Question::Who { .. }
+            | Question::Rooms
+            | Question::Whois { .. }
+            | Question::History { .. } => return self.look_around(conn, request, question),
         };
         match asked {
-            Ok(what) => self.when_safe(self.last, Waiting::Question { conn, request, what }),
+            Ok((index, what)) => {
+                self.when_safe(index, Waiting::Question { conn, request, what });
+            }
+            // It passes by itself, whatever the journal says.
+            Err(Refusal::Store) => {
+                let answer = Answer::Refused(Refusal::Store);
+                self.due.send(conn, ServerFrame::Answer { request, answer });
+            }
             Err(refusal) => {
                 let answer = Answer::Refused(refusal);
                 self.reply(conn, ServerFrame::Answer { request, answer });
+            }
+        }
+    }
+
+    /// A question that changes nothing waits for what was appended before it, but not for a store
+    /// that is full.
+    fn look_around(&mut self, conn: ConnId, request: RequestId, question: &Question) {
+        let waiting = match self.look(conn, question) {
+            Ok(what) => Waiting::Question { conn, request, what },
+            Err(refusal) => {
+                let frame = ServerFrame::Answer { request, answer: Answer::Refused(refusal) };
+                Waiting::Frame { conn, frame }
+            }
+        };
+        match self.process.store {
+            Store::Free => self.when_safe(self.last, waiting),
+            Store::Full => self.release(waiting),
+        }
+    }
+
+    fn look(&self, conn: ConnId, question: &Question) -> Result<Asked, Refusal> {
+        match question {
+            Question::Rooms | Question::Join { .. } | Question::Part { .. } => Ok(Asked::Rooms),
+            Question::Who { room } => self.followed(conn, room).map(|room| Asked::Who { room }),
+            Question::Whois { room, user } => {
+                let room = self.followed(conn, room)?;
+                Ok(Asked::Whois { room, user: user.parse().ok() })
+            }
+            Question::History { room, before, limit } => {
+                let room = self.followed(conn, room)?;
+                let limit = usize::from(*limit).clamp(1, LIST_MAX);
+                Ok(Asked::History { room, before: *before, limit })
             }
         }
     }
@@ -66,50 +103,70 @@ impl Model {
         conn: ConnId,
         room: &Untrusted<RoomName>,
         start: Start,
-    ) -> Result<Asked, Refusal> {
+    ) -> Result<(Index, Asked), Refusal> {
         let room: RoomName = room.parse().map_err(|error| Refusal::Name(NameFault::Bad(error)))?;
         let online = self.process.online(conn).expect("only who is logged in joins");
         let user = online.user.clone();
-        self.become_member(&room, &user)?;
+        let changes = self.decide_join(&room, &user)?;
+        self.admit_changes(changes)?.into_iter().for_each(|change| self.append(change));
         self.process.attend(conn, &room);
         self.open_if_met(&room);
-        Ok(Asked::Join { room, start })
+        Ok((self.basis_of_presence(&room, &user), Asked::Join { room, start }))
     }
 
-    fn become_member(&mut self, room: &RoomName, user: &UserName) -> Result<(), Refusal> {
+    /// An answer that says that a user is in a room or not tells of that, and of the gate.
+    fn basis_of_presence(&self, room: &RoomName, user: &UserName) -> Index {
+        self.basis(|change| match change {
+            Change::Joined { room: of, user: who, .. }
+            | Change::Left { room: of, user: who, .. } => (of, who) == (room, user),
+            Change::GateOpened { room: of, .. } => of == room,
+            Change::Founded(_)
+            | Change::UserAdded { .. }
+            | Change::OperatorGranted { .. }
+            | Change::SessionOpened { .. }
+            | Change::SessionExpired { .. }
+            | Change::RoomCreated { .. }
+            | Change::Posted { .. }
+            | Change::Refused { .. }
+            | Change::Reset { .. } => false,
+        })
+    }
+
+    /// What a join appends; nothing for a member.
+    fn decide_join(&self, room: &RoomName, user: &UserName) -> Result<Vec<Change>, Refusal> {
         let joined = &self.facts.users.get(user).expect("who is connected is a user").rooms;
         if joined.contains(room) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if to_u32(joined.len()) >= self.limits.rooms_per_user_max {
             return Err(Refusal::Limit(LimitFault::RoomsOfUser));
         }
-        if !self.facts.rooms.contains_key(room) {
-            if to_u32(self.facts.rooms.len()) >= self.limits.rooms_max {
-                return Err(Refusal::Limit(LimitFault::Rooms));
-            }
-            let threshold = self.founding.threshold;
-            self.append(Change::RoomCreated { room: room.clone(), threshold });
-            // The first record of a room is always made.
-            let (incarnation, seq) = (Incarnation::ZERO.next(), Some(Seq::ZERO.next()));
-            self.append(Change::Joined {
-                room: room.clone(),
-                incarnation,
-                seq,
-                user: user.clone(),
-            });
-            return Ok(());
+        let join = |incarnation, seq| Change::Joined {
+            room: room.clone(),
+            incarnation,
+            seq,
+            user: user.clone(),
+        };
+        if let Some(state) = self.facts.rooms.get(room) {
+            return Ok(vec![join(state.incarnation, self.presence_seq(state))]);
         }
-        let state = self.facts.rooms.get(room).expect("it was just found");
-        let (incarnation, seq) = (state.incarnation, self.presence_seq(state));
-        self.append(Change::Joined { room: room.clone(), incarnation, seq, user: user.clone() });
-        Ok(())
+        if to_u32(self.facts.rooms.len()) >= self.limits.rooms_max {
+            return Err(Refusal::Limit(LimitFault::Rooms));
+        }
+        let created =
+            Change::RoomCreated { room: room.clone(), threshold: self.founding.threshold };
+        // The first record of a room is always made.
+        Ok(vec![created, join(Incarnation::ZERO.next(), Some(Seq::ZERO.next()))])
     }
 
-    fn part(&mut self, conn: ConnId, room: &Untrusted<RoomName>) -> Result<Asked, Refusal> {
+    fn part(
+        &mut self,
+        conn: ConnId,
+        room: &Untrusted<RoomName>,
+    ) -> Result<(Index, Asked), Refusal> {
         let room = self.followed(conn, room)?;
         let state = self.process.conns.get_mut(&conn);
-        let Some(super::presence::Phase::Online(online)) = state.map(|conn| &mut conn.phase) else {
+        let Some(Phase::Online(online)) = state.map(|conn| &mut conn.phase) else {
             return Err(Refusal::Target(TargetFault::Room));
         };
         online.rooms.remove(&room);
@@ -118,7 +175,7 @@ impl Model {
         if self.process.desert(conn, &user, &room) {
             self.leave(&room, &user);
         }
-        Ok(Asked::Part { room })
+        Ok((self.basis_of_presence(&room, &user), Asked::Part { room }))
     }
 
     /// A page of history, as it is to be seen now.
@@ -146,9 +203,16 @@ impl Model {
             return;
         }
         // One page at a time; what was asked first is of no use any more.
-        if !matches!(state.catch_up, CatchUp::Idle) {
-            state.catch_up = CatchUp::ReadingBefore(need);
-            return;
+        match &mut state.catch_up {
+            CatchUp::Idle => {}
+            CatchUp::Resting(next) => {
+                *next = need;
+                return;
+            }
+            reading @ (CatchUp::Reading | CatchUp::ReadingBefore(_)) => {
+                *reading = CatchUp::ReadingBefore(need);
+                return;
+            }
         }
         let Need { conn, room, incarnation, after } = need;
         let Some(truth) = self.safe.rooms.get(&room) else { return };
@@ -225,12 +289,48 @@ impl Model {
         }
     }
 
-    /// What a reader asked for meanwhile is next.
-    fn read_on(&mut self, conn: ConnId) {
+    /// What a reader asked for meanwhile is next, or what could not be read.
+    pub(super) fn read_on(&mut self, conn: ConnId) {
         let Some(state) = self.process.conns.get_mut(&conn) else { return };
-        if let CatchUp::ReadingBefore(need) = core::mem::take(&mut state.catch_up) {
-            self.fetch(need);
+        match core::mem::take(&mut state.catch_up) {
+            CatchUp::ReadingBefore(need) | CatchUp::Resting(need) => self.fetch(need),
+            CatchUp::Idle | CatchUp::Reading => {}
         }
+    }
+
+    /// The store could not read: a question is told so, a lagging reader is served later.
+    pub(super) fn read_failed(&mut self, token: ReadToken) {
+        let Some(reading) = self.process.reads.remove(&token) else { return };
+        let Reading { conn, room, incarnation, from, whose, .. } = reading;
+        let duty = self.duty_to(conn);
+        let Some(state) = self.process.conns.get_mut(&conn) else {
+            if let Reader::History { request, .. } = whose {
+                self.refuse_history(conn, request, duty);
+            }
+            return;
+        };
+        match whose {
+            Reader::History { request, .. } => {
+                state.reads_history = false;
+                self.refuse_history(conn, request, duty);
+            }
+            Reader::Lagging => {
+                let failed = Need { conn, room, incarnation, after: from.previous() };
+                let need = match core::mem::take(&mut state.catch_up) {
+                    CatchUp::ReadingBefore(newer) => newer,
+                    CatchUp::Idle | CatchUp::Reading | CatchUp::Resting(_) => failed,
+                };
+                state.catch_up = CatchUp::Resting(need);
+                self.process.rests.insert((self.now.moment + STORE_RETRY, conn));
+            }
+        }
+    }
+
+    fn refuse_history(&mut self, conn: ConnId, request: RequestId, duty: Duty) {
+        let answer = Answer::Refused(Refusal::Store);
+        let what =
+            What::Exactly(Directive::Send { conn, frame: ServerFrame::Answer { request, answer } });
+        self.due.directives.push_back(super::due::Expected { what, duty });
     }
 
     /// Whether the store keeps what memory does not.

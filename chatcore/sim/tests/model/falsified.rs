@@ -9,7 +9,7 @@ use chatcore::id::*;
 use chatcore::limits::Limits;
 use chatcore::log::{Change, Entry};
 use chatcore::text::{RoomName, Untrusted};
-use chatcore::time::Timestamp;
+use chatcore::time::{Span, Timestamp};
 use chatcore::wire::*;
 
 use crate::rig::{Rig, Setup, login, post, question_join, reset, sent, session};
@@ -320,6 +320,34 @@ breaks! {
         }))
     };
 
+    post_that_a_full_store_takes: ONCE, || {
+        let (mut rig, ana, _) = open();
+        let mut first = Vec::new();
+        rig.falsified(say(ana, 1), &mut |outputs| {
+            first.clone_from(&outputs);
+            outputs
+        })?;
+        rig.input(Input::StoreFull)?;
+        told(&mut rig, say(ana, 2), and(first.into_iter().find(is_entry).unwrap()))
+    };
+    post_that_a_full_store_does_not_refuse: ANSWER_ONCE, || {
+        let (mut rig, ana, _) = open();
+        rig.input(Input::StoreFull)?;
+        told(&mut rig, say(ana, 1), without(is_send))
+    };
+    read_that_is_asked_again_too_soon: READ, || {
+        let (mut rig, ana) = talked(0, Archive::Store);
+        let mut read = Vec::new();
+        rig.falsified(need(ana, 2), &mut |outputs| {
+            read.clone_from(&outputs);
+            outputs
+        })?;
+        let (token, ..) = rig.reads.pop_front().unwrap();
+        rig.input(Input::ReadFailed { token })?;
+        rig.pass(999);
+        told(&mut rig, Input::Timeout, and(read.pop().unwrap()))
+    };
+
     place_of_a_held_post: SECRET, || {
         let (mut rig, ana) = closed();
         rig.input(say(ana, 1))?;
@@ -406,7 +434,7 @@ breaks! {
         let rooms = question(&mut rig, ana, Question::Rooms);
         answer(&mut rig, rooms, |frame| {
             if let ServerFrame::Answer { answer, .. } = frame {
-                *answer = Answer::Refused(Refusal::Rate { retry_ms: Default::default() });
+                *answer = Answer::Refused(Refusal::Rate { retry_ms: Span::ZERO });
             }
         })
     };

@@ -105,6 +105,9 @@ impl Run {
             72..80 => self.rig.serve(3),
             80..86 => {
                 let most = [0, 1, 3, 300][self.rng.usize(..4)];
+                if self.rng.u8(..4) == 0 {
+                    return self.rig.fail_reads();
+                }
                 let lost = u64::from(self.rng.u8(..4) == 0) * self.rng.u64(..9);
                 self.rig.read_all((lost, most))
             }
@@ -122,7 +125,8 @@ impl Run {
                 }
                 1 => self.condemn(),
                 2 if self.rng.u8(..12) == 0 => self.rig.input(Input::Stop),
-                _ => Ok(()),
+                3..6 => self.rig.input(Input::StoreFull),
+                _ => self.rig.input(Input::StoreFree),
             },
             _ => self.rig.input(Input::Timeout),
         }
@@ -146,7 +150,7 @@ impl Run {
     }
 
     fn condemn(&mut self) -> Result<(), Broken> {
-        let conns: Vec<ConnId> = self.rig.open.keys().copied().collect();
+        let conns: Vec<ConnId> = self.rig.open.iter().copied().collect();
         let Some(conn) = self.rng.choice(conns) else { return Ok(()) };
         let refusal = Refusal::Frame(FrameFault::Empty);
         self.rig.input(Input::Condemned { conn, refusal })
@@ -155,7 +159,7 @@ impl Run {
     fn client_step(&mut self) -> Result<(), Broken> {
         let place = self.rng.usize(..self.clients.len());
         let client = &self.clients[place];
-        let conn = client.conn.filter(|conn| self.rig.open.contains_key(conn));
+        let conn = client.conn.filter(|conn| self.rig.open.contains(conn));
         let Some(conn) = conn else {
             if self.rng.u8(..3) > 0 {
                 return self.connect(place);

@@ -1,6 +1,6 @@
 //! An engine with its shard and a store stand-in, watched by the model.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,6 +28,9 @@ pub(crate) struct Setup {
 /// Changes what the model is told of the outputs of an input.
 pub(crate) type Falsify<'a> = &'a mut dyn FnMut(Vec<Output>) -> Vec<Output>;
 
+/// What the store was asked.
+pub(crate) type Asked = (ReadToken, RoomName, Incarnation, (Seq, Seq), ReadOrder);
+
 pub(crate) struct Rig {
     pub(crate) config: Config,
     pub(crate) engine: Engine,
@@ -38,9 +41,9 @@ pub(crate) struct Rig {
     /// How many of them are safe.
     pub(crate) safe: usize,
     /// Connections that the host has.
-    pub(crate) open: BTreeMap<ConnId, ()>,
+    pub(crate) open: BTreeSet<ConnId>,
     pub(crate) verifies: VecDeque<(ConnId, bool)>,
-    pub(crate) reads: VecDeque<(ReadToken, RoomName, Incarnation, (Seq, Seq), ReadOrder)>,
+    pub(crate) reads: VecDeque<Asked>,
     pub(crate) inputs: u64,
     /// How often the engine put out what, by kind.
     pub(crate) tally: BTreeMap<String, u64>,
@@ -73,7 +76,7 @@ impl Rig {
             now,
             entries: Vec::new(),
             safe: 0,
-            open: BTreeMap::new(),
+            open: BTreeSet::new(),
             verifies: VecDeque::new(),
             reads: VecDeque::new(),
             inputs: 0,
@@ -159,6 +162,13 @@ impl Rig {
         Ok(())
     }
 
+    pub(crate) fn fail_reads(&mut self) -> Result<(), Broken> {
+        while let Some((token, ..)) = self.reads.pop_front() {
+            self.input(Input::ReadFailed { token })?;
+        }
+        Ok(())
+    }
+
     /// Makes the next `count` entries safe.
     pub(crate) fn persist(&mut self, count: usize) -> Result<(), Broken> {
         match self.next_persisted(count) {
@@ -179,7 +189,7 @@ impl Rig {
     /// Lets the shard write and ask, for at most so many connections.
     pub(crate) fn serve(&mut self, most: usize) -> Result<(), Broken> {
         while let Some((conn, refusal)) = self.shard.poll_condemned() {
-            if self.open.contains_key(&conn) {
+            if self.open.contains(&conn) {
                 self.input(Input::Condemned { conn, refusal })?;
             }
         }
@@ -206,13 +216,13 @@ impl Rig {
         let conn = ConnId::new(self.next_conn);
         let channel = self.next_conn.is_multiple_of(3).then(|| Digest::new([3; 32]));
         self.shard.add(conn);
-        self.open.insert(conn, ());
+        self.open.insert(conn);
         self.input(Input::Connected { conn, nonce: Nonce::new([7; 32]), channel })?;
         Ok(conn)
     }
 
     pub(crate) fn lose(&mut self, conn: ConnId) -> Result<(), Broken> {
-        if self.open.remove(&conn).is_none() {
+        if !self.open.remove(&conn) {
             return Ok(());
         }
         self.shard.remove(conn);
@@ -220,7 +230,7 @@ impl Rig {
     }
 
     pub(crate) fn send(&mut self, conn: ConnId, frame: ClientFrame) -> Result<(), Broken> {
-        if self.open.contains_key(&conn) {
+        if self.open.contains(&conn) {
             self.input(Input::Frame { conn, frame })?;
         }
         Ok(())
@@ -233,7 +243,8 @@ impl Rig {
 
     /// The process dies with the first `kept` entries on disk, and another one goes on.
     pub(crate) fn restart(&mut self, kept: usize) {
-        let kept = kept.clamp(self.safe, self.entries.len());
+        // A journal that is not even founded is begun anew, which is no restart.
+        let kept = kept.clamp(self.safe.max(1), self.entries.len());
         self.entries.truncate(kept);
         self.safe = kept;
         let entries = self.entries.iter().map(|entry| Entry::clone(entry));
