@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chat_sim::model::Broken;
-use chatcore::engine::{Archive, Input};
+use chatcore::engine::{Archive, Input, Need};
 use chatcore::id::*;
 use chatcore::limits::Limits;
 use chatcore::log::OperatorRule;
@@ -102,8 +102,9 @@ impl Run {
                 let count = if self.rng.u8(..3) == 0 { usize::MAX } else { count };
                 self.rig.persist(count)
             }
-            72..80 => self.rig.serve(3),
-            80..86 => {
+            72..79 => self.rig.serve(3),
+            79 => self.fetch(),
+            80..84 => {
                 let most = [0, 1, 3, 300][self.rng.usize(..4)];
                 if self.rng.u8(..4) == 0 {
                     return self.rig.fail_reads();
@@ -111,7 +112,7 @@ impl Run {
                 let lost = u64::from(self.rng.u8(..4) == 0) * self.rng.u64(..9);
                 self.rig.read_all((lost, most))
             }
-            86..90 => self.rig.verify_all(),
+            84..90 => self.rig.verify_all(),
             90..96 => self.pass(),
             96 => {
                 let wall = self.rng.u64(..2_000_000_000_000);
@@ -125,7 +126,7 @@ impl Run {
                 }
                 1 => self.condemn(),
                 2 if self.rng.u8(..12) == 0 => self.rig.input(Input::Stop),
-                3..6 => self.rig.input(Input::StoreFull),
+                3 => self.rig.input(Input::StoreFull),
                 _ => self.rig.input(Input::StoreFree),
             },
             _ => self.rig.input(Input::Timeout),
@@ -147,6 +148,17 @@ impl Run {
         let kept = self.rng.usize(self.rig.safe..=self.rig.entries.len());
         self.rig.restart(kept);
         self.clients.iter_mut().for_each(|client| client.conn = None);
+    }
+
+    /// A shard lacks something: what it asked may have crossed a reset, or be of no use.
+    fn fetch(&mut self) -> Result<(), Broken> {
+        let conns: Vec<ConnId> = self.rig.open.iter().copied().collect();
+        let Some(conn) = self.rng.choice(conns) else { return Ok(()) };
+        let Ok(room) = self.room().parse() else { return Ok(()) };
+        let life = self.rig.model.room(&room).map_or(1, |truth| truth.incarnation.get());
+        let incarnation = Incarnation::new(life - u64::from(self.rng.bool())).unwrap();
+        let after = Seq::new(self.rng.u64(..30)).unwrap();
+        self.rig.input(Input::Fetch(Need { conn, room, incarnation, after }))
     }
 
     fn condemn(&mut self) -> Result<(), Broken> {
@@ -232,8 +244,8 @@ impl Run {
 
     fn command(&mut self) -> Command {
         let room = Untrusted::new(self.room());
-        if self.rng.u8(..14) == 0 {
-            let threshold = Threshold::new(self.rng.u16(1..5)).unwrap();
+        if self.rng.u8(..8) == 0 {
+            let threshold = Threshold::new(self.rng.u16(1..4)).unwrap();
             return Command::Reset { room, threshold };
         }
         let life = Incarnation::new(self.rng.u64(1..4)).unwrap();
