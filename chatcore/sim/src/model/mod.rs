@@ -13,55 +13,144 @@
 //!
 //! What [`Engine::found`](chatcore::engine::Engine::found) puts out is given to `output` before the
 //! first input. After a [`Broken`] the model means nothing any more.
+//!
+//! Where the rules leave a choice the model takes any: how many pieces records become visible in,
+//! what is in memory and what is read from the store once the window was full, how many rooms a
+//! list holds when not all fit. It assumes that the host keeps the rules of the interface, and that
+//! the moments that come in never run back.
 
+mod chain;
+mod command;
+mod commit;
+mod due;
+mod facts;
+mod login;
+mod presence;
+mod question;
+mod records;
+pub mod rules;
 mod truth;
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-use chatcore::engine::{Config, Input, Output};
-use chatcore::id::{Counter, Index, SessionId};
-use chatcore::log::Founding;
+use bytes::BytesMut;
+use chatcore::engine::{Archive, Config, Directive, Event, Input, Output, Page};
+use chatcore::id::{Counter, Generation, Index, Seq, SessionId};
+use chatcore::limits::Limits;
+use chatcore::log::{Change, Entry, Founding, Head};
 use chatcore::text::{RoomName, UserName};
-use chatcore::time::Now;
+use chatcore::time::{Now, Timestamp};
+use chatcore::wire::{Answer, ServerFrame};
 
+use chain::{Chain, Hasher};
+use due::{Due, DueEntry, Duty, Expected, Lane, What};
+use facts::Facts;
+use presence::{Presence, Process, Side, Store};
+use records::Asking;
+pub use rules::Broken;
+use rules::broken;
 pub use truth::RoomTruth;
-
-/// A rule that was broken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("broken rule: {rule}: {detail}")]
-pub struct Broken {
-    /// The rule, in stable words.
-    pub rule: &'static str,
-    /// What happened instead.
-    pub detail: String,
-}
 
 /// What one engine must do, whoever speaks to it.
 #[derive(Debug)]
 pub struct Model {
-    rooms: BTreeMap<RoomName, RoomTruth>,
+    limits: Limits,
+    archive: Archive,
+    generation: Generation,
+    founding: Founding,
+    /// The time of the input under way.
+    now: Now,
+    /// The last entry that is appended, and its time.
+    last: Index,
+    last_at: Timestamp,
+    /// The last entry that is committed, and its time.
     committed: Index,
+    committed_at: Timestamp,
+    /// What is appended says.
+    facts: Facts,
+    /// What is committed says.
+    safe: Facts,
+    uncommitted: VecDeque<Arc<Entry>>,
+    chain: Chain,
+    process: Process,
+    /// Rooms whose gate may have changed in the input under way.
+    touched: Vec<RoomName>,
+    due: Due,
+    hasher: Hasher,
+    scratch: BytesMut,
 }
 
 impl Model {
     /// The model of an engine that is founded like this.
-    pub fn new(_config: &Config, _founding: &Founding, _now: Now) -> Self {
-        Self { rooms: BTreeMap::new(), committed: Index::ZERO }
+    pub fn new(config: &Config, founding: &Founding, now: Now) -> Self {
+        let mut model = Self {
+            limits: config.limits.clone(),
+            archive: config.archive,
+            generation: config.generation,
+            founding: founding.clone(),
+            now,
+            last: Index::ZERO,
+            last_at: Timestamp::ZERO,
+            committed: Index::ZERO,
+            committed_at: Timestamp::ZERO,
+            facts: Facts::default(),
+            safe: Facts::default(),
+            uncommitted: VecDeque::new(),
+            chain: Chain::new(founding.log_id),
+            process: Process::default(),
+            touched: Vec::new(),
+            due: Due::default(),
+            hasher: Hasher::default(),
+            scratch: BytesMut::new(),
+        };
+        model.append(Change::Founded(founding.clone()));
+        model
     }
 
     /// Before the engine is given an input.
-    pub fn before(&mut self, _now: Now, input: &Input) {
-        if let Input::Persisted { through } = input {
-            self.committed = *through;
+    pub fn before(&mut self, now: Now, input: &Input) {
+        self.now = now;
+        match input {
+            Input::Connected { conn, nonce, channel } => self.connected(*conn, *nonce, *channel),
+            Input::Frame { conn, frame } => self.frame(*conn, frame),
+            Input::Condemned { conn, refusal } => self.close(*conn, *refusal),
+            Input::Disconnected { conn } => self.disconnected(*conn),
+            Input::Verified { conn, valid } => self.verified(*conn, *valid),
+            Input::Persisted { through } => self.persisted(*through),
+            Input::Fetch(need) => self.fetch(need.clone()),
+            Input::ReadDone { token, records } => self.read_done(*token, records),
+            Input::ReadFailed { token } => self.read_failed(*token),
+            Input::StoreFull => self.process.store = Store::Full,
+            Input::StoreFree => self.process.store = Store::Free,
+            Input::Timeout => self.timeout(),
+            Input::Stop => self.stop(),
         }
+        self.announce_touched();
     }
 
     /// Every output after that input, in order.
     ///
     /// # Errors
     /// When a rule is broken.
-    pub fn output(&mut self, _output: &Output) -> Result<(), Broken> {
-        Ok(())
+    pub fn output(&mut self, output: &Output) -> Result<(), Broken> {
+        match output {
+            Output::Persist(entry) => self.persist(entry),
+            Output::Verify { .. } => match self.due.verify.take() {
+                Some(due) if due == *output => Ok(()),
+                due => Err(broken(rules::VERIFY, format!("{output:?}, due is {due:?}"))),
+            },
+            Output::Read { token, room, incarnation, from, to, order } => self.asked(&Asking {
+                token: *token,
+                room,
+                incarnation: *incarnation,
+                from: *from,
+                to: *to,
+                order: *order,
+            }),
+            Output::Deliver(directive) => self.deliver(directive),
+            Output::Event(event) => self.event(event),
+        }
     }
 
     /// All outputs of the input were taken.
@@ -69,14 +158,157 @@ impl Model {
     /// # Errors
     /// When something had to come and did not.
     pub fn after(&mut self) -> Result<(), Broken> {
+        if let Some(due) = self.due.entries.front() {
+            let rule = rules::of_missing_entry(&due.change);
+            return Err(broken(rule, format!("{due:?} did not come")));
+        }
+        let missing = self.due.directives.iter().find(|due| due.duty == Duty::Must);
+        if let Some(Expected { what, .. }) = missing {
+            return Err(broken(rules::of_missing(what), format!("{what:?} did not come")));
+        }
+        if let Some(due) = &self.due.verify {
+            return Err(broken(rules::VERIFY, format!("{due:?} did not come")));
+        }
+        if let Some(due) = self.due.events.first() {
+            return Err(broken(rules::EVENT, format!("{due:?} did not come")));
+        }
+        self.due.clear();
         Ok(())
     }
 
     /// The process died, and a new engine was made of the journal up to `kept`, which is at least
     /// what was committed. Connections, reads, rates and answers that waited are gone, and every
     /// member has a fresh grace.
-    pub fn restart(&mut self, kept: Index, _now: Now) {
+    pub fn restart(&mut self, kept: Index, now: Now) {
+        self.now = now;
+        let mut unseen = self.process.window_bytes;
+        while let Some(entry) = self.uncommitted.pop_front_if(|e| e.header.index <= kept) {
+            unseen += 1_024 + records::RECORD_COST + text_bytes(&entry.change);
+            self.commit(&entry);
+        }
+        self.uncommitted.clear();
+        self.due = Due::default();
+        self.touched.clear();
+        self.facts = self.safe.without_entries();
+        (self.last, self.last_at) = (kept, self.committed_at);
         self.committed = kept;
+        self.process = Process::default();
+        if !self.has_store() {
+            self.process.window_bytes = unseen;
+        }
+        self.begin_grace();
+    }
+
+    fn begin_grace(&mut self) {
+        let ends = self.now.moment + self.limits.grace;
+        for (name, user) in &self.safe.users {
+            if !user.rooms.is_empty() {
+                let presence = Presence { conns: 0, grace_ends: Some(ends) };
+                self.process.presence.insert(name.clone(), presence);
+                self.process.graces.insert((ends, name.clone()));
+            }
+        }
+        for (name, room) in &self.safe.rooms {
+            let restored = if self.archive == Archive::Store { room.last() } else { Seq::ZERO };
+            let side = Side { shown: room.visible(), restored, ..Side::default() };
+            self.process.sides.insert(name.clone(), side);
+        }
+    }
+
+    /// The time that an entry would have now.
+    fn entry_time(&self) -> Timestamp {
+        self.last_at.max(self.now.wall)
+    }
+
+    /// An entry has to come, and the state is as if it had.
+    fn append(&mut self, change: Change) {
+        let (index, at) = (self.last.next(), self.entry_time());
+        (self.last, self.last_at) = (index, at);
+        self.facts.apply(index, at, &change);
+        self.due.entries.push_back(DueEntry { index, at, change });
+    }
+
+    fn persist(&mut self, entry: &Arc<Entry>) -> Result<(), Broken> {
+        let header = entry.header;
+        let Some(due) = self.due.entries.pop_front() else {
+            let rule = rules::of_entry(&entry.change, None);
+            return Err(broken(rule, format!("{entry:?}, nothing is due")));
+        };
+        let rule = if entry.change != due.change {
+            rules::of_entry(&entry.change, Some(&due.change))
+        } else if header.index != due.index {
+            rules::ENTRY_NUMBER
+        } else if header.at != due.at {
+            rules::ENTRY_TIME
+        } else if header.digest != self.hasher.digest("chatcore change v1", &entry.change) {
+            rules::ENTRY_DIGEST
+        } else {
+            self.uncommitted.push_back(Arc::clone(entry));
+            return Ok(());
+        };
+        Err(broken(rule, format!("{entry:?}, due is {due:?}")))
+    }
+
+    fn event(&mut self, event: &Event) -> Result<(), Broken> {
+        if let Some(place) = self.due.events.iter().position(|due| due == event) {
+            self.due.events.remove(place);
+            return Ok(());
+        }
+        let due = &self.due.events;
+        Err(broken(rules::EVENT, format!("{event:?}, due are {due:?}")))
+    }
+
+    /// A directive: it has to be what is due next in its lane.
+    fn deliver(&mut self, directive: &Directive) -> Result<(), Broken> {
+        let (lane, mut start) = (Lane::of(directive), 0);
+        while let Some(place) = self.due.position(start, lane) {
+            let Some(due) = self.due.directives.get(place) else { break };
+            if !may_be(&due.what, directive) {
+                if due.duty == Duty::Must {
+                    return Err(self.explain(directive, Some(due)));
+                }
+                start = place + 1;
+                continue;
+            }
+            let Some(Expected { what, duty }) = self.due.directives.remove(place) else { break };
+            if let Some(rest) = self.meet(what, directive)? {
+                self.due.directives.insert(place, Expected { what: rest, duty });
+            }
+            return Ok(());
+        }
+        Err(self.explain(directive, None))
+    }
+
+    /// Compares a directive with what is due; gives what is still due of that.
+    fn meet(&mut self, what: What, directive: &Directive) -> Result<Option<What>, Broken> {
+        match (what, directive) {
+            (What::Show(show), Directive::Visible { incarnation, through, chunk, .. }) => {
+                let rest = self.shown(show, (*incarnation, *through, chunk.as_ref()))?;
+                return Ok(rest.map(What::Show));
+            }
+            (What::CatchUp(due), Directive::Page { page, .. }) => self.caught_up(&due, page)?,
+            (what @ What::Given { .. }, Directive::Page { page, .. }) => self.given(&what, page)?,
+            (What::Rooms(rooms), Directive::Send { frame, .. }) => {
+                if let ServerFrame::Answer { answer, .. } = frame {
+                    Self::rooms_told(&rooms, answer)?;
+                }
+            }
+            (What::Newest(newest), Directive::Send { frame, .. }) => {
+                if let ServerFrame::Answer { answer, .. } = frame {
+                    self.page_of(&newest, answer)?;
+                }
+            }
+            (
+                What::Exactly(_)
+                | What::Show(_)
+                | What::Rooms(_)
+                | What::Newest(_)
+                | What::CatchUp(_)
+                | What::Given { .. },
+                directive,
+            ) => self.note(directive)?,
+        }
+        Ok(None)
     }
 
     /// The last entry that is safe.
@@ -84,23 +316,79 @@ impl Model {
         self.committed
     }
 
+    /// The newest end of the journal, with the chain worked out by hand: to be compared with
+    /// [`Engine::head`](chatcore::engine::Engine::head). It costs a hash for each entry since the
+    /// last time.
+    pub fn head(&mut self) -> Head {
+        let chain = self.chain.value(self.uncommitted.iter().map(|entry| &entry.header));
+        Head { index: self.last, at: self.last_at, chain }
+    }
+
     /// What is committed of a room; `None` when its making is not.
     pub fn room(&self, room: &RoomName) -> Option<&RoomTruth> {
-        self.rooms.get(room)
+        self.safe.rooms.get(room)
     }
 
     /// Every committed room, by name.
     pub fn rooms(&self) -> impl ExactSizeIterator<Item = (&RoomName, &RoomTruth)> {
-        self.rooms.iter()
+        self.safe.rooms.iter()
     }
 
     /// Whether a user is an operator, by what is appended.
-    pub fn is_operator(&self, _user: &UserName) -> bool {
-        false
+    pub fn is_operator(&self, user: &UserName) -> bool {
+        self.facts.users.get(user).is_some_and(|user| user.operator)
     }
 
     /// The last command of a session, by what is appended; `None` when there is no such session.
-    pub fn last_counter(&self, _session: &SessionId) -> Option<Counter> {
-        None
+    pub fn last_counter(&self, session: &SessionId) -> Option<Counter> {
+        self.facts.sessions.get(session).map(|session| session.last)
+    }
+}
+
+/// Whether a directive is what is due, or is to be looked at as such.
+fn may_be(due: &What, directive: &Directive) -> bool {
+    let answers = |wanted| match directive {
+        Directive::Send { frame: ServerFrame::Answer { request, answer }, .. } => {
+            *request == wanted && !matches!(answer, Answer::Parted { .. })
+        }
+        Directive::Send { .. }
+        | Directive::Close { .. }
+        | Directive::Follow { .. }
+        | Directive::Unfollow { .. }
+        | Directive::Page { .. }
+        | Directive::Gate { .. }
+        | Directive::Visible { .. }
+        | Directive::Reset { .. } => false,
+    };
+    match due {
+        What::Exactly(due) => due == directive,
+        What::Show(_) => matches!(directive, Directive::Visible { .. }),
+        What::Rooms(rooms) => answers(rooms.request),
+        What::Newest(newest) => answers(newest.request),
+        What::CatchUp(due::CatchUpDue { room, incarnation, .. })
+        | What::Given { room, incarnation, .. } => {
+            let (due_room, due_life) = (room, incarnation);
+            matches!(directive, Directive::Page { room, incarnation, page, .. }
+                if room == due_room
+                    && incarnation == due_life
+                    && matches!(page, Page::Records(_) | Page::Gone { .. }))
+        }
+    }
+}
+
+fn text_bytes(change: &Change) -> u64 {
+    match change {
+        Change::Posted { text, .. } => truth::to_u64(text.as_str().len()),
+        Change::Founded(_)
+        | Change::UserAdded { .. }
+        | Change::OperatorGranted { .. }
+        | Change::SessionOpened { .. }
+        | Change::SessionExpired { .. }
+        | Change::RoomCreated { .. }
+        | Change::Joined { .. }
+        | Change::Left { .. }
+        | Change::Refused { .. }
+        | Change::GateOpened { .. }
+        | Change::Reset { .. } => 0,
     }
 }

@@ -1,0 +1,459 @@
+//! Connections from accept to gone: hello, log-in, silence, presence.
+
+use std::collections::BTreeSet;
+
+use chatcore::engine::{Directive, Event, Output};
+use chatcore::id::{ConnId, Digest, Nonce, RequestId, SessionId};
+use chatcore::log::{Change, CommandId, OperatorRule};
+use chatcore::text::UserName;
+use chatcore::time::{Moment, Span};
+use chatcore::wire::{
+    Answer, AuthFault, ClientFrame, ClientHello, LimitFault, Login, NameFault, Notice, Refusal,
+    ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
+};
+
+use super::Model;
+use super::due::What;
+use super::presence::{Claim, Conn, Online, Phase, Store, Waiting};
+use super::truth::{to_u32, to_u64};
+
+/// The third frame out of order before log-in closes the connection.
+const STRIKES_MAX: u32 = 3;
+
+/// What a full server asks clients to wait.
+pub(super) const BUSY: Refusal = Refusal::Busy { retry_ms: Span::from_secs(1) };
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It broke, or was closed: its user has the grace to come back.
+    Lost,
+    /// Its user quit.
+    Quit,
+}
+
+impl Model {
+    pub(super) fn connected(&mut self, conn: ConnId, nonce: Nonce, channel: Option<Digest>) {
+        let (limits, process) = (&self.limits, &mut self.process);
+        let share = u64::from(limits.connections_max) * u64::from(limits.greeting_percent);
+        let full = process.greeting + process.online >= limits.connections_max
+            || u64::from(process.greeting) >= share.div_ceil(100);
+        process.conns.insert(conn, Conn::new(nonce, channel, self.now.moment));
+        process.greeting += 1;
+        if process.stopping {
+            self.close(conn, Refusal::Gone);
+        } else if full {
+            self.close(conn, BUSY);
+        } else {
+            let deadline = self.now.moment + limits.login_time;
+            process.set_deadline(conn, deadline);
+        }
+    }
+
+    pub(super) fn frame(&mut self, conn: ConnId, frame: &ClientFrame) {
+        let Some(state) = self.process.conns.get_mut(&conn) else { return };
+        state.quiet_since = self.now.moment;
+        state.pings = 0;
+        match (&state.phase, frame) {
+            (Phase::Closed, _) => {}
+            (Phase::Online(_), frame) => self.online_frame(conn, frame),
+            (Phase::Greeting, ClientFrame::Hello(hello)) => self.hello(conn, hello),
+            (Phase::Greeted, ClientFrame::Login(login)) => self.login(conn, login),
+            // PROTOCOL.md has pings in order after `welcome` only; whoever waits for a slow store
+            // to be welcomed is answered all the same.
+            (Phase::Greeted | Phase::Verifying(_), ClientFrame::Ping { token }) => {
+                self.due.send(conn, ServerFrame::Pong { token: *token });
+            }
+            (Phase::Greeting | Phase::Greeted | Phase::Verifying(_), frame) => {
+                self.strike(conn, frame);
+            }
+        }
+    }
+
+    fn online_frame(&mut self, conn: ConnId, frame: &ClientFrame) {
+        match frame {
+            ClientFrame::Hello(_) | ClientFrame::Login(_) => {
+                let refusal = Refusal::State(StateFault::AlreadyLoggedIn);
+                self.due.send(conn, ServerFrame::Rejected(refusal));
+            }
+            ClientFrame::Submit { counter, command } => self.submit(conn, *counter, command),
+            ClientFrame::Ask { request, question } => self.ask(conn, *request, question),
+            ClientFrame::Ping { token } => {
+                self.due.send(conn, ServerFrame::Pong { token: *token });
+            }
+            ClientFrame::Pong { .. } => {}
+            ClientFrame::Leave => {
+                self.detach(conn, Ending::Quit);
+                self.tell_close(conn, None);
+            }
+        }
+    }
+
+    fn strike(&mut self, conn: ConnId, frame: &ClientFrame) {
+        let refusal = Refusal::State(StateFault::LogInFirst);
+        let Some(state) = self.process.conns.get_mut(&conn) else { return };
+        state.strikes += 1;
+        if state.strikes >= STRIKES_MAX {
+            return self.close(conn, refusal);
+        }
+        let reply = match frame {
+            ClientFrame::Submit { counter, .. } => {
+                ServerFrame::Refused { counter: *counter, refusal }
+            }
+            ClientFrame::Ask { request, .. } => {
+                ServerFrame::Answer { request: *request, answer: Answer::Refused(refusal) }
+            }
+            ClientFrame::Hello(_)
+            | ClientFrame::Login(_)
+            | ClientFrame::Ping { .. }
+            | ClientFrame::Pong { .. }
+            | ClientFrame::Leave => ServerFrame::Rejected(refusal),
+        };
+        self.due.send(conn, reply);
+    }
+
+    fn hello(&mut self, conn: ConnId, hello: &ClientHello) {
+        let ours = VersionRange::SUPPORTED;
+        let version = ours.max.min(hello.versions.max);
+        if version < ours.min.max(hello.versions.min) {
+            return self.close(conn, Refusal::Version(ours));
+        }
+        let Some(state) = self.process.conns.get_mut(&conn) else { return };
+        state.phase = Phase::Greeted;
+        let reply = ServerHello {
+            version,
+            features: 0,
+            server_key: self.founding.server_key,
+            log_id: self.founding.log_id,
+            generation: self.generation,
+            nonce: state.nonce,
+        };
+        self.due.send(conn, ServerFrame::Hello(reply));
+    }
+
+    fn login(&mut self, conn: ConnId, login: &Login) {
+        let user = match login.name.parse() {
+            Ok(user) => user,
+            Err(error) => return self.close(conn, Refusal::Name(NameFault::Bad(error))),
+        };
+        let message = self.proof_of(conn, login);
+        let (key, session, attach) = (login.key, login.session, login.attach);
+        let Some(state) = self.process.conns.get_mut(&conn) else { return };
+        state.phase = Phase::Verifying(Claim { user, key, session, attach });
+        let signature = login.signature;
+        self.due.verify = Some(Output::Verify { conn, key, message, signature });
+    }
+
+    /// The bytes that a log-in signs: the table in section 5 of the protocol.
+    fn proof_of(&self, conn: ConnId, login: &Login) -> Vec<u8> {
+        let Some(state) = self.process.conns.get(&conn) else { return Vec::new() };
+        let generation = self.generation.get().to_be_bytes();
+        let attach = login.attach.get().to_be_bytes();
+        let channel = match &state.channel {
+            None => vec![0],
+            Some(exporter) => [&[1][..], exporter.as_bytes()].concat(),
+        };
+        [
+            &b"chatcore log-in v1\0"[..],
+            state.nonce.as_bytes(),
+            self.founding.server_key.as_bytes(),
+            self.founding.log_id.as_bytes(),
+            &generation,
+            &channel,
+            login.session.as_bytes(),
+            &attach,
+            login.name.as_str().as_bytes(),
+        ]
+        .concat()
+    }
+
+    pub(super) fn verified(&mut self, conn: ConnId, valid: bool) {
+        let Some(state) = self.process.conns.get_mut(&conn) else { return };
+        let Phase::Verifying(claim) = &state.phase else { return };
+        let claim = claim.clone();
+        if !valid {
+            return self.close(conn, Refusal::Auth(AuthFault::Signature));
+        }
+        if self.is_crowded(conn) {
+            return self.close(conn, BUSY);
+        }
+        match self.decide_login(&claim).and_then(|changes| self.admit_changes(changes)) {
+            Ok(changes) => self.log_in(conn, claim, changes),
+            Err(refusal) => self.close(conn, refusal),
+        }
+    }
+
+    /// What a proven log-in appends, or why it is refused: in the order of the protocol's section 5.
+    fn decide_login(&self, claim: &Claim) -> Result<Vec<Change>, Refusal> {
+        let mut changes = Vec::new();
+        match self.facts.users.get(&claim.user) {
+            Some(user) if user.key != claim.key => return Err(Refusal::Name(NameFault::InUse)),
+            Some(_) => {}
+            None => self.decide_new_user(claim, &mut changes)?,
+        }
+        match self.facts.sessions.get(&claim.session) {
+            Some(session) if session.user != claim.user => {
+                return Err(Refusal::Auth(AuthFault::Session));
+            }
+            Some(_) => {
+                let speaker = self.process.speakers.get(&claim.session);
+                let speaker = speaker.and_then(|conn| self.process.online(*conn));
+                if speaker.is_some_and(|speaker| speaker.attach > claim.attach) {
+                    return Err(Refusal::Auth(AuthFault::Replaced));
+                }
+            }
+            None => {
+                if let Some(session) = self.decide_expiry(&claim.user)? {
+                    changes.push(Change::SessionExpired { session });
+                }
+                let (session, user) = (claim.session, claim.user.clone());
+                changes.push(Change::SessionOpened { session, user });
+            }
+        }
+        Ok(changes)
+    }
+
+    fn decide_new_user(&self, claim: &Claim, changes: &mut Vec<Change>) -> Result<(), Refusal> {
+        if self.facts.keys.contains_key(&claim.key) {
+            return Err(Refusal::Name(NameFault::KeyHasName));
+        }
+        if self.facts.looks.contains(&claim.user.skeleton()) {
+            return Err(Refusal::Name(NameFault::TooSimilar));
+        }
+        if to_u32(self.facts.users.len()) >= self.limits.users_max {
+            return Err(Refusal::Limit(LimitFault::Users));
+        }
+        changes.push(Change::UserAdded { user: claim.user.clone(), key: claim.key });
+        let rules = &self.founding.operators;
+        let first = rules.is_empty() && self.facts.users.is_empty();
+        let named = rules.iter().any(|rule| match rule {
+            OperatorRule::Name(name) => *name == claim.user,
+            OperatorRule::Key(key) => *key == claim.key,
+        });
+        if first || named {
+            changes.push(Change::OperatorGranted { user: claim.user.clone() });
+        }
+        Ok(())
+    }
+
+    /// Which session ends so that one more has room.
+    fn decide_expiry(&self, user: &UserName) -> Result<Option<SessionId>, Refusal> {
+        let of_user = self.facts.users.get(user).map(|user| &user.sessions);
+        let count = of_user.map_or(0, |sessions| to_u32(sessions.len()));
+        if count >= self.limits.sessions_per_user_max {
+            let oldest = self.expirable(of_user.into_iter().flatten());
+            return oldest.map(Some).ok_or(Refusal::Limit(LimitFault::SessionsOfUser));
+        }
+        if to_u32(self.facts.sessions.len()) >= self.limits.sessions_max {
+            return self.expirable(self.facts.sessions.keys()).map(Some).ok_or(BUSY);
+        }
+        Ok(None)
+    }
+
+    /// The least recently used of these that is old enough and not connected.
+    fn expirable<'a>(&self, ids: impl Iterator<Item = &'a SessionId>) -> Option<SessionId> {
+        let (at, age_min) = (self.entry_time().get(), self.limits.session_age_min.as_millis());
+        let idle = ids.filter(|id| !self.process.speakers.contains_key(id));
+        let by_use = idle.filter_map(|id| Some((self.facts.sessions.get(id)?.used, *id)));
+        let oldest = by_use.min()?;
+        (at.saturating_sub(oldest.0.get()) >= age_min).then_some(oldest.1)
+    }
+
+    fn log_in(&mut self, conn: ConnId, claim: Claim, changes: Vec<Change>) {
+        let Claim { user, session, attach, .. } = claim;
+        let known = self.facts.sessions.contains_key(&session);
+        let granted = changes.iter().any(|change| matches!(change, Change::OperatorGranted { .. }));
+        changes.into_iter().for_each(|change| self.append(change));
+        let before = self.process.speakers.insert(session, conn);
+        self.attach(conn, Online { user: user.clone(), session, attach, rooms: BTreeSet::new() });
+        if let Some(before) = before {
+            self.close(before, Refusal::Auth(AuthFault::Replaced));
+        }
+        self.welcome(conn, user.clone(), session, known);
+        if granted && self.founding.operators.is_empty() {
+            self.reply(conn, ServerFrame::Notice(Notice::FirstUserIsOperator));
+        }
+        self.due.events.push(Event::LoggedIn { conn, user });
+    }
+
+    fn welcome(&mut self, conn: ConnId, user: UserName, session: SessionId, known: bool) {
+        let state = self.facts.sessions.get(&session).expect("who logs in has a session");
+        let mut last_counter = state.last;
+        if self.process.store == Store::Full {
+            // Of commands whose answer a full store keeps back nobody is told that they took effect.
+            let commands = self.uncommitted.iter().filter_map(|entry| command_of(&entry.change));
+            let kept_back = commands.filter(|command| command.session == session).count();
+            last_counter = last_counter.saturating_sub(to_u64(kept_back));
+        }
+        let operator = self.is_operator(&user);
+        let index = self.basis(
+            |change| matches!(change, Change::SessionOpened { session: new, .. } if *new == session),
+        );
+        let frame = ServerFrame::Welcome(Welcome { user, session, last_counter, known, operator });
+        self.when_safe(index, Waiting::Frame { conn, frame });
+    }
+
+    fn attach(&mut self, conn: ConnId, online: Online) {
+        let now = self.now.moment;
+        let process = &mut self.process;
+        let Some(state) = process.conns.get_mut(&conn) else { return };
+        let presence = process.presence.entry(online.user.clone()).or_default();
+        presence.conns += 1;
+        if let Some(ends) = presence.grace_ends.take() {
+            process.graces.remove(&(ends, online.user.clone()));
+        }
+        state.phase = Phase::Online(online);
+        state.quiet_since = now;
+        process.greeting -= 1;
+        process.online += 1;
+        process.set_deadline(conn, now + self.limits.ping_interval);
+    }
+
+    pub(super) fn disconnected(&mut self, conn: ConnId) {
+        self.detach(conn, Ending::Lost);
+        self.process.forget(conn);
+    }
+
+    /// Closes a connection, unless that is done.
+    pub(super) fn close(&mut self, conn: ConnId, refusal: Refusal) {
+        if self.process.is_serving(conn) {
+            self.detach(conn, Ending::Lost);
+            self.tell_close(conn, Some(refusal));
+        }
+    }
+
+    fn tell_close(&mut self, conn: ConnId, refusal: Option<Refusal>) {
+        self.due.must(What::Exactly(Directive::Close { conn, refusal }));
+        self.due.events.push(Event::Closed { conn, refusal });
+    }
+
+    /// Takes from a connection everything it stood for.
+    fn detach(&mut self, conn: ConnId, how: Ending) {
+        let Some(state) = self.process.conns.get_mut(&conn) else { return };
+        match core::mem::replace(&mut state.phase, Phase::Closed) {
+            Phase::Closed => {}
+            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) => self.process.greeting -= 1,
+            Phase::Online(online) => {
+                self.process.online -= 1;
+                self.depart(conn, online, how);
+            }
+        }
+    }
+
+    fn depart(&mut self, conn: ConnId, online: Online, how: Ending) {
+        let Online { user, session, mut rooms, .. } = online;
+        if self.process.speakers.get(&session) == Some(&conn) {
+            self.process.speakers.remove(&session);
+        }
+        self.touched.extend(rooms.iter().cloned());
+        rooms.retain(|room| self.process.desert(conn, &user, room));
+        let Some(presence) = self.process.presence.get_mut(&user) else { return };
+        presence.conns -= 1;
+        let is_last = presence.conns == 0;
+        match how {
+            Ending::Lost if is_last => {
+                let ends = self.now.moment + self.limits.grace;
+                presence.grace_ends = Some(ends);
+                self.process.graces.insert((ends, user));
+            }
+            Ending::Lost => {}
+            Ending::Quit if is_last => self.vanish(&user),
+            Ending::Quit => rooms.iter().for_each(|room| self.leave(room, &user)),
+        }
+    }
+
+    /// A user leaves every room.
+    fn vanish(&mut self, user: &UserName) {
+        self.process.presence.remove(user);
+        let rooms = self.facts.users.get(user).map(|user| user.rooms.clone()).unwrap_or_default();
+        rooms.iter().for_each(|room| self.leave(room, user));
+    }
+
+    pub(super) fn timeout(&mut self) {
+        let now = self.now.moment;
+        while let Some((_, conn)) = self.process.rests.pop_first_if(now) {
+            self.read_on(conn);
+        }
+        while let Some((_, conn)) = self.process.deadlines.pop_first_if(now) {
+            self.look_at(conn);
+        }
+        while let Some((ends, user)) = self.process.graces.pop_first_if(now) {
+            let presence = self.process.presence.get(&user);
+            if presence.is_some_and(|presence| presence.grace_ends == Some(ends)) {
+                self.vanish(&user);
+            }
+        }
+        while let Some((_, room)) = self.process.notices.pop_first_if(now) {
+            if let Some(side) = self.process.sides.get_mut(&room) {
+                side.notice_waits = false;
+            }
+            self.touched.push(room);
+        }
+    }
+
+    /// The log-in of a connection is late, or it may have fallen silent.
+    fn look_at(&mut self, conn: ConnId) {
+        let now = self.now.moment;
+        let Some(state) = self.process.conns.get_mut(&conn) else { return };
+        match state.phase {
+            Phase::Closed => {}
+            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) => {
+                self.close(conn, Refusal::Limit(LimitFault::LoginTime));
+            }
+            Phase::Online(_) => {
+                let silent_at = state.quiet_since + self.limits.ping_interval;
+                if now < silent_at {
+                    return self.process.set_deadline(conn, silent_at);
+                }
+                if state.pings >= self.limits.pings_unanswered_max {
+                    // Which comes first when both are late, the close or the read, is all one.
+                    self.due.need_not_read(conn);
+                    return self.close(conn, Refusal::Limit(LimitFault::Silence));
+                }
+                state.pings += 1;
+                state.quiet_since = now;
+                self.process.set_deadline(conn, now + self.limits.ping_interval);
+                self.due.send(conn, ServerFrame::Ping { token: RequestId::ZERO });
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.process.stopping = true;
+        let conns: Vec<ConnId> = self.process.conns.keys().copied().collect();
+        conns.into_iter().for_each(|conn| self.close(conn, Refusal::Gone));
+    }
+}
+
+/// The command that an entry answers, if any.
+const fn command_of(change: &Change) -> Option<&CommandId> {
+    match change {
+        Change::Posted { command, .. }
+        | Change::Refused { command, .. }
+        | Change::Reset { command, .. } => Some(command),
+        Change::Founded(_)
+        | Change::UserAdded { .. }
+        | Change::OperatorGranted { .. }
+        | Change::SessionOpened { .. }
+        | Change::SessionExpired { .. }
+        | Change::RoomCreated { .. }
+        | Change::Joined { .. }
+        | Change::Left { .. }
+        | Change::GateOpened { .. } => None,
+    }
+}
+
+/// Timers that are due.
+trait PopDue<T> {
+    /// Takes the first that is due.
+    fn pop_first_if(&mut self, now: Moment) -> Option<(Moment, T)>;
+}
+
+impl<T: Ord> PopDue<T> for BTreeSet<(Moment, T)> {
+    fn pop_first_if(&mut self, now: Moment) -> Option<(Moment, T)> {
+        if self.first()?.0 > now {
+            return None;
+        }
+        self.pop_first()
+    }
+}

@@ -1,0 +1,308 @@
+//! What ends with the process: connections, who attends which room, deadlines, rates, reads.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use chatcore::engine::{Need, ReadToken};
+use chatcore::id::{Attach, ConnId, Digest, Incarnation, Index, Nonce, PublicKey, RequestId, Seq};
+use chatcore::id::{Counter, SessionId};
+use chatcore::text::{RoomName, UserName};
+use chatcore::time::{Moment, Span};
+use chatcore::wire::{GateState, ServerFrame, Start};
+
+/// What ends with the process.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    /// Every connection that the host has not reported gone.
+    pub(super) conns: BTreeMap<ConnId, Conn>,
+    /// How many of them are on their way to a log-in.
+    pub(super) greeting: u32,
+    /// How many of them speak for a user.
+    pub(super) online: u32,
+    /// The connection that speaks for a session.
+    pub(super) speakers: BTreeMap<SessionId, ConnId>,
+    pub(super) presence: BTreeMap<UserName, Presence>,
+    pub(super) sides: BTreeMap<RoomName, Side>,
+    pub(super) resets: BTreeMap<UserName, Bucket>,
+    /// When a connection may have to be looked at; at most one each.
+    pub(super) deadlines: BTreeSet<(Moment, ConnId)>,
+    pub(super) graces: BTreeSet<(Moment, UserName)>,
+    pub(super) notices: BTreeSet<(Moment, RoomName)>,
+    /// When the store is asked again for what a connection lacks.
+    pub(super) rests: BTreeSet<(Moment, ConnId)>,
+    /// Answers that wait for an entry to be safe, in the order they leave.
+    pub(super) waiting: VecDeque<(Index, Waiting)>,
+    pub(super) reads: BTreeMap<ReadToken, Reading>,
+    pub(super) stopping: bool,
+    pub(super) store: Store,
+    /// At least the bytes of everything that became visible in this process.
+    pub(super) window_bytes: u64,
+}
+
+/// What the host says of its store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Store {
+    #[default]
+    Free,
+    /// Nothing is appended that a client can ask for again later.
+    Full,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) phase: Phase,
+    pub(super) nonce: Nonce,
+    pub(super) channel: Option<Digest>,
+    /// When it was last heard, pinged, or logged in.
+    pub(super) quiet_since: Moment,
+    pub(super) pings: u32,
+    pub(super) strikes: u32,
+    pub(super) questions: Bucket,
+    pub(super) waiting: u32,
+    pub(super) reads_history: bool,
+    pub(super) catch_up: CatchUp,
+    deadline: Option<Moment>,
+}
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub(super) enum Phase {
+    Greeting,
+    Greeted,
+    Verifying(Claim),
+    Online(Online),
+    Closed,
+}
+
+/// Who a connection says it is.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) user: UserName,
+    pub(super) key: PublicKey,
+    pub(super) session: SessionId,
+    pub(super) attach: Attach,
+}
+
+/// Whom a connection speaks for.
+#[derive(Debug)]
+pub(super) struct Online {
+    pub(super) user: UserName,
+    pub(super) session: SessionId,
+    pub(super) attach: Attach,
+    /// The rooms it follows.
+    pub(super) rooms: BTreeSet<RoomName>,
+}
+
+/// What is read for a connection that lags.
+#[derive(Debug, Default)]
+pub(super) enum CatchUp {
+    #[default]
+    Idle,
+    Reading,
+    /// And this is next.
+    ReadingBefore(Need),
+    /// The store could not read: this is asked for again at a deadline of `Process::rests`.
+    Resting(Need),
+}
+
+/// Where a user is.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    pub(super) conns: u32,
+    /// Without a connection: when the user leaves.
+    pub(super) grace_ends: Option<Moment>,
+}
+
+/// What is known of a room beside its log.
+#[derive(Debug, Default)]
+pub(super) struct Side {
+    /// The users that follow it. Each counts once, whatever the connections.
+    pub(super) users: BTreeMap<UserName, Attendee>,
+    /// How many of them others may know of: their join is safe.
+    pub(super) known: u32,
+    /// Whether anybody followed it in this process.
+    pub(super) watched: bool,
+    /// What was last said of its gate.
+    pub(super) announced: Option<GateState>,
+    /// What shards were told of it.
+    pub(super) told: Option<GateState>,
+    pub(super) quiet_until: Moment,
+    pub(super) notice_waits: bool,
+    /// The last record that shards were told of, in its present life.
+    pub(super) shown: Seq,
+    /// Records up to here were there before this process and may be in the store alone.
+    pub(super) restored: Seq,
+    /// Records up to here were told to be gone.
+    pub(super) gone: Seq,
+}
+
+/// How a user follows a room.
+#[derive(Debug, Default)]
+pub(super) struct Attendee {
+    pub(super) conns: BTreeSet<ConnId>,
+    pub(super) known: bool,
+}
+
+/// An answer that waits for an entry to be safe.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Frame { conn: ConnId, frame: ServerFrame },
+    Posted { conn: ConnId, counter: Counter, room: RoomName, incarnation: Incarnation, seq: Seq },
+    Question { conn: ConnId, request: RequestId, what: Asked },
+}
+
+/// A question whose answer shows what is safe when it leaves.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Join { room: RoomName, start: Start },
+    Part { room: RoomName },
+    Who { room: RoomName },
+    Rooms,
+    Whois { room: RoomName, user: Option<UserName> },
+    History { room: RoomName, before: Option<Seq>, limit: usize },
+}
+
+/// What the store was asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    pub(super) conn: ConnId,
+    pub(super) room: RoomName,
+    pub(super) incarnation: Incarnation,
+    pub(super) from: Seq,
+    pub(super) to: Seq,
+    pub(super) whose: Reader,
+}
+
+/// Why the store was asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reader {
+    Lagging,
+    History { request: RequestId, limit: usize },
+}
+
+/// So many events at once, and one more after each interval: a bucket that runs full again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bucket {
+    full_at: Moment,
+}
+
+impl Bucket {
+    /// Takes one, or says how long to wait for it.
+    pub(super) fn take(&mut self, now: Moment, interval: Span, burst: u32) -> Result<(), Span> {
+        let interval = interval.as_millis();
+        let missing = self.full_at.since(now).as_millis();
+        let most = interval.saturating_mul(u64::from(burst.saturating_sub(1)));
+        if missing > most {
+            return Err(Span::from_millis(missing - most));
+        }
+        self.full_at = now + Span::from_millis(missing.saturating_add(interval));
+        Ok(())
+    }
+}
+
+impl Conn {
+    pub(super) const fn new(nonce: Nonce, channel: Option<Digest>, now: Moment) -> Self {
+        Self {
+            phase: Phase::Greeting,
+            nonce,
+            channel,
+            quiet_since: now,
+            pings: 0,
+            strikes: 0,
+            questions: Bucket { full_at: Moment::from_millis(0) },
+            waiting: 0,
+            reads_history: false,
+            catch_up: CatchUp::Idle,
+            deadline: None,
+        }
+    }
+
+    pub(super) const fn online(&self) -> Option<&Online> {
+        match &self.phase {
+            Phase::Online(online) => Some(online),
+            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Closed => None,
+        }
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+}
+
+impl Waiting {
+    pub(super) const fn conn(&self) -> ConnId {
+        match self {
+            Self::Frame { conn, .. } | Self::Posted { conn, .. } | Self::Question { conn, .. } => {
+                *conn
+            }
+        }
+    }
+}
+
+impl Process {
+    pub(super) fn online(&self, conn: ConnId) -> Option<&Online> {
+        self.conns.get(&conn)?.online()
+    }
+
+    pub(super) fn is_serving(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|conn| !conn.is_closed())
+    }
+
+    pub(super) fn is_connected(&self, user: &UserName) -> bool {
+        self.presence.get(user).is_some_and(|presence| presence.conns > 0)
+    }
+
+    pub(super) fn set_deadline(&mut self, conn: ConnId, at: Moment) {
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        if let Some(before) = state.deadline.replace(at) {
+            self.deadlines.remove(&(before, conn));
+        }
+        self.deadlines.insert((at, conn));
+    }
+
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        if let Some(at) = self.conns.remove(&conn).and_then(|state| state.deadline) {
+            self.deadlines.remove(&(at, conn));
+        }
+    }
+
+    /// A connection follows a room.
+    pub(super) fn attend(&mut self, conn: ConnId, room: &RoomName) {
+        let Some(Conn { phase: Phase::Online(online), .. }) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        online.rooms.insert(room.clone());
+        if !self.sides.contains_key(room) {
+            self.sides.insert(room.clone(), Side::default());
+        }
+        let side = self.sides.get_mut(room).expect("it was just made");
+        side.watched = true;
+        if let Some(attendee) = side.users.get_mut(&online.user) {
+            attendee.conns.insert(conn);
+        } else {
+            let attendee = Attendee { conns: BTreeSet::from([conn]), known: false };
+            side.users.insert(online.user.clone(), attendee);
+        }
+    }
+
+    /// A connection follows a room no more; true when its user now does so nowhere.
+    pub(super) fn desert(&mut self, conn: ConnId, user: &UserName, room: &RoomName) -> bool {
+        let Some(side) = self.sides.get_mut(room) else { return true };
+        let Some(attendee) = side.users.get_mut(user) else { return true };
+        attendee.conns.remove(&conn);
+        if !attendee.conns.is_empty() {
+            return false;
+        }
+        side.known -= u32::from(attendee.known);
+        side.users.remove(user);
+        true
+    }
+
+    /// The join of a user who follows a room is safe: others may know.
+    pub(super) fn make_known(&mut self, conn: ConnId, room: &RoomName) {
+        let Some(online) = self.conns.get(&conn).and_then(Conn::online) else { return };
+        let Some(side) = self.sides.get_mut(room) else { return };
+        let Some(attendee) = side.users.get_mut(&online.user) else { return };
+        side.known += u32::from(!core::mem::replace(&mut attendee.known, true));
+    }
+}
