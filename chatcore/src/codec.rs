@@ -162,8 +162,7 @@ const fn decode_fault(error: &postcard::Error) -> DecodeFault {
 pub fn encode<T: Serialize>(message: &T, sink: &mut BytesMut) {
     let start = sink.len();
     sink.put_u32(0);
-    postcard::serialize_with_flavor(message, Append { sink })
-        .expect("a wire message must have a postcard encoding");
+    append(message, sink);
     let len = sink.len().saturating_sub(start).saturating_sub(PREFIX_BYTES);
     assert!(len <= FRAME_BYTES_MAX, "a wire message must fit in a frame");
     let prefix = u32::try_from(len).expect("a frame length must fit in its prefix").to_be_bytes();
@@ -177,12 +176,22 @@ pub fn encode_to_bytes<T: Serialize>(message: &T) -> Bytes {
     sink.freeze()
 }
 
-/// A postcard sink that appends to a buffer.
-struct Append<'a> {
-    sink: &'a mut BytesMut,
+/// Appends the encoding of a value, without a prefix.
+///
+/// # Panics
+/// When the value has no postcard encoding; everything in this library has one.
+pub(crate) fn append<T: Serialize>(value: &T, sink: &mut impl BufMut) {
+    postcard::serialize_with_flavor(value, Append { sink })
+        .expect("a value must have a postcard encoding");
 }
 
-impl postcard::ser_flavors::Flavor for Append<'_> {
+/// A postcard sink that appends to a buffer. postcard's own for this takes even long runs of bytes
+/// one at a time.
+struct Append<'a, B> {
+    sink: &'a mut B,
+}
+
+impl<B: BufMut> postcard::ser_flavors::Flavor for Append<'_, B> {
     type Output = ();
 
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
@@ -191,7 +200,7 @@ impl postcard::ser_flavors::Flavor for Append<'_> {
     }
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.sink.extend_from_slice(bytes);
+        self.sink.put_slice(bytes);
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::append;
 use crate::id::{Counter, Digest, Incarnation, Index, LogId, PublicKey, Seq, SessionId, Threshold};
 use crate::text::{Body, RoomName, UserName};
 use crate::time::Timestamp;
@@ -339,8 +340,7 @@ pub(crate) fn digest_of<T: Serialize>(context: &'static str, value: &T) -> Diges
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(context.as_bytes());
     bytes.push(0);
-    let bytes = postcard::to_extend(value, bytes)
-        .expect("a value that is hashed must have a postcard encoding");
+    append(value, &mut bytes);
     Digest::new(blake3::hash(&bytes).into())
 }
 

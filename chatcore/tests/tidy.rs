@@ -13,7 +13,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("limits", &["time"]),
     ("wire", &["id", "text", "time"]),
     ("codec", &["wire"]),
-    ("log", &["id", "text", "time", "wire"]),
+    ("log", &["codec", "id", "text", "time", "wire"]),
     ("chunk", &["codec", "id", "wire"]),
     ("engine", &["chunk", "codec", "id", "limits", "log", "text", "time", "wire"]),
     ("client", &["id", "limits", "text", "time", "wire"]),

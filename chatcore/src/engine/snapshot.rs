@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::Chunk;
-use crate::codec::{PREFIX_BYTES, decode};
+use crate::codec::{PREFIX_BYTES, append, decode};
 use crate::engine::durable::{Durable, DurableImage};
 use crate::engine::{Archive, Config, Engine};
 use crate::id::Digest;
@@ -203,8 +203,7 @@ impl Engine {
 fn seal(image: &Image) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
-    let mut bytes =
-        postcard::to_extend(image, bytes).expect("a snapshot must have a postcard encoding");
+    append(image, &mut bytes);
     let digest = blake3::hash(&bytes);
     bytes.extend_from_slice(digest.as_bytes());
     bytes

@@ -40,7 +40,7 @@ impl Post {
         let missing = bytes.saturating_sub(text.len() + 1);
         if missing > 0 {
             text.push(' ');
-            text.extend(std::iter::repeat_n('x', missing));
+            text.push_str(&"x".repeat(missing));
         }
         text
     }
