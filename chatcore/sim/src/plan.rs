@@ -430,7 +430,7 @@ fn draw_actions(rng: &mut Rng, options: &Options) -> Vec<Action> {
     let mut actions: Vec<Action> = (0..clients)
         .map(|client| Action { at: rng.u64(0..2_000), deed: Deed::Start(client) })
         .collect();
-    for _ in 0..rng.usize(150..400) {
+    for _ in 0..rng.usize(200..500) {
         at += match rng.u8(0..100) {
             // Now and then everybody waits: for a grace to end, a ping, a session to grow old.
             0 => rng.u64(0..60_000),

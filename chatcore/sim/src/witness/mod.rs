@@ -388,16 +388,17 @@ impl Witness {
         let before = self.commands.insert(id.to_owned(), fate);
         let same = match before {
             None | Some(Fate::Given | Fate::Open) => true,
-            // What was acknowledged in a journal that is lost may be sent again to the next one.
+            // What was answered in a journal that is lost may be sent again to the next one, and
+            // after its session expired nobody knows.
             Some(Fate::Sent(before)) => match fate {
                 Fate::Sent(log) => log >= before,
                 Fate::Refused(log) => log > before,
-                _ => false,
+                _ => fate == Fate::Unknown,
             },
             Some(Fate::Refused(before)) => match fate {
                 Fate::Refused(log) => log >= before,
                 Fate::Sent(log) => log > before,
-                _ => false,
+                _ => fate == Fate::Unknown,
             },
             Some(before) => before == fate,
         };

@@ -41,7 +41,7 @@ const EPOCH: u64 = 1_700_000_000_000;
 const INSPECT_STEPS: u64 = 64;
 
 /// After how many steps a world settles, even if its plan has more.
-const ACTING_STEPS: u64 = 5_000;
+const ACTING_STEPS: u64 = 6_000;
 
 /// How many steps a world has to settle once nothing goes wrong any more, since it last came
 /// nearer.
