@@ -293,6 +293,7 @@ impl Run {
     }
 }
 
+/// How long to run, for those who want more: `MODEL_FIRST_SEED`, `MODEL_SEEDS`, `MODEL_STEPS`.
 fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }

@@ -125,7 +125,7 @@ impl Rig {
         }
     }
 
-    /// What the store has of a range: `lost` of its beginning are gone, and it gives `most` at once.
+    /// What the store has of a range: `lost` of its beginning are gone, it gives `most` at once.
     pub(crate) fn stored(
         &self,
         (room, incarnation): (&RoomName, Incarnation),
