@@ -127,6 +127,10 @@ impl Run {
                 1 => self.condemn(),
                 2 if self.rng.u8(..12) == 0 => self.rig.input(Input::Stop),
                 3 => self.rig.input(Input::StoreFull),
+                4 | 5 => {
+                    self.rig.take_snapshot();
+                    Ok(())
+                }
                 _ => self.rig.input(Input::StoreFree),
             },
             _ => self.rig.input(Input::Timeout),
