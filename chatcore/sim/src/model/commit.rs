@@ -12,7 +12,7 @@ use chatcore::wire::{
 };
 
 use super::Model;
-use super::due::{Duty, Expected, Rooms, What};
+use super::due::{Duty, Rooms, What};
 use super::presence::{Asked, Side, Store, Waiting};
 use super::truth::{RoomTruth, to_u32};
 
@@ -135,7 +135,7 @@ impl Model {
 
     fn tell(&mut self, conn: ConnId, directive: Directive) {
         let (what, duty) = (What::Exactly(directive), self.duty_to(conn));
-        self.due.directives.push_back(Expected { what, duty });
+        self.due.add(what, duty);
     }
 
     pub(super) fn release(&mut self, waiting: Waiting) {
@@ -231,7 +231,7 @@ impl Model {
         let count = to_u32(rooms.len());
         let what = What::Rooms(Rooms { conn, request, infos, count, fit_all });
         let duty = self.duty_to(conn);
-        self.due.directives.push_back(Expected { what, duty });
+        self.due.add(what, duty);
     }
 
     /// Tells of every gate that may have changed, each once.

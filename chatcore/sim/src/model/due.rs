@@ -1,7 +1,8 @@
 //! What has to come out of the input under way.
 //!
 //! Order matters only where the rules say so: entries among themselves, and directives of one
-//! *lane*, which is one connection, the pages for it, or one room. What two lanes are told has no order of its own.
+//! *lane*, which is one connection, the pages for it, or one room. What two lanes are told has no
+//! order of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -158,7 +159,11 @@ impl What {
 
 impl Due {
     pub(super) fn must(&mut self, what: What) {
-        self.directives.push_back(Expected { what, duty: Duty::Must });
+        self.add(what, Duty::Must);
+    }
+
+    pub(super) fn add(&mut self, what: What, duty: Duty) {
+        self.directives.push_back(Expected { what, duty });
     }
 
     pub(super) fn send(&mut self, conn: ConnId, frame: ServerFrame) {

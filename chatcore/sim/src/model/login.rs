@@ -183,7 +183,7 @@ impl Model {
         }
     }
 
-    /// What a proven log-in appends, or why it is refused: in the order of the protocol's section 5.
+    /// What a proven log-in appends, or why it is refused, as section 5 of the protocol orders it.
     fn decide_login(&self, claim: &Claim) -> Result<Vec<Change>, Refusal> {
         let mut changes = Vec::new();
         match self.facts.users.get(&claim.user) {
@@ -280,15 +280,15 @@ impl Model {
         let state = self.facts.sessions.get(&session).expect("who logs in has a session");
         let mut last_counter = state.last;
         if self.process.store == Store::Full {
-            // Of commands whose answer a full store keeps back nobody is told that they took effect.
+            // Nobody is told yet of commands whose answer a full store keeps back.
             let commands = self.uncommitted.iter().filter_map(|entry| command_of(&entry.change));
             let kept_back = commands.filter(|command| command.session == session).count();
             last_counter = last_counter.saturating_sub(to_u64(kept_back));
         }
         let operator = self.is_operator(&user);
-        let index = self.basis(
-            |change| matches!(change, Change::SessionOpened { session: new, .. } if *new == session),
-        );
+        let index = self.basis(|change| {
+            matches!(change, Change::SessionOpened { session: opened, .. } if *opened == session)
+        });
         let frame = ServerFrame::Welcome(Welcome { user, session, last_counter, known, operator });
         self.when_safe(index, Waiting::Frame { conn, frame });
     }

@@ -16,8 +16,10 @@
 //!
 //! Where the rules leave a choice the model takes any: how many pieces records become visible in,
 //! what is in memory and what is read from the store once the window was full, how many rooms a
-//! list holds when not all fit. It assumes that the host keeps the rules of the interface, and that
-//! the moments that come in never run back.
+//! list holds when not all fit, and whether answers that waited for an entry still go to a
+//! connection that was closed meanwhile, where they do no harm. It assumes that the host keeps the
+//! rules of the interface, that the store gives what was committed, and that the moments that come
+//! in never run back.
 
 mod chain;
 mod command;
@@ -177,8 +179,8 @@ impl Model {
     }
 
     /// The process died, and a new engine was made of the journal up to `kept`, which is at least
-    /// what was committed. Connections, reads, rates and answers that waited are gone, and every
-    /// member has a fresh grace.
+    /// what was committed and holds at least the founding. Connections, reads, rates and answers
+    /// that waited are gone, the store is free, and every member has a fresh grace.
     pub fn restart(&mut self, kept: Index, now: Now) {
         self.now = now;
         let mut unseen = self.process.window_bytes;

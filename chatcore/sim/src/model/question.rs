@@ -194,7 +194,7 @@ impl Model {
         let (incarnation, source) = (truth.incarnation, Source::Memory);
         let newest = Newest { conn, request, room, incarnation, last, limit, entries, source };
         let duty = self.duty_to(conn);
-        self.due.directives.push_back(super::due::Expected { what: What::Newest(newest), duty });
+        self.due.add(What::Newest(newest), duty);
     }
 
     pub(super) fn fetch(&mut self, need: Need) {
@@ -263,7 +263,7 @@ impl Model {
                     let frame = ServerFrame::Answer { request, answer };
                     What::Exactly(Directive::Send { conn, frame })
                 };
-                self.due.directives.push_back(super::due::Expected { what, duty });
+                self.due.add(what, duty);
             }
         }
     }
@@ -281,11 +281,11 @@ impl Model {
         if first > from {
             let (room, page) = (room.clone(), Page::Gone { to: first.previous() });
             let what = What::Exactly(Directive::Page { conn, room, incarnation, page });
-            self.due.directives.push_back(super::due::Expected { what, duty });
+            self.due.add(what, duty);
         }
         if let Some(last) = given.1 {
             let what = What::Given { conn, room: room.clone(), incarnation, first, last };
-            self.due.directives.push_back(super::due::Expected { what, duty });
+            self.due.add(what, duty);
         }
     }
 
@@ -303,18 +303,18 @@ impl Model {
         let Some(reading) = self.process.reads.remove(&token) else { return };
         let Reading { conn, room, incarnation, from, whose, .. } = reading;
         let duty = self.duty_to(conn);
-        let Some(state) = self.process.conns.get_mut(&conn) else {
-            if let Reader::History { request, .. } = whose {
-                self.refuse_history(conn, request, duty);
-            }
-            return;
-        };
+        let state = self.process.conns.get_mut(&conn);
         match whose {
             Reader::History { request, .. } => {
-                state.reads_history = false;
-                self.refuse_history(conn, request, duty);
+                if let Some(state) = state {
+                    state.reads_history = false;
+                }
+                let answer = Answer::Refused(Refusal::Store);
+                let frame = ServerFrame::Answer { request, answer };
+                self.due.add(What::Exactly(Directive::Send { conn, frame }), duty);
             }
             Reader::Lagging => {
+                let Some(state) = state else { return };
                 let failed = Need { conn, room, incarnation, after: from.previous() };
                 let need = match core::mem::take(&mut state.catch_up) {
                     CatchUp::ReadingBefore(newer) => newer,
@@ -324,13 +324,6 @@ impl Model {
                 self.process.rests.insert((self.now.moment + STORE_RETRY, conn));
             }
         }
-    }
-
-    fn refuse_history(&mut self, conn: ConnId, request: RequestId, duty: Duty) {
-        let answer = Answer::Refused(Refusal::Store);
-        let what =
-            What::Exactly(Directive::Send { conn, frame: ServerFrame::Answer { request, answer } });
-        self.due.directives.push_back(super::due::Expected { what, duty });
     }
 
     /// Whether the store keeps what memory does not.

@@ -127,6 +127,10 @@ impl Run {
                 1 => self.condemn(),
                 2 if self.rng.u8(..12) == 0 => self.rig.input(Input::Stop),
                 3 => self.rig.input(Input::StoreFull),
+                4 | 5 => {
+                    self.rig.take_snapshot();
+                    Ok(())
+                }
                 _ => self.rig.input(Input::StoreFree),
             },
             _ => self.rig.input(Input::Timeout),
@@ -293,6 +297,7 @@ impl Run {
     }
 }
 
+/// How long to run, for those who want more: `MODEL_FIRST_SEED`, `MODEL_SEEDS`, `MODEL_STEPS`.
 fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }

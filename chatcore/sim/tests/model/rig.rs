@@ -40,6 +40,8 @@ pub(crate) struct Rig {
     pub(crate) entries: Vec<Arc<Entry>>,
     /// How many of them are safe.
     pub(crate) safe: usize,
+    /// What the journal says up to so many entries, as bytes.
+    snapshot: Option<(usize, Vec<u8>)>,
     /// Connections that the host has.
     pub(crate) open: BTreeSet<ConnId>,
     pub(crate) verifies: VecDeque<(ConnId, bool)>,
@@ -76,6 +78,7 @@ impl Rig {
             now,
             entries: Vec::new(),
             safe: 0,
+            snapshot: None,
             open: BTreeSet::new(),
             verifies: VecDeque::new(),
             reads: VecDeque::new(),
@@ -125,7 +128,7 @@ impl Rig {
         }
     }
 
-    /// What the store has of a range: `lost` of its beginning are gone, and it gives `most` at once.
+    /// What the store has of a range: `lost` of its beginning are gone, it gives `most` at once.
     pub(crate) fn stored(
         &self,
         (room, incarnation): (&RoomName, Incarnation),
@@ -241,6 +244,11 @@ impl Rig {
         ClientFrame::Ask { request: RequestId::new(self.next_request).unwrap(), question }
     }
 
+    /// Keeps what the next process begins with instead of the whole journal, or nothing.
+    pub(crate) fn take_snapshot(&mut self) {
+        self.snapshot = self.engine.snapshot().map(|bytes| (self.entries.len(), bytes));
+    }
+
     /// The process dies with the first `kept` entries on disk, and another one goes on.
     pub(crate) fn restart(&mut self, kept: usize) {
         // A journal that is not even founded is begun anew, which is no restart.
@@ -248,7 +256,13 @@ impl Rig {
         self.entries.truncate(kept);
         self.safe = kept;
         let entries = self.entries.iter().map(|entry| Entry::clone(entry));
-        self.engine = Engine::replay(entries, self.config.clone(), self.now).unwrap();
+        let (config, now) = (self.config.clone(), self.now);
+        self.engine = match &self.snapshot {
+            Some((through, bytes)) => {
+                Engine::restore(bytes, entries.skip(*through), config, now).unwrap()
+            }
+            None => Engine::replay(entries, config, now).unwrap(),
+        };
         self.model.restart(self.engine.committed(), self.now);
         self.shard = Delivery::new(&self.config.limits);
         self.open.clear();
