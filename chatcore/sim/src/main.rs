@@ -124,12 +124,7 @@ fn progress_bar(count: u64) -> ProgressBar {
     ProgressBar::new(count).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn report(
-    args: &Args,
-    summary: &Summary,
-    seconds: f64,
-    threads: usize,
-) -> std::io::Result<bool> {
+fn report(args: &Args, summary: &Summary, seconds: f64, threads: usize) -> std::io::Result<bool> {
     let mut out = stdout().lock();
     let Summary { seeds, steps, marks, failures } = summary;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]

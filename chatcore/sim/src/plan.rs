@@ -169,6 +169,20 @@ pub enum Deed {
     Quit(u8),
     /// A user quits at once.
     Leave(u8),
+    /// Something goes wrong.
+    Wrong(Fault),
+    /// Somebody connects who does not keep to the protocol.
+    Wild {
+        /// What this one does.
+        kind: Wild,
+        /// Seed of the details.
+        seed: u32,
+    },
+}
+
+/// What goes wrong. Numbers of clients are taken modulo how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
     /// A client dies.
     Kill(u8),
     /// A connection breaks; both sides hear of it, soon.
@@ -219,13 +233,6 @@ pub enum Deed {
         /// Milliseconds.
         by: i64,
     },
-    /// Somebody connects who does not keep to the protocol.
-    Wild {
-        /// What this one does.
-        kind: Wild,
-        /// Seed of the details.
-        seed: u32,
-    },
 }
 
 /// What a user asks.
@@ -269,6 +276,12 @@ enum Kind {
     Ask,
     Quit,
     Leave,
+    Wild,
+    Wrong(FaultKind),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FaultKind {
     Kill,
     Cut,
     Silence,
@@ -280,7 +293,6 @@ enum Kind {
     Full,
     Unreadable,
     Jump,
-    Wild,
 }
 
 /// What people do: the weight that a kind has when it has one, and whether every world has it.
@@ -298,23 +310,23 @@ const WORK: [(Kind, u32, bool); 9] = [
 
 /// What goes wrong, likewise.
 const FAULTS: [(Kind, u32, bool); 11] = [
-    (Kind::Kill, 4, false),
-    (Kind::Cut, 12, false),
-    (Kind::Silence, 3, false),
-    (Kind::Stall, 5, false),
-    (Kind::Unreachable, 2, false),
-    (Kind::Crash, 6, false),
-    (Kind::Stop, 2, false),
-    (Kind::Slow, 3, false),
-    (Kind::Full, 3, false),
-    (Kind::Unreadable, 3, false),
-    (Kind::Jump, 3, false),
+    (Kind::Wrong(FaultKind::Kill), 4, false),
+    (Kind::Wrong(FaultKind::Cut), 12, false),
+    (Kind::Wrong(FaultKind::Silence), 3, false),
+    (Kind::Wrong(FaultKind::Stall), 5, false),
+    (Kind::Wrong(FaultKind::Unreachable), 2, false),
+    (Kind::Wrong(FaultKind::Crash), 6, false),
+    (Kind::Wrong(FaultKind::Stop), 2, false),
+    (Kind::Wrong(FaultKind::Slow), 3, false),
+    (Kind::Wrong(FaultKind::Full), 3, false),
+    (Kind::Wrong(FaultKind::Unreadable), 3, false),
+    (Kind::Wrong(FaultKind::Jump), 3, false),
 ];
 
 impl Plan {
     /// Draws a world.
     pub fn draw(seed: u64) -> Self {
-        let mut rng = Rng::with_seed(seed ^ 0x5EED_0F_C4A7);
+        let mut rng = Rng::with_seed(seed ^ 0x5EED);
         let profile = match rng.u8(0..10) {
             0..2 => Profile::Calm,
             2..8 => Profile::Mixed,
@@ -366,9 +378,13 @@ impl NetOptions {
 
 impl NetOptions {
     /// A network that is as good as any.
-    pub(crate) const fn well(self) -> Self {
-        Self { delay_min: 1, delay_max: 2, pieces_max: 1, socket_bytes: 64 << 10, shard_delay_max: 0 }
-    }
+    pub(crate) const WELL: Self = Self {
+        delay_min: 1,
+        delay_max: 2,
+        pieces_max: 1,
+        socket_bytes: 64 << 10,
+        shard_delay_max: 0,
+    };
 }
 
 fn draw_clients(rng: &mut Rng, count: u8) -> Vec<ClientOptions> {
@@ -416,7 +432,7 @@ fn draw_limits(rng: &mut Rng, profile: Profile) -> Limits {
         limits.sessions_max = *pick(rng, &[2, 4, 100]);
         limits.rooms_max = *pick(rng, &[1, 2, 100]);
         limits.rooms_per_user_max = *pick(rng, &[1, 2]);
-        limits.waiting_max = *pick(rng, &[2, 20, 1_000]);
+        limits.waiting_max = *pick(rng, &[2, 70, 1_000]);
         limits.login_time = Span::from_millis(*pick(rng, &[50, 1_000]));
     }
     limits
@@ -485,24 +501,31 @@ fn draw_deed(rng: &mut Rng, kind: Kind) -> Deed {
         Kind::Ask => Deed::Ask { client, room, question: draw_question(rng) },
         Kind::Quit => Deed::Quit(client),
         Kind::Leave => Deed::Leave(client),
-        Kind::Kill => Deed::Kill(client),
-        Kind::Cut => Deed::Cut(client),
-        Kind::Silence => Deed::Silence(client),
-        Kind::Stall => Deed::Stall { client, millis: draw_millis(rng) },
-        Kind::Unreachable => Deed::Unreachable { millis: draw_millis(rng) },
-        Kind::Crash => Deed::Crash { kept: rng.u8(..), down: draw_millis(rng) },
-        Kind::Stop => Deed::Stop { down: draw_millis(rng) },
-        Kind::Slow => Deed::Slow { millis: *pick(rng, &[0, 10, 500, 3_000]) },
-        Kind::Full => Deed::Full { millis: draw_millis(rng) },
-        Kind::Unreadable => Deed::Unreadable { millis: draw_millis(rng) },
-        Kind::Jump => {
-            let by = *pick(rng, &[-3_600_000, 3_600_000, 31_536_000_000, -10, 90_000]);
-            Deed::Jump { by }
-        }
+        Kind::Wrong(kind) => Deed::Wrong(draw_fault(rng, kind)),
         Kind::Wild => {
             let kinds =
                 [Wild::Mute, Wild::Noise, Wild::Unruly, Wild::Forger, Wild::Member, Wild::Member];
             Deed::Wild { kind: *pick(rng, &kinds), seed: rng.u32(..) }
+        }
+    }
+}
+
+fn draw_fault(rng: &mut Rng, kind: FaultKind) -> Fault {
+    let client = rng.u8(..);
+    match kind {
+        FaultKind::Kill => Fault::Kill(client),
+        FaultKind::Cut => Fault::Cut(client),
+        FaultKind::Silence => Fault::Silence(client),
+        FaultKind::Stall => Fault::Stall { client, millis: draw_millis(rng) },
+        FaultKind::Unreachable => Fault::Unreachable { millis: draw_millis(rng) },
+        FaultKind::Crash => Fault::Crash { kept: rng.u8(..), down: draw_millis(rng) },
+        FaultKind::Stop => Fault::Stop { down: draw_millis(rng) },
+        FaultKind::Slow => Fault::Slow { millis: *pick(rng, &[0, 10, 500, 3_000]) },
+        FaultKind::Full => Fault::Full { millis: draw_millis(rng) },
+        FaultKind::Unreadable => Fault::Unreadable { millis: draw_millis(rng) },
+        FaultKind::Jump => {
+            let by = *pick(rng, &[-3_600_000, 3_600_000, 31_536_000_000, -10, 90_000]);
+            Fault::Jump { by }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::broken::Broken;
 use crate::marks::Marks;
-use crate::plan::{Deed, Plan, Profile};
+use crate::plan::{Deed, Plan};
 use crate::world::{self, Outcome};
 
 /// The rule that a panic breaks: an assertion of ours did not hold.
@@ -167,9 +167,4 @@ fn simplify(best: &mut Plan, fails: &mut impl FnMut(&Plan) -> bool) {
             *best = plan;
         }
     }
-}
-
-/// Whether a plan is one in which nothing goes wrong.
-pub fn is_calm(plan: &Plan) -> bool {
-    plan.options.profile == Profile::Calm
 }

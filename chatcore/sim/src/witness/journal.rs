@@ -121,7 +121,9 @@ impl Journal {
         let lives = self.lives.get_mut(room);
         let present = lives.filter(|lives| lives.len() as u64 == life.get());
         let last = present.and_then(|lives| lives.last_mut());
-        last.ok_or_else(|| Broken::new("entries speak of the present life", format!("{room} {life}")))
+        last.ok_or_else(|| {
+            Broken::new("entries speak of the present life", format!("{room} {life}"))
+        })
     }
 
     /// The store reported entries safe.
@@ -198,7 +200,8 @@ impl Journal {
     /// A record that anybody sees is the journal's, safe, and of an open gate.
     pub(crate) fn check_shown(&self, record: &Record) -> Result<(), Broken> {
         let Record { room, incarnation, seq, .. } = record;
-        let there = || Broken::new("a record is the journal's", format!("{room} {incarnation} {seq}"));
+        let there =
+            || Broken::new("a record is the journal's", format!("{room} {incarnation} {seq}"));
         let life = self.life(room, *incarnation).ok_or_else(there)?;
         hold!(self.is_open(life), "nothing is seen of a closed gate", "{room} {incarnation} {seq}");
         let entry = self.entry_at(life, *seq).ok_or_else(there)?;

@@ -293,7 +293,11 @@ impl Witness {
             .cursor
             .is_none_or(|cursor| cursor.incarnation == *incarnation && cursor.seq.next() == *seq);
         let cursor = place.cursor;
-        hold!(next, "records come once and in order", "{client} {room} {incarnation} {seq} {cursor:?}");
+        hold!(
+            next,
+            "records come once and in order",
+            "{client} {room} {incarnation} {seq} {cursor:?}"
+        );
         place.cursor = Some(Cursor { incarnation: *incarnation, seq: *seq });
         self.progress += 1;
         Ok(())
@@ -447,7 +451,10 @@ impl Witness {
         );
         let place = shown.and_then(|shown| shown.rooms.get(room));
         let Some((number, life)) = self.present().present(room) else {
-            return Err(Broken::new("everybody is in a room in the end", format!("{client} {room}")));
+            return Err(Broken::new(
+                "everybody is in a room in the end",
+                format!("{client} {room}"),
+            ));
         };
         let gate = place.and_then(|place| place.gate);
         let told = gate
@@ -458,7 +465,11 @@ impl Witness {
             let cursor = place.and_then(|place| place.cursor);
             let level =
                 cursor.is_some_and(|at| at.incarnation.get() == number && at.seq.get() == last);
-            hold!(level, "everybody sees everything in the end", "{client} {room} {last} {cursor:?}");
+            hold!(
+                level,
+                "everybody sees everything in the end",
+                "{client} {room} {last} {cursor:?}"
+            );
         }
         Ok(())
     }

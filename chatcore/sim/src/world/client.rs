@@ -274,7 +274,6 @@ impl World<'_> {
     fn end_program(&mut self, client: usize, stop: Stop) {
         let number = self.slots[client].number;
         self.note(|| format!("client {number} stops: {stop:?}"));
-        self.mark_stop(stop);
         self.hang_up(client);
         self.slots[client].program = None;
         self.slots[client].flush();
@@ -295,7 +294,12 @@ impl World<'_> {
         self.witness.ended(slot.number);
     }
 
-    pub(crate) fn post(&mut self, client: usize, room: RoomName, bytes: usize) -> Result<(), Broken> {
+    pub(crate) fn post(
+        &mut self,
+        client: usize,
+        room: RoomName,
+        bytes: usize,
+    ) -> Result<(), Broken> {
         let slot = &mut self.slots[client];
         if slot.program.is_none() {
             return Ok(());
@@ -451,7 +455,8 @@ impl World<'_> {
 /// The next frame of a server's stream, which is always well-formed.
 pub(crate) fn next_frame(buffer: &mut FrameBuffer) -> Result<Option<ServerFrame>, Broken> {
     let frame = buffer.next_frame();
-    let frame = frame.map_err(|fault| Broken::new("a server sends frames", format!("{fault:?}")))?;
+    let frame =
+        frame.map_err(|fault| Broken::new("a server sends frames", format!("{fault:?}")))?;
     let Some(frame) = frame else { return Ok(None) };
     let frame = decode::<ServerFrame>(&frame);
     frame.map(Some).map_err(|fault| Broken::new("a server sends frames", format!("{fault:?}")))

@@ -8,6 +8,7 @@
 mod client;
 mod disk;
 mod faults;
+mod marking;
 mod net;
 mod queue;
 mod server;
@@ -29,6 +30,7 @@ use crate::witness::Witness;
 use crate::world::client::Slot;
 use crate::world::disk::Disk;
 use crate::world::faults::Troubles;
+use crate::world::marking::Memory;
 use crate::world::net::{Conn, Wire};
 use crate::world::queue::{Event, Queue, Side};
 use crate::world::server::Server;
@@ -101,6 +103,7 @@ pub(crate) struct World<'a> {
     wild: BTreeMap<ConnId, WildPeer>,
     rooms: Vec<RoomName>,
     troubles: Troubles,
+    memory: Memory,
     model: Option<Model>,
     witness: Witness,
     /// Which journal each run of the server served.
@@ -135,6 +138,7 @@ impl<'a> World<'a> {
             wild: BTreeMap::new(),
             rooms: rooms.map(|room| room.expect("a plain word is a room's name")).collect(),
             troubles: Troubles::default(),
+            memory: Memory::default(),
             model: None,
             witness: Witness::new(plan.options.archive == Archive::Store),
             logs: BTreeMap::new(),
@@ -245,7 +249,10 @@ impl<'a> World<'a> {
         for (number, slot) in self.slots.iter().enumerate() {
             let Some(program) = &slot.program else { continue };
             if !program.client.is_online() {
-                return Err(Broken::new("everybody is connected in the end", slot.name.to_string()));
+                return Err(Broken::new(
+                    "everybody is connected in the end",
+                    slot.name.to_string(),
+                ));
             }
             let number = u8::try_from(number).unwrap_or(u8::MAX);
             present.push((number, program.client.rooms().cloned().collect()));
@@ -286,18 +293,15 @@ impl<'a> World<'a> {
         let (words, rest) = bytes.as_chunks::<8>();
         let words = words.iter().map(|word| u64::from_le_bytes(*word));
         let rest = rest.iter().map(|byte| u64::from(*byte));
-        let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+        let mix =
+            |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
         self.digest = words.chain(rest).fold(self.digest, mix);
     }
 
     /// A connection, and what it takes to send on it.
     fn wire(&mut self, conn: ConnId) -> Option<(&mut Conn, Wire<'_>)> {
-        let wire = Wire {
-            now: self.now,
-            options: self.net,
-            rng: &mut self.rng,
-            queue: &mut self.queue,
-        };
+        let wire =
+            Wire { now: self.now, options: self.net, rng: &mut self.rng, queue: &mut self.queue };
         Some((self.conns.get_mut(&conn)?, wire))
     }
 

@@ -8,7 +8,9 @@ use chatcore::codec::{FrameBuffer, decode};
 use chatcore::delivery::Delivery;
 use chatcore::engine::{Archive, Config, Directive, Engine, Event as EngineEvent, Input, Output};
 use chatcore::engine::{ReadOrder, ReadToken};
-use chatcore::id::{ConnId, Generation, Incarnation, Index, LogId, Nonce, PublicKey, Seq, Threshold};
+use chatcore::id::{
+    ConnId, Generation, Incarnation, Index, LogId, Nonce, PublicKey, Seq, Threshold,
+};
 use chatcore::log::{Entry, Founding};
 use chatcore::text::RoomName;
 use chatcore::time::Moment;
@@ -139,7 +141,8 @@ impl World<'_> {
         let mut server = Server::new(self.boot, engine, self.plan.options.shards);
         server.twin = twin;
         self.server = Some(server);
-        self.troubles.restarted(self.now, &self.witness);
+        self.troubles.is_full = false;
+        self.mark_restart();
         self.take_outputs()
     }
 
@@ -338,14 +341,14 @@ impl World<'_> {
         server.reads -= 1;
         match records {
             Some(records) => {
-                if self.troubles.read_failed {
-                    self.troubles.read_failed = false;
+                if self.memory.read_failed {
+                    self.memory.read_failed = false;
                     self.hit(Mark::ReadAgain);
                 }
                 self.input(Input::ReadDone { token, records })
             }
             None => {
-                self.troubles.read_failed = true;
+                self.memory.read_failed = true;
                 self.input(Input::ReadFailed { token })
             }
         }

@@ -150,7 +150,8 @@ fn any_frame(rng: &mut Rng) -> ClientFrame {
         3 if rng.u8(0..4) == 0 => ClientFrame::Leave,
         4..12 => ClientFrame::Submit { counter: any_counter(rng), command: any_command(rng) },
         _ => {
-            let request = RequestId::new(rng.u64(0..10)).unwrap_or_default();
+            // Its own for each question: whoever uses one twice cannot tell the answers apart.
+            let request = RequestId::new(rng.u64(0..1 << 50)).unwrap_or_default();
             ClientFrame::Ask { request, question: any_question(rng) }
         }
     }

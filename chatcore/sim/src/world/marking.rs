@@ -1,0 +1,265 @@
+//! Which of the situations in [`Mark`] a world is in.
+#![expect(clippy::wildcard_enum_match_arm, reason = "most of what happens is worth no mark")]
+
+use std::collections::BTreeSet;
+
+use chatcore::client::Event as Shown;
+use chatcore::engine::Directive;
+use chatcore::id::{ConnId, Index};
+use chatcore::log::{Change, Entry};
+use chatcore::text::{RoomName, UserName};
+use chatcore::wire::{
+    Answer, AuthFault, ClientFrame, LimitFault, NameFault, Question, Refusal, ServerFrame, Start,
+    StateFault,
+};
+
+use crate::marks::Mark;
+use crate::world::World;
+
+/// How long after a restart something happens "soon".
+const SOON: u64 = 2_000;
+
+/// What is remembered to tell situations apart.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// A read failed, and none was answered since.
+    pub(crate) read_failed: bool,
+    /// Connections that were refused because the store was full.
+    refused_when_full: BTreeSet<ConnId>,
+    crashed_at: Option<u64>,
+    restarted_at: Option<u64>,
+    /// Rooms whose gate was closed at the last restart.
+    closed_at_restart: BTreeSet<RoomName>,
+    /// Rooms that were reset since each client was last connected.
+    reset_since: BTreeSet<(usize, RoomName)>,
+    /// Room and index of gate openings and resets that are not safe.
+    unsafe_openings: Vec<Index>,
+    unsafe_resets: Vec<Index>,
+    /// Users that a restart left in their grace.
+    in_grace: BTreeSet<UserName>,
+    /// Whether what happens now may bring somebody back.
+    returning: bool,
+    /// The last entry was a reset.
+    after_reset: bool,
+}
+
+impl World<'_> {
+    pub(crate) fn mark_restart(&mut self) {
+        self.memory.restarted_at = Some(self.now);
+        let closed = |room: &&RoomName| self.witness.held(room).is_some_and(|(closed, _)| closed);
+        self.memory.closed_at_restart = self.witness.rooms().filter(closed).cloned().collect();
+    }
+
+    fn is_soon_after_restart(&self) -> bool {
+        self.memory.restarted_at.is_some_and(|at| self.now - at < SOON)
+    }
+
+    pub(crate) fn mark_entry(&mut self, entry: &Entry) {
+        let index = entry.header.index;
+        let after_reset = std::mem::take(&mut self.memory.after_reset);
+        match &entry.change {
+            Change::GateOpened { room, .. } => {
+                self.hit(Mark::GateOpened);
+                self.memory.unsafe_openings.push(index);
+                let marks = [
+                    (after_reset, Mark::ResetOpensAtOnce),
+                    (self.is_soon_after_restart(), Mark::GateOpenedAfterRestart),
+                    (self.memory.closed_at_restart.remove(room), Mark::GateOpenedAcrossRestart),
+                    (self.memory.returning, Mark::GateOpenedByReturn),
+                    (self.is_in_trouble(), Mark::GateOpenedInTrouble),
+                ];
+                self.hit_those(&marks);
+            }
+            Change::Reset { room, .. } => self.mark_reset(room, index),
+            Change::Posted { room, .. } => {
+                let closed = self.witness.held(room).is_some_and(|(closed, _)| closed);
+                self.hit(if closed { Mark::PostHeld } else { Mark::PostShown });
+            }
+            Change::Left { user, .. } => self.mark_left(user),
+            Change::Joined { seq: None, .. } => self.hit(Mark::JoinedUntold),
+            Change::SessionExpired { .. } => self.hit(Mark::SessionExpired),
+            _ => {}
+        }
+    }
+
+    fn mark_left(&mut self, user: &UserName) {
+        let here = self.slots.iter().any(|slot| {
+            slot.name == *user
+                && slot.program.as_ref().is_some_and(|program| program.client.is_online())
+        });
+        if !here {
+            self.hit(Mark::GraceOver);
+            if self.memory.in_grace.remove(user) {
+                self.hit(Mark::GraceOverAfterRestart);
+            }
+        }
+    }
+
+    fn mark_reset(&mut self, room: &RoomName, index: Index) {
+        self.memory.after_reset = true;
+        self.memory.unsafe_resets.push(index);
+        self.memory.closed_at_restart.remove(room);
+        let online = |client: usize| {
+            self.slots[client].program.as_ref().is_some_and(|program| program.client.is_online())
+        };
+        let away: Vec<usize> = (0..self.slots.len()).filter(|client| !online(*client)).collect();
+        let stalled =
+            self.conns.values().any(|conn| conn.server_open && conn.stalled_until > self.now);
+        let reads = self.server.as_ref().is_some_and(|server| server.reads > 0);
+        let marks = [
+            (true, Mark::RoomReset),
+            (!away.is_empty(), Mark::ResetWhileAway),
+            (stalled, Mark::ResetWhileStalled),
+            (reads, Mark::ResetDuringCatchUp),
+            (self.is_soon_after_restart(), Mark::ResetAfterRestart),
+        ];
+        for client in away {
+            self.memory.reset_since.insert((client, room.clone()));
+        }
+        self.hit_those(&marks);
+    }
+
+    const fn is_in_trouble(&self) -> bool {
+        self.now < self.troubles.full_until || self.troubles.slowness > 100
+    }
+
+    fn hit_those(&mut self, marks: &[(bool, Mark)]) {
+        marks.iter().filter(|(reached, _)| *reached).for_each(|(_, mark)| self.marks.hit(*mark));
+    }
+
+    pub(crate) fn mark_crash(&mut self, reads: bool) {
+        let told = self.disk.told;
+        let opening = self.memory.unsafe_openings.iter().any(|index| *index > told);
+        let reset = self.memory.unsafe_resets.iter().any(|index| *index > told);
+        let rooms: Vec<RoomName> = self.witness.rooms().cloned().collect();
+        let held =
+            |room| self.witness.held(room).is_some_and(|(closed, count)| closed && count > 0);
+        let again = self.memory.crashed_at.is_some_and(|at| self.now - at < SOON);
+        let marks = [
+            (rooms.iter().any(held), Mark::CrashWithHeldRecords),
+            (opening, Mark::CrashBeforeOpeningSafe),
+            (reset, Mark::CrashBeforeResetSafe),
+            (reads, Mark::CrashDuringCatchUp),
+            (again, Mark::CrashAfterCrash),
+        ];
+        self.hit_those(&marks);
+        self.memory.crashed_at = Some(self.now);
+        self.memory.in_grace = self.slots.iter().map(|slot| slot.name.clone()).collect();
+        self.memory.unsafe_openings.clear();
+        self.memory.unsafe_resets.clear();
+    }
+
+    pub(crate) fn mark_return(&mut self, client: usize) {
+        let rooms: Vec<RoomName> = self.rooms.clone();
+        for room in rooms {
+            if self.memory.reset_since.remove(&(client, room)) {
+                self.hit(Mark::ReturnAfterReset);
+            }
+        }
+        let name = self.slots[client].name.clone();
+        self.memory.in_grace.remove(&name);
+        self.memory.crashed_at = None;
+    }
+
+    /// Whether a frame is one that may bring somebody back.
+    pub(crate) fn mark_frame(&mut self, conn: ConnId, frame: &ClientFrame) {
+        self.memory.returning = match frame {
+            ClientFrame::Ask { question: Question::Join { start, .. }, .. } => {
+                matches!(start, Start::After(cursor) if cursor.seq.get() > 0)
+                    || self.memory.reset_since.iter().any(|(client, _)| {
+                        self.slots[*client].program.as_ref().and_then(|program| program.conn)
+                            == Some(conn)
+                    })
+            }
+            _ => false,
+        };
+    }
+
+    pub(crate) fn mark_directive(&mut self, directive: &Directive) {
+        match directive {
+            Directive::Send { conn, frame } => self.mark_answer(*conn, frame),
+            Directive::Close { refusal: Some(refusal), conn } => self.mark_close(*conn, *refusal),
+            _ => {}
+        }
+    }
+
+    fn mark_answer(&mut self, conn: ConnId, frame: &ServerFrame) {
+        match frame {
+            ServerFrame::Refused { refusal, .. }
+            | ServerFrame::Answer { answer: Answer::Refused(refusal), .. }
+            | ServerFrame::Rejected(refusal) => self.mark_refusal(conn, *refusal),
+            ServerFrame::Accepted { .. } if self.memory.refused_when_full.remove(&conn) => {
+                self.hit(Mark::PostedAfterFull);
+            }
+            _ => {}
+        }
+    }
+
+    fn mark_refusal(&mut self, conn: ConnId, refusal: Refusal) {
+        let mark = match refusal {
+            Refusal::Perm => Mark::ResetNotAllowed,
+            Refusal::Rate { retry_ms } if retry_ms.as_millis() > 1_000 => Mark::ResetTooOften,
+            Refusal::Rate { .. } => Mark::AskedTooOften,
+            Refusal::Busy { .. } => Mark::TooMuchWaits,
+            Refusal::Limit(LimitFault::Held) => Mark::HeldFull,
+            Refusal::State(StateFault::LogInFirst) => Mark::UnrulyRefused,
+            Refusal::State(StateFault::OtherIncarnation) => Mark::PostForEarlierLife,
+            Refusal::State(StateFault::Counter { .. }) => Mark::CounterSkipped,
+            Refusal::State(StateFault::CounterReused) => Mark::CounterReused,
+            Refusal::Store => {
+                self.memory.refused_when_full.insert(conn);
+                return;
+            }
+            _ => return,
+        };
+        self.hit(mark);
+    }
+
+    fn mark_close(&mut self, conn: ConnId, refusal: Refusal) {
+        let mark = match refusal {
+            Refusal::Limit(LimitFault::SlowReader) => Mark::SlowReaderClosed,
+            Refusal::Limit(LimitFault::Silence) => Mark::SilentClosed,
+            Refusal::Limit(LimitFault::LoginTime) => Mark::LoginTimeOver,
+            Refusal::Busy { .. } => Mark::ServerFull,
+            Refusal::Name(NameFault::InUse) => Mark::NameTaken,
+            Refusal::Frame(_) => Mark::NoiseRefused,
+            Refusal::Decode(_) => Mark::NonsenseRefused,
+            Refusal::Auth(AuthFault::Signature) => Mark::ForgeryRefused,
+            Refusal::State(StateFault::LogInFirst) => Mark::UnrulyRefused,
+            Refusal::Auth(AuthFault::Replaced) => {
+                if self.conns.get(&conn).is_some_and(|conn| conn.silent) {
+                    self.hit(Mark::ReturnWhileHanging);
+                }
+                Mark::Replaced
+            }
+            _ => return,
+        };
+        self.hit(mark);
+    }
+
+    pub(crate) fn mark_shown(&mut self, client: usize, event: &Shown) {
+        match event {
+            Shown::Connected { resumed: true, .. } => self.hit(Mark::Resumed),
+            Shown::Gap { .. } => self.hit(Mark::GapTold),
+            Shown::Abandoned { .. } => self.hit(Mark::CommandAbandoned),
+            Shown::Gate { gate, .. } if !gate.open => {
+                let came_back = self.slots[client].returned();
+                if came_back {
+                    self.hit(Mark::ReturnToClosedGate);
+                }
+            }
+            _ => {}
+        }
+        if let Shown::Connected { .. } = event {
+            let name = &self.slots[client].name;
+            let devices = self.slots.iter().enumerate().any(|(other, slot)| {
+                other != client
+                    && slot.name == *name
+                    && slot.program.as_ref().is_some_and(|program| program.client.is_online())
+            });
+            if devices {
+                self.hit(Mark::TwoDevices);
+            }
+        }
+    }
+}
