@@ -1,6 +1,6 @@
 //! Lines that are typed or piped in.
 
-use crate::support::World;
+use crate::support::{World, json};
 
 #[test]
 fn unknown_command_is_an_error_that_names_the_nearest_and_is_never_posted() {
@@ -99,6 +99,29 @@ fn questions_are_answered_in_the_current_room() {
     assert_eq!(alice.message("back")["room"], "lobby");
     alice.say("$exit");
     assert_eq!(alice.exit().0, 0);
+}
+
+#[test]
+fn lines_typed_before_the_first_log_in_take_effect_in_order() {
+    let mut world = World::without_server(1);
+    let mut alice = world.json("alice");
+    for line in ["one", "/history", "/part", "/join dev", "two", "/who"] {
+        alice.say(line);
+    }
+    alice.end_input();
+    alice.event("disconnected");
+    world.start_server();
+    let (code, lines) = alice.exit();
+    assert_eq!(code, 0);
+    let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+    let of_type = |kind: &str| -> Vec<_> {
+        events.iter().filter(|event| event["type"] == kind).cloned().collect()
+    };
+    assert_eq!(of_type("error"), Vec::<serde_json::Value>::new());
+    let rooms: Vec<_> = of_type("sent").iter().map(|sent| sent["room"].clone()).collect();
+    assert_eq!(rooms, ["lobby", "dev"]);
+    assert_eq!(of_type("history")[0]["records"][1]["text"], "one");
+    assert_eq!(of_type("parted").len(), 1);
 }
 
 #[test]

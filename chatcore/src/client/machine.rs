@@ -2,11 +2,11 @@
 
 use crate::client::backoff::Backoff;
 use crate::client::outbox::{Agreement, Outbox};
-use crate::client::questions::Questions;
+use crate::client::questions::{Questions, Step};
 use crate::client::rooms::Rooms;
 use crate::client::silence::{Silence, Verdict};
 use crate::client::{
-    Ask, ClientConfig, Drain, Event, Input, Output, Outputs, Save, Saved, Stop, Unsent,
+    ClientConfig, Drain, Event, Input, Output, Outputs, Place, Save, Saved, Stop, Unsent,
 };
 use crate::id::{
     Attach, COUNTER_MAX, Counter, Generation, LogId, PublicKey, SessionId, Signature, Threshold,
@@ -14,8 +14,8 @@ use crate::id::{
 use crate::text::{Body, RoomName};
 use crate::time::{Moment, Span};
 use crate::wire::{
-    ClientFrame, ClientHello, Command, LimitFault, Login, LoginProof, Refusal, Role, ServerFrame,
-    ServerHello, StateFault, VersionRange, Welcome,
+    ClientFrame, ClientHello, Command, Login, LoginProof, Refusal, Role, ServerFrame, ServerHello,
+    StateFault, VersionRange, Welcome,
 };
 
 /// How long each step of connecting may take.
@@ -44,6 +44,8 @@ pub struct Client {
     /// Whether this run was ever logged in.
     met: bool,
     quitting: bool,
+    /// Of what the user did last.
+    last_place: Place,
     pub(super) outbox: Outbox,
     pub(super) rooms: Rooms,
     pub(super) questions: Questions,
@@ -112,6 +114,7 @@ impl Client {
             newest: None,
             met: false,
             quitting: false,
+            last_place: Place::default(),
             outbox: Outbox::default(),
             rooms,
             questions: Questions::default(),
@@ -135,9 +138,9 @@ impl Client {
             Input::Signed(signature) => self.log_in(now, signature),
             Input::Post { room, body, id } => self.post(&room, &body, id),
             Input::Reset { room, threshold, id } => self.reset(&room, threshold, id),
-            Input::Join { room } => self.join(&room),
-            Input::Part { room } => self.part(room),
-            Input::Ask(ask) => self.ask(ask),
+            Input::Join { room } => self.ask(Step::Join(room)),
+            Input::Part { room } => self.ask(Step::Part(room)),
+            Input::Ask(ask) => self.ask(Step::Ask(ask)),
             Input::Timeout => self.handle_timeout(now),
             Input::Quit { drain: Drain::Wait } => self.quitting = true,
             Input::Quit { drain: Drain::Now } => self.stop(Stop::Done),
@@ -159,7 +162,8 @@ impl Client {
             | Phase::LoggingIn { deadline, .. }
             | Phase::Waiting { until: deadline } => Some(*deadline),
             Phase::Online { silence, .. } => {
-                let due = [self.outbox.deadline(), self.rooms.deadline()];
+                let due =
+                    [self.outbox.deadline(), self.rooms.deadline(), self.questions.deadline()];
                 due.into_iter().flatten().chain([silence.deadline()]).min()
             }
             Phase::Idle | Phase::Identifying(_) | Phase::Signing(_) | Phase::Stopped => None,
@@ -176,7 +180,8 @@ impl Client {
         matches!(self.phase, Phase::Stopped)
     }
 
-    /// The rooms it follows, or will once it is logged in, by name.
+    /// The rooms it follows, or will once it is logged in, by name. A join that waits for its turn
+    /// is not among them.
     pub fn rooms(&self) -> impl Iterator<Item = &RoomName> {
         self.rooms.names()
     }
@@ -383,17 +388,18 @@ impl Client {
             self.out.event(Event::Refused { id: Some(id), refusal });
             return;
         }
-        self.outbox.push(id, command, &mut self.out);
+        let place = self.next_place();
+        self.outbox.push(place, id, command, &mut self.out);
     }
 
-    fn join(&mut self, room: &RoomName) {
-        if !self.rooms.want(room) {
-            self.refuse(Refusal::Limit(LimitFault::RoomsOfUser));
-        }
+    const fn next_place(&mut self) -> Place {
+        self.last_place = self.last_place.next();
+        self.last_place
     }
 
-    fn ask(&mut self, ask: Ask) {
-        if !self.questions.push(ask) {
+    fn ask(&mut self, step: Step) {
+        let place = self.next_place();
+        if !self.questions.push(place, step) {
             self.refuse(Refusal::Busy { retry_ms: RETRY_TIME });
         }
     }

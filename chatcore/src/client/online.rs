@@ -1,14 +1,15 @@
 //! What frames mean: answers, records, notices.
 
 use crate::client::machine::{Phase, RETRY_TIME, is_sign_of_life};
-use crate::client::questions::{Pages, Progress, Purpose};
+use crate::client::questions::{Pages, Progress, Purpose, Step};
 use crate::client::rooms::{Wanted, Wish};
-use crate::client::{Ask, Client, Event, Save, Unsent};
+use crate::client::{Ask, Client, Event, Place, Save, Unsent};
 use crate::id::{Counter, Incarnation, RequestId, Seq};
 use crate::text::RoomName;
 use crate::time::{Moment, Span};
 use crate::wire::{
-    Answer, ClientFrame, Command, Cursor, Question, Refusal, ServerFrame, StateFault, TargetFault,
+    Answer, ClientFrame, Command, Cursor, LimitFault, Question, Refusal, ServerFrame, StateFault,
+    TargetFault,
 };
 
 const UNEXPECTED: &str = "the server sent something unexpected";
@@ -130,30 +131,37 @@ impl Client {
             (Purpose::Join(room), Answer::Refused(refusal)) => {
                 self.refuse_join(now, &room, refusal);
             }
-            (Purpose::Part(room), Answer::Parted { .. } | Answer::Refused(_)) => {
+            (Purpose::Part(_, room), Answer::Parted { .. }) => {
                 self.out.event(Event::Parted { room });
+            }
+            (Purpose::Part(place, room), Answer::Refused(refusal)) => {
+                self.refuse_step(now, place, Step::Part(room), refusal);
             }
             (Purpose::List(room), Answer::Users(list)) if list.room == room => {
                 self.rooms.users(list, Wanted::ByClient, &mut self.out);
             }
             (Purpose::List(room), Answer::Refused(_)) => self.rooms.refuse_list(&room),
-            (Purpose::User(_) | Purpose::History(_), Answer::Refused(refusal)) => {
-                self.refuse(refusal);
+            (Purpose::User(place, ask), Answer::Refused(refusal)) => {
+                self.refuse_step(now, place, Step::Ask(ask), refusal);
             }
-            (Purpose::User(Ask::Who(room)), Answer::Users(list)) if list.room == room => {
+            (Purpose::History(place, pages), Answer::Refused(refusal)) => {
+                self.refuse_step(now, place, pages.into_step(), refusal);
+            }
+            (Purpose::User(_, Ask::Who(room)), Answer::Users(list)) if list.room == room => {
                 self.rooms.users(list, Wanted::ByUser, &mut self.out);
             }
-            (Purpose::User(Ask::Rooms), Answer::Rooms { rooms, count }) => {
+            (Purpose::User(_, Ask::Rooms), Answer::Rooms { rooms, count }) => {
                 self.out.event(Event::Rooms { rooms: rooms.into_vec(), count });
             }
-            (Purpose::User(Ask::Whois(_, user)), Answer::User(info)) if info.user == user => {
+            (Purpose::User(_, Ask::Whois(_, user)), Answer::User(info)) if info.user == user => {
                 self.out.event(Event::User(info));
             }
-            (Purpose::History(mut pages), Answer::History { room, incarnation, records })
-                if room == *pages.room() =>
-            {
+            (
+                Purpose::History(place, mut pages),
+                Answer::History { room, incarnation, records },
+            ) if room == *pages.room() => {
                 let progress = pages.add(incarnation, records.into_vec());
-                self.continue_history(pages, progress);
+                self.continue_history(place, pages, progress);
             }
             _ => self.hang_up(now, UNEXPECTED),
         }
@@ -170,20 +178,12 @@ impl Client {
         self.refuse(refusal);
     }
 
-    /// Leaves a room. Without a connection that is only said: no room is joined that is not wanted.
-    pub(super) fn part(&mut self, room: RoomName) {
-        if !self.rooms.is_wanted(&room) {
-            return self.refuse(Refusal::State(StateFault::NotMember));
-        }
-        if !self.questions.has_room() {
-            return self.refuse(Refusal::Busy { retry_ms: RETRY_TIME });
-        }
-        self.rooms.part(&room);
-        if self.is_online() {
-            let question = Question::Part { room: (&room).into() };
-            self.send_question(Purpose::Part(room), question);
+    /// A question of the user was refused. That the server is too busy is no answer yet.
+    fn refuse_step(&mut self, now: Moment, place: Place, step: Step, refusal: Refusal) {
+        if matches!(refusal, Refusal::Rate { .. } | Refusal::Busy { .. }) {
+            self.questions.retry(place, step, now + retry_after(refusal));
         } else {
-            self.out.event(Event::Parted { room });
+            self.refuse(refusal);
         }
     }
 
@@ -192,11 +192,29 @@ impl Client {
         self.out.send(ClientFrame::Ask { request, question });
     }
 
-    /// Sends what waits for a connection, or for its time.
+    /// Sends what waits for a connection, for its turn or for its time.
     pub(super) fn send_what_is_due(&mut self, now: Moment) {
-        if !self.is_online() {
+        if self.is_stopped() {
             return;
         }
+        if !self.is_online() {
+            // A room that is left now is not joined again; all else waits for the connection.
+            while self.part_offline(now) {}
+            return;
+        }
+        loop {
+            self.send_wishes(now);
+            if !self.take_step(now) && !self.send_command(now) {
+                break;
+            }
+        }
+        let due = self.outbox.awaits_answers() || self.questions.awaits_answers();
+        if let Phase::Online { silence, .. } = &mut self.phase {
+            silence.expect(now, due);
+        }
+    }
+
+    fn send_wishes(&mut self, now: Moment) {
         while let Some(wish) = self.rooms.poll_wish(now) {
             let question = wish.question(self.config.start);
             let purpose = match wish {
@@ -205,19 +223,63 @@ impl Client {
             };
             self.send_question(purpose, question);
         }
-        while let Some(ask) = self.questions.poll_waiting() {
-            self.send_ask(ask);
-        }
-        while let Some((counter, command)) = self.outbox.poll_send(now) {
-            self.out.send(ClientFrame::Submit { counter, command });
-        }
-        let due = self.outbox.awaits_answers() || self.questions.awaits_answers();
-        if let Phase::Online { silence, .. } = &mut self.phase {
-            silence.expect(now, due);
-        }
     }
 
-    fn send_ask(&mut self, ask: Ask) {
+    /// Sends the next command, if it is its turn.
+    fn send_command(&mut self, now: Moment) -> bool {
+        let (barrier, rooms) = (self.questions.barrier(), &self.rooms);
+        let may_go = |place: Place, command: &Command| {
+            let (Command::Post { room, .. } | Command::Reset { room, .. }) = command;
+            barrier.is_none_or(|barrier| place < barrier) && !rooms.is_joining(room.as_str())
+        };
+        let Some((counter, command)) = self.outbox.poll_send(now, may_go) else { return false };
+        self.out.send(ClientFrame::Submit { counter, command });
+        true
+    }
+
+    /// Does the next thing that is no command, if it is its turn.
+    fn take_step(&mut self, now: Moment) -> bool {
+        let Some((place, step)) = self.questions.next(now) else { return false };
+        let follows = match step {
+            // Whoever has left a room has posts to it refused.
+            Step::Part(_) => self.outbox.is_answered_before(place),
+            Step::Join(_) | Step::Ask(_) => self.outbox.is_sent_before(place),
+        };
+        if !follows || step.room().is_some_and(|room| self.rooms.is_joining(room.as_str())) {
+            return false;
+        }
+        match self.questions.take_next() {
+            Some((_, Step::Join(room))) if !self.rooms.want(&room) => {
+                self.refuse(Refusal::Limit(LimitFault::RoomsOfUser));
+            }
+            Some((_, Step::Join(_))) | None => {}
+            Some((place, Step::Part(room))) => {
+                self.rooms.part(&room);
+                let question = Question::Part { room: (&room).into() };
+                self.send_question(Purpose::Part(place, room), question);
+            }
+            Some((place, Step::Ask(ask))) => self.send_ask(place, ask),
+        }
+        true
+    }
+
+    /// Leaves a room without a connection, if nothing is to be said in it before.
+    fn part_offline(&mut self, now: Moment) -> bool {
+        let Some((place, Step::Part(_))) = self.questions.next(now) else { return false };
+        if !self.outbox.is_answered_before(place) {
+            return false;
+        }
+        let Some((_, Step::Part(room))) = self.questions.take_next() else { return false };
+        if self.rooms.is_wanted(&room) {
+            self.rooms.part(&room);
+            self.out.event(Event::Parted { room });
+        } else {
+            self.refuse(Refusal::State(StateFault::NotMember));
+        }
+        true
+    }
+
+    fn send_ask(&mut self, place: Place, ask: Ask) {
         let question = match &ask {
             Ask::Who(room) => Question::Who { room: room.into() },
             Ask::Rooms => Question::Rooms,
@@ -225,17 +287,17 @@ impl Client {
             Ask::History(room, count) => {
                 let pages = Pages::new(room.clone(), *count);
                 let progress = if *count == 0 { Progress::Done } else { Progress::More };
-                return self.continue_history(pages, progress);
+                return self.continue_history(place, pages, progress);
             }
         };
-        self.send_question(Purpose::User(ask), question);
+        self.send_question(Purpose::User(place, ask), question);
     }
 
-    fn continue_history(&mut self, pages: Pages, progress: Progress) {
+    fn continue_history(&mut self, place: Place, pages: Pages, progress: Progress) {
         match progress {
             Progress::More => {
                 let question = pages.question();
-                self.send_question(Purpose::History(pages), question);
+                self.send_question(Purpose::History(place, pages), question);
             }
             Progress::Done => {
                 let room = pages.room().clone();

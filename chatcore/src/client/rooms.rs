@@ -91,6 +91,14 @@ impl Rooms {
         self.0.get(name).is_some_and(|room| room.membership != Membership::Out)
     }
 
+    /// Whether a room is wanted and its join is not answered on this connection.
+    pub(super) fn is_joining(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|room| match room.membership {
+            Membership::Wanted(_) | Membership::Asked => true,
+            Membership::Out | Membership::In => false,
+        })
+    }
+
     /// The rooms the client follows or is about to.
     pub(super) fn names(&self) -> impl Iterator<Item = &RoomName> {
         let wanted = self.0.iter().filter(|(_, room)| room.membership != Membership::Out);

@@ -6,7 +6,9 @@
 )]
 
 mod hostile;
+mod order;
 mod rig;
+mod script;
 
 use chatcore::client::{Ask, Client, Drain, Event, Input, Output, Stop};
 use chatcore::id::Threshold;

@@ -1,0 +1,145 @@
+//! What a user does takes effect in the order in which it was done.
+
+use chatcore::client::{Ask, Event, Input, Output};
+use chatcore::time::Span;
+use chatcore::wire::{Answer, ClientFrame, Question, RecordBody, Refusal, ServerFrame, StateFault};
+
+use crate::rig::{Fault, World, lobby};
+use crate::script::{Script, asked, counter, joined, submitted};
+
+const ALICE: usize = 0;
+
+fn dev() -> chatcore::text::RoomName {
+    "dev".parse().unwrap()
+}
+
+fn post(room: chatcore::text::RoomName, text: &str) -> Input {
+    Input::Post { room, body: text.parse().unwrap(), id: text.to_owned() }
+}
+
+/// What the user is told of what was done, in words.
+fn told(events: &[Event]) -> Vec<String> {
+    let told = events.iter().filter_map(|event| match event {
+        Event::Sent { id, .. } => Some(id.clone()),
+        Event::Parted { room } => Some(format!("left {room}")),
+        Event::Refused { refusal, .. } => Some(refusal.to_string()),
+        Event::History { records, .. } => {
+            let texts = records.iter().filter_map(|record| match &record.body {
+                RecordBody::Post { text, .. } => Some(text.as_str()),
+                RecordBody::Joined { .. } | RecordBody::Left { .. } => None,
+            });
+            Some(format!("history: {}", texts.collect::<Vec<_>>().join(" ")))
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+/// Lines typed before the first log-in, and a connection that breaks once.
+fn busy_start(fault: Fault) -> (World, bool) {
+    let mut world = World::new(1, &["alice"]);
+    world.hosts[ALICE].fault = fault;
+    for input in [
+        post(lobby(), "one"),
+        Input::Ask(Ask::History(lobby(), 10)),
+        post(lobby(), "two"),
+        Input::Part { room: lobby() },
+        Input::Join { room: dev() },
+        post(dev(), "three"),
+        Input::Part { room: dev() },
+        Input::Join { room: lobby() },
+        post(lobby(), "four"),
+        Input::Ask(Ask::History(lobby(), 10)),
+    ] {
+        world.tell(ALICE, input);
+    }
+    let is_history = |event: &&Event| matches!(event, Event::History { .. });
+    world.run_until(|world| world.hosts[ALICE].events.iter().filter(is_history).count() == 2);
+    let struck = world.hosts[ALICE].fault == Fault::None;
+    (world, struck)
+}
+
+#[test]
+fn lines_take_effect_in_order_wherever_the_connection_breaks() {
+    for place in 0.. {
+        let (world, struck) = busy_start(Fault::CutAtFrame(place));
+        let mut told = told(&world.hosts[ALICE].events);
+        // An answer to a question may come before those to the commands before it.
+        let histories = told.extract_if(.., |line| line.starts_with("history"));
+        let histories: Vec<String> = histories.collect();
+        // What is asked again after a loss may see more.
+        assert!(histories[0].starts_with("history: one"), "{histories:?}, cut at {place}");
+        assert!(struck || histories[0] == "history: one", "{histories:?}");
+        assert_eq!(histories[1], "history: one two four", "cut at {place}");
+        let expected = ["one", "two", "left lobby", "three", "left dev", "four"];
+        assert_eq!(told, expected, "cut at {place}");
+        if !struck {
+            assert!(place > 30, "the conversation has only {place} frames");
+            return;
+        }
+    }
+}
+
+#[test]
+fn part_waits_for_the_answers_to_what_was_posted_before() {
+    let mut script = Script::joined();
+    script.post("a");
+    assert!(asked(&script.say(Input::Part { room: lobby() })).is_empty());
+    // Refused for now: what comes after the part waits with it.
+    script.refuse(1, Refusal::Rate { retry_ms: Span::from_millis(700) });
+    assert!(submitted(&script.post("b")).is_empty());
+    let outputs = script.wait();
+    assert_eq!((submitted(&outputs), asked(&outputs)), (vec![1], vec![]));
+    let outputs = script.frame(ServerFrame::Applied { counter: counter(1) });
+    let [parts] = asked(&outputs)[..] else { panic!("{outputs:?}") };
+    let answer = Answer::Parted { room: lobby() };
+    assert!(submitted(&outputs).is_empty());
+    let request = chatcore::id::RequestId::new(parts).unwrap();
+    assert_eq!(submitted(&script.frame(ServerFrame::Answer { request, answer })), [2]);
+}
+
+#[test]
+fn part_without_a_connection_is_at_once_unless_something_is_to_be_said_before() {
+    let mut script = Script::joined();
+    script.lose();
+    let outputs = script.say(Input::Part { room: lobby() });
+    assert_eq!(outputs, [Output::Event(Event::Parted { room: lobby() })]);
+    let refusal = Refusal::State(StateFault::NotMember);
+    let outputs = script.say(Input::Part { room: lobby() });
+    assert_eq!(outputs, [Output::Event(Event::Refused { id: None, refusal })]);
+
+    let mut script = Script::joined();
+    script.lose();
+    script.post("a");
+    assert!(script.say(Input::Part { room: lobby() }).is_empty());
+}
+
+#[test]
+fn post_waits_for_the_join_of_its_room_also_when_that_is_refused_for_now() {
+    let mut script = Script::online();
+    assert!(submitted(&script.post("a")).is_empty());
+    assert!(asked(&script.say(Input::Ask(Ask::Who(lobby())))).is_empty());
+    let refusal = Refusal::Busy { retry_ms: Span::from_millis(300) };
+    let request = chatcore::id::RequestId::new(1).unwrap();
+    let outputs = script.frame(ServerFrame::Answer { request, answer: Answer::Refused(refusal) });
+    assert!(outputs.is_empty(), "{outputs:?}");
+    assert_eq!(asked(&script.wait()), [2]);
+    assert_eq!(script.now, 300);
+    let outputs = script.frame(joined(2, 1, 0));
+    assert_eq!((submitted(&outputs), asked(&outputs)), (vec![1], vec![3]));
+}
+
+#[test]
+fn question_refused_for_now_is_asked_again_before_what_came_after_it() {
+    let mut script = Script::joined();
+    let [who] = asked(&script.say(Input::Ask(Ask::Who(lobby()))))[..] else { panic!() };
+    let refusal = Refusal::Rate { retry_ms: Span::from_millis(20) };
+    let request = chatcore::id::RequestId::new(who).unwrap();
+    let outputs = script.frame(ServerFrame::Answer { request, answer: Answer::Refused(refusal) });
+    assert!(outputs.is_empty(), "{outputs:?}");
+    assert!(submitted(&script.post("a")).is_empty());
+    let outputs = script.wait();
+    let [Output::Send(first), Output::Send(second)] = outputs.as_slice() else { panic!() };
+    assert!(matches!(first, ClientFrame::Ask { question: Question::Who { .. }, .. }));
+    assert!(matches!(second, ClientFrame::Submit { .. }));
+}
