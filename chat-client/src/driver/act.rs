@@ -38,13 +38,13 @@ impl Driver<'_> {
             Action::Nothing => {}
             Action::Help => self.printer.notice(&help(), self.around.screen.lines()),
             Action::Quit => self.leave_in_order(),
-            Action::Rooms => self.handle(Input::Ask(Ask::Rooms)),
+            Action::Rooms => self.handle(Input::Ask { ask: Ask::Rooms, id }),
             Action::Join(room) => {
                 self.rooms.retain(|joined| *joined != room);
                 self.rooms.push(room.clone());
-                self.handle(Input::Join { room });
+                self.handle(Input::Join { room, id });
             }
-            Action::Part(room) => self.part(room),
+            Action::Part(room) => self.part(room, id),
             Action::Post(room, body) => self.post(room, body, id),
             Action::Here(here) => match self.rooms.last().cloned() {
                 Some(room) => self.act_in(room, here, id),
@@ -56,24 +56,22 @@ impl Driver<'_> {
     fn act_in(&mut self, room: RoomName, here: Here, id: String) {
         match here {
             Here::Post(body) => self.post(room, body, id),
-            Here::Reset(threshold) => {
-                self.unanswered = self.unanswered.saturating_add(1);
-                self.handle(Input::Reset { room, threshold, id });
+            Here::Reset(threshold) => self.handle(Input::Reset { room, threshold, id }),
+            Here::Part => self.part(room, id),
+            Here::Who => self.handle(Input::Ask { ask: Ask::Who(room), id }),
+            Here::Whois(user) => self.handle(Input::Ask { ask: Ask::Whois(room, user), id }),
+            Here::History(count) => {
+                self.handle(Input::Ask { ask: Ask::History(room, count), id });
             }
-            Here::Part => self.part(room),
-            Here::Who => self.handle(Input::Ask(Ask::Who(room))),
-            Here::Whois(user) => self.handle(Input::Ask(Ask::Whois(room, user))),
-            Here::History(count) => self.handle(Input::Ask(Ask::History(room, count))),
         }
     }
 
-    fn part(&mut self, room: RoomName) {
+    fn part(&mut self, room: RoomName, id: String) {
         self.rooms.retain(|joined| *joined != room);
-        self.handle(Input::Part { room });
+        self.handle(Input::Part { room, id });
     }
 
     fn post(&mut self, room: RoomName, body: Body, id: String) {
-        self.unanswered = self.unanswered.saturating_add(1);
         self.printer.remember(&id, &body);
         self.handle(Input::Post { room, body, id });
     }
@@ -82,7 +80,7 @@ impl Driver<'_> {
     fn leave_in_order(&mut self) {
         self.reading = Reading::Ended;
         self.deadline = self.args.timeout.map(|span| Instant::now() + span);
-        if self.unanswered > 0 && self.args.mode() == Mode::Terminal {
+        if self.client.unanswered() > 0 && self.args.mode() == Mode::Terminal {
             let text = "waiting until everything is acknowledged; control-C keeps it for later";
             self.printer.notice(text, self.around.screen.lines());
         }
@@ -112,7 +110,7 @@ impl Driver<'_> {
         self.deadline = None;
         self.reading = Reading::Ended;
         if self.exit.is_none() {
-            let exit = match self.unanswered {
+            let exit = match self.client.unanswered() {
                 0 => {
                     self.tell("gave up: the server did not answer in time");
                     Exit::Network
@@ -167,12 +165,13 @@ impl Driver<'_> {
                 Exit::Refused
             }
         };
-        if self.unanswered > 0 {
+        if self.client.unanswered() > 0 {
             let kept = match self.profile {
                 Some(_) => "kept for the next run",
                 None => "lost, as the server was never reached",
             };
-            self.debug(&format!("not acknowledged: {} lines, {kept}", self.unanswered));
+            let count = self.client.unanswered();
+            self.debug(&format!("not acknowledged: {count} lines, {kept}"));
         }
         Ended::Exit(exit)
     }

@@ -79,6 +79,30 @@ fn reset_closes_the_gate_and_begins_a_new_life() {
 }
 
 #[test]
+fn error_about_a_line_has_its_id() {
+    let world = World::new(2);
+    let mut alice = world.json("alice");
+    alice.event("gate");
+    for (id, line, code) in [
+        ("1", "/who", "E_GATE"),
+        ("2", "/history", "E_GATE"),
+        ("3", "/whois bob", "E_GATE"),
+        ("4", "/part dev", "E_TARGET"),
+        ("5", "/join a:b", "E_NAME"),
+        ("6", "$reset -0", "E_COMMAND"),
+    ] {
+        alice.say(line);
+        let error = alice.event("error");
+        assert_eq!((&error["code"], &error["id"]), (&code.into(), &id.into()), "{line}");
+    }
+    // Errors of commands have theirs and are not taken for questions.
+    alice.say(r#"{"type":"post","room":"dev","text":"a","id":"mine"}"#);
+    assert_eq!(alice.event("error")["id"], "mine");
+    alice.end_input();
+    assert_eq!(alice.exit().0, 0);
+}
+
+#[test]
 fn questions_are_answered_in_the_current_room() {
     let world = World::new(1);
     let mut alice = world.json("alice");

@@ -171,14 +171,23 @@ pub enum Input {
     Join {
         /// The room.
         room: RoomName,
+        /// The user's label; an `error` event repeats it.
+        id: String,
     },
     /// The user leaves a room.
     Part {
         /// The room.
         room: RoomName,
+        /// The user's label; an `error` event repeats it.
+        id: String,
     },
     /// The user asks something.
-    Ask(Ask),
+    Ask {
+        /// What.
+        ask: Ask,
+        /// The user's label; an `error` event repeats it.
+        id: String,
+    },
     /// The moment of [`Client::next_timeout`](super::Client::next_timeout) came. Early, late and needless ones are harmless.
     Timeout,
     /// The user is done: once everything is answered, leave. With `now` leave at once.
@@ -344,7 +353,7 @@ pub enum Event {
     Notice(Notice),
     /// A command or question was refused.
     Refused {
-        /// The user's label, for commands.
+        /// The user's label; `None` when it is about nothing that the user did.
         id: Option<String>,
         /// Why.
         refusal: Refusal,

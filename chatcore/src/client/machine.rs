@@ -2,7 +2,7 @@
 
 use crate::client::backoff::Backoff;
 use crate::client::outbox::{Agreement, Outbox};
-use crate::client::questions::{Questions, Step};
+use crate::client::questions::{Line, Questions, Step};
 use crate::client::rooms::Rooms;
 use crate::client::silence::{Silence, Verdict};
 use crate::client::{
@@ -138,9 +138,9 @@ impl Client {
             Input::Signed(signature) => self.log_in(now, signature),
             Input::Post { room, body, id } => self.post(&room, &body, id),
             Input::Reset { room, threshold, id } => self.reset(&room, threshold, id),
-            Input::Join { room } => self.ask(Step::Join(room)),
-            Input::Part { room } => self.ask(Step::Part(room)),
-            Input::Ask(ask) => self.ask(Step::Ask(ask)),
+            Input::Join { room, id } => self.ask(id, Step::Join(room)),
+            Input::Part { room, id } => self.ask(id, Step::Part(room)),
+            Input::Ask { ask, id } => self.ask(id, Step::Ask(ask)),
             Input::Timeout => self.handle_timeout(now),
             Input::Quit { drain: Drain::Wait } => self.quitting = true,
             Input::Quit { drain: Drain::Now } => self.stop(Stop::Done),
@@ -168,6 +168,11 @@ impl Client {
             }
             Phase::Idle | Phase::Identifying(_) | Phase::Signing(_) | Phase::Stopped => None,
         }
+    }
+
+    /// How many commands are unanswered.
+    pub fn unanswered(&self) -> usize {
+        self.outbox.len()
     }
 
     /// Whether it is logged in.
@@ -363,7 +368,7 @@ impl Client {
     /// refused, and the rest goes to a new session.
     pub(super) fn break_session(&mut self, now: Moment, refusal: Refusal) {
         for Unsent { counter, id, .. } in self.outbox.take_exposed() {
-            self.out.event(Event::Refused { id: Some(id), refusal });
+            self.refuse(Some(id), refusal);
             self.out.save(Save::Settled(counter));
         }
         if let Some(identity) = &mut self.identity {
@@ -384,9 +389,7 @@ impl Client {
 
     fn queue(&mut self, id: String, command: Command) {
         if self.outbox.is_full() {
-            let refusal = Refusal::Busy { retry_ms: RETRY_TIME };
-            self.out.event(Event::Refused { id: Some(id), refusal });
-            return;
+            return self.refuse(Some(id), Refusal::Busy { retry_ms: RETRY_TIME });
         }
         let place = self.next_place();
         self.outbox.push(place, id, command, &mut self.out);
@@ -397,16 +400,16 @@ impl Client {
         self.last_place
     }
 
-    fn ask(&mut self, step: Step) {
-        let place = self.next_place();
-        if !self.questions.push(place, step) {
-            self.refuse(Refusal::Busy { retry_ms: RETRY_TIME });
+    fn ask(&mut self, id: String, step: Step) {
+        if self.questions.is_full() {
+            return self.refuse(Some(id), Refusal::Busy { retry_ms: RETRY_TIME });
         }
+        let place = self.next_place();
+        self.questions.push(Line { place, id }, step);
     }
 
-    /// Refuses something that has no label.
-    pub(super) fn refuse(&mut self, refusal: Refusal) {
-        self.out.event(Event::Refused { id: None, refusal });
+    pub(super) fn refuse(&mut self, id: Option<String>, refusal: Refusal) {
+        self.out.event(Event::Refused { id, refusal });
     }
 
     fn handle_timeout(&mut self, now: Moment) {

@@ -1,7 +1,7 @@
 //! What frames mean: answers, records, notices.
 
 use crate::client::machine::{Phase, RETRY_TIME, is_sign_of_life};
-use crate::client::questions::{Pages, Progress, Purpose, Step};
+use crate::client::questions::{Line, Pages, Progress, Purpose, Step};
 use crate::client::rooms::{Wanted, Wish};
 use crate::client::{Ask, Client, Event, Place, Save, Unsent};
 use crate::id::{Counter, Incarnation, RequestId, Seq};
@@ -62,7 +62,7 @@ impl Client {
             ServerFrame::Reset { room, incarnation, threshold } => {
                 self.rooms.reset(&room, incarnation, threshold, &mut self.out);
             }
-            ServerFrame::Rejected(refusal) => self.refuse(refusal),
+            ServerFrame::Rejected(refusal) => self.refuse(None, refusal),
             ServerFrame::Notice(notice) => self.out.event(Event::Notice(notice)),
             ServerFrame::Pong { .. } | ServerFrame::Ping { .. } | ServerFrame::Close(_) => {}
             ServerFrame::Hello(_) | ServerFrame::Welcome(_) => self.hang_up(now, UNEXPECTED),
@@ -91,7 +91,7 @@ impl Client {
         } else {
             // Only a damaged file holds a command for a room that cannot be.
             let refusal = Refusal::Target(TargetFault::Room);
-            self.out.event(Event::Refused { id: Some(id), refusal });
+            self.refuse(Some(id), refusal);
         }
         self.out.save(Save::Settled(counter));
     }
@@ -116,7 +116,7 @@ impl Client {
         {
             self.rooms.give_up_reset(&room);
         }
-        self.out.event(Event::Refused { id: Some(id), refusal });
+        self.refuse(Some(id), refusal);
         self.out.save(Save::Settled(counter));
     }
 
@@ -134,18 +134,18 @@ impl Client {
             (Purpose::Part(_, room), Answer::Parted { .. }) => {
                 self.out.event(Event::Parted { room });
             }
-            (Purpose::Part(place, room), Answer::Refused(refusal)) => {
-                self.refuse_step(now, place, Step::Part(room), refusal);
+            (Purpose::Part(line, room), Answer::Refused(refusal)) => {
+                self.refuse_step(now, line, Step::Part(room), refusal);
             }
             (Purpose::List(room), Answer::Users(list)) if list.room == room => {
                 self.rooms.users(list, Wanted::ByClient, &mut self.out);
             }
             (Purpose::List(room), Answer::Refused(_)) => self.rooms.refuse_list(&room),
-            (Purpose::User(place, ask), Answer::Refused(refusal)) => {
-                self.refuse_step(now, place, Step::Ask(ask), refusal);
+            (Purpose::User(line, ask), Answer::Refused(refusal)) => {
+                self.refuse_step(now, line, Step::Ask(ask), refusal);
             }
-            (Purpose::History(place, pages), Answer::Refused(refusal)) => {
-                self.refuse_step(now, place, pages.into_step(), refusal);
+            (Purpose::History(line, pages), Answer::Refused(refusal)) => {
+                self.refuse_step(now, line, pages.into_step(), refusal);
             }
             (Purpose::User(_, Ask::Who(room)), Answer::Users(list)) if list.room == room => {
                 self.rooms.users(list, Wanted::ByUser, &mut self.out);
@@ -156,12 +156,11 @@ impl Client {
             (Purpose::User(_, Ask::Whois(_, user)), Answer::User(info)) if info.user == user => {
                 self.out.event(Event::User(info));
             }
-            (
-                Purpose::History(place, mut pages),
-                Answer::History { room, incarnation, records },
-            ) if room == *pages.room() => {
+            (Purpose::History(line, mut pages), Answer::History { room, incarnation, records })
+                if room == *pages.room() =>
+            {
                 let progress = pages.add(incarnation, records.into_vec());
-                self.continue_history(place, pages, progress);
+                self.continue_history(line, pages, progress);
             }
             _ => self.hang_up(now, UNEXPECTED),
         }
@@ -174,16 +173,17 @@ impl Client {
         if refusal.is_passing() {
             return self.rooms.retry(room, now + retry_after(refusal));
         }
+        let id = self.rooms.take_label(room);
         self.rooms.part(room);
-        self.refuse(refusal);
+        self.refuse(id, refusal);
     }
 
     /// A question of the user was refused. That the server is too busy is no answer yet.
-    fn refuse_step(&mut self, now: Moment, place: Place, step: Step, refusal: Refusal) {
+    fn refuse_step(&mut self, now: Moment, line: Line, step: Step, refusal: Refusal) {
         if matches!(refusal, Refusal::Rate { .. } | Refusal::Busy { .. }) {
-            self.questions.retry(place, step, now + retry_after(refusal));
+            self.questions.retry(line, step, now + retry_after(refusal));
         } else {
-            self.refuse(refusal);
+            self.refuse(Some(line.id), refusal);
         }
     }
 
@@ -248,17 +248,18 @@ impl Client {
         if !follows || step.room().is_some_and(|room| self.rooms.is_joining(room.as_str())) {
             return false;
         }
-        match self.questions.take_next() {
-            Some((_, Step::Join(room))) if !self.rooms.want(&room) => {
-                self.refuse(Refusal::Limit(LimitFault::RoomsOfUser));
+        let Some((line, step)) = self.questions.take_next() else { return false };
+        match step {
+            Step::Join(room) if self.rooms.want(&room) => self.rooms.label(&room, line.id),
+            Step::Join(_) => {
+                self.refuse(Some(line.id), Refusal::Limit(LimitFault::RoomsOfUser));
             }
-            Some((_, Step::Join(_))) | None => {}
-            Some((place, Step::Part(room))) => {
+            Step::Part(room) => {
                 self.rooms.part(&room);
                 let question = Question::Part { room: (&room).into() };
-                self.send_question(Purpose::Part(place, room), question);
+                self.send_question(Purpose::Part(line, room), question);
             }
-            Some((place, Step::Ask(ask))) => self.send_ask(place, ask),
+            Step::Ask(ask) => self.send_ask(line, ask),
         }
         true
     }
@@ -269,17 +270,17 @@ impl Client {
         if !self.outbox.is_answered_before(place) {
             return false;
         }
-        let Some((_, Step::Part(room))) = self.questions.take_next() else { return false };
+        let Some((line, Step::Part(room))) = self.questions.take_next() else { return false };
         if self.rooms.is_wanted(&room) {
             self.rooms.part(&room);
             self.out.event(Event::Parted { room });
         } else {
-            self.refuse(Refusal::State(StateFault::NotMember));
+            self.refuse(Some(line.id), Refusal::State(StateFault::NotMember));
         }
         true
     }
 
-    fn send_ask(&mut self, place: Place, ask: Ask) {
+    fn send_ask(&mut self, line: Line, ask: Ask) {
         let question = match &ask {
             Ask::Who(room) => Question::Who { room: room.into() },
             Ask::Rooms => Question::Rooms,
@@ -287,17 +288,17 @@ impl Client {
             Ask::History(room, count) => {
                 let pages = Pages::new(room.clone(), *count);
                 let progress = if *count == 0 { Progress::Done } else { Progress::More };
-                return self.continue_history(place, pages, progress);
+                return self.continue_history(line, pages, progress);
             }
         };
-        self.send_question(Purpose::User(place, ask), question);
+        self.send_question(Purpose::User(line, ask), question);
     }
 
-    fn continue_history(&mut self, place: Place, pages: Pages, progress: Progress) {
+    fn continue_history(&mut self, line: Line, pages: Pages, progress: Progress) {
         match progress {
             Progress::More => {
                 let question = pages.question();
-                self.send_question(Purpose::History(place, pages), question);
+                self.send_question(Purpose::History(line, pages), question);
             }
             Progress::Done => {
                 let room = pages.room().clone();

@@ -78,11 +78,15 @@ impl Outbox {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.entries.len().saturating_add(self.unnumbered.len()) >= OUTBOX_MAX
+        self.len() >= OUTBOX_MAX
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.unnumbered.is_empty()
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len().saturating_add(self.unnumbered.len())
     }
 
     /// Takes a new command; its place is behind all others.

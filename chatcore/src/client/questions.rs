@@ -21,7 +21,7 @@ pub(super) struct Questions {
     last: RequestId,
     pending: BTreeMap<RequestId, Purpose>,
     /// What the user did and what was not asked yet, or has to be asked again, in order.
-    waiting: VecDeque<(Place, Step)>,
+    waiting: VecDeque<(Line, Step)>,
     /// After a refusal: nothing is asked before this.
     held_until: Option<Moment>,
 }
@@ -32,6 +32,13 @@ pub(super) enum Step {
     Join(RoomName),
     Part(RoomName),
     Ask(Ask),
+}
+
+/// Where in the order a question of the user stands, and the user's label for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) place: Place,
+    pub(super) id: String,
 }
 
 impl Step {
@@ -52,32 +59,29 @@ pub(super) enum Purpose {
     /// To follow a room.
     Join(RoomName),
     /// To leave a room.
-    Part(Place, RoomName),
+    Part(Line, RoomName),
     /// To know who is in a room.
     List(RoomName),
     /// The user asked.
-    User(Place, Ask),
+    User(Line, Ask),
     /// The user asked for records; here is what has come.
-    History(Place, Pages),
+    History(Line, Pages),
 }
 
 impl Questions {
-    /// Takes what the user did, behind all before it; false when there is too much.
-    pub(super) fn push(&mut self, place: Place, step: Step) -> bool {
-        let room = self.has_room();
-        if room {
-            self.waiting.push_back((place, step));
-        }
-        room
+    /// Takes what the user did, behind all before it.
+    pub(super) fn push(&mut self, line: Line, step: Step) {
+        self.waiting.push_back((line, step));
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether so much is unanswered that the user may ask nothing more.
+    pub(super) fn is_full(&self) -> bool {
         let of_user = |purpose: &&Purpose| match purpose {
             Purpose::Part(..) | Purpose::User(..) | Purpose::History(..) => true,
             Purpose::Join(_) | Purpose::List(_) => false,
         };
         let pending = self.pending.values().filter(of_user).count();
-        self.waiting.len().saturating_add(pending) < QUESTIONS_MAX
+        self.waiting.len().saturating_add(pending) >= QUESTIONS_MAX
     }
 
     /// What is next, unless it has to wait: after a refusal, or for a room to be left.
@@ -86,37 +90,37 @@ impl Questions {
         if self.held_until.is_some() || self.parting().is_some() {
             return None;
         }
-        self.waiting.front().map(|(place, step)| (*place, step))
+        self.waiting.front().map(|(line, step)| (line.place, step))
     }
 
     /// Takes what is next.
-    pub(super) fn take_next(&mut self) -> Option<(Place, Step)> {
+    pub(super) fn take_next(&mut self) -> Option<(Line, Step)> {
         self.waiting.pop_front()
     }
 
     /// Only what comes before this may go out.
     pub(super) fn barrier(&self) -> Option<Place> {
-        let waiting = self.waiting.front().map(|(place, _)| *place);
+        let waiting = self.waiting.front().map(|(line, _)| line.place);
         self.parting().into_iter().chain(waiting).min()
     }
 
     /// The place of a part under way: what comes after it is about another state of the room.
     fn parting(&self) -> Option<Place> {
         self.pending.values().find_map(|purpose| match purpose {
-            Purpose::Part(place, _) => Some(*place),
+            Purpose::Part(line, _) => Some(line.place),
             Purpose::Join(_) | Purpose::List(_) | Purpose::User(..) | Purpose::History(..) => None,
         })
     }
 
     /// Asks again after a while, at the old place.
-    pub(super) fn retry(&mut self, place: Place, step: Step, at: Moment) {
-        self.put_back(place, step);
+    pub(super) fn retry(&mut self, line: Line, step: Step, at: Moment) {
+        self.put_back(line, step);
         self.held_until = self.held_until.max(Some(at));
     }
 
-    fn put_back(&mut self, place: Place, step: Step) {
-        let index = self.waiting.partition_point(|(waiting, _)| *waiting < place);
-        self.waiting.insert(index, (place, step));
+    fn put_back(&mut self, line: Line, step: Step) {
+        let index = self.waiting.partition_point(|(waiting, _)| waiting.place < line.place);
+        self.waiting.insert(index, (line, step));
     }
 
     /// When questions may be asked again.
@@ -159,8 +163,8 @@ impl Questions {
             match purpose {
                 Purpose::Join(_) | Purpose::List(_) => {}
                 Purpose::Part(_, room) => parted.push(room),
-                Purpose::User(place, ask) => self.put_back(place, Step::Ask(ask)),
-                Purpose::History(place, pages) => self.put_back(place, pages.into_step()),
+                Purpose::User(line, ask) => self.put_back(line, Step::Ask(ask)),
+                Purpose::History(line, pages) => self.put_back(line, pages.into_step()),
             }
         }
         parted
@@ -314,15 +318,19 @@ mod tests {
         assert_eq!(seqs(pages), [5, 6]);
     }
 
+    fn line(place: u64) -> Line {
+        Line { place: Place(place), id: place.to_string() }
+    }
+
     #[test]
     fn questions_of_a_lost_connection_are_asked_again_in_order() {
         let mut questions = Questions::default();
         let lobby: RoomName = "lobby".parse().unwrap();
-        assert!(questions.push(Place(4), Step::Ask(Ask::Who(lobby.clone()))));
-        questions.label(Purpose::User(Place(2), Ask::Rooms));
-        questions.label(Purpose::Part(Place(3), lobby.clone()));
+        questions.push(line(4), Step::Ask(Ask::Who(lobby.clone())));
+        questions.label(Purpose::User(line(2), Ask::Rooms));
+        questions.label(Purpose::Part(line(3), lobby.clone()));
         // Asked for before the others; this is its second page.
-        questions.label(Purpose::History(Place(1), Pages::new(lobby.clone(), 5)));
+        questions.label(Purpose::History(line(1), Pages::new(lobby.clone(), 5)));
         assert_eq!(questions.disconnect(), std::slice::from_ref(&lobby));
         let again: Vec<Ask> = core::iter::from_fn(|| questions.take_next())
             .map(|(_, step)| match step {
@@ -338,13 +346,13 @@ mod tests {
         let mut questions = Questions::default();
         let now = Moment::default();
         let (dev, at) = ("dev".parse::<RoomName>().unwrap(), now + Span::from_secs(1));
-        questions.retry(Place(2), Step::Ask(Ask::Rooms), at);
-        questions.retry(Place(1), Step::Ask(Ask::Rooms), now);
+        questions.retry(line(2), Step::Ask(Ask::Rooms), at);
+        questions.retry(line(1), Step::Ask(Ask::Rooms), now);
         assert_eq!((questions.barrier(), questions.next(now)), (Some(Place(1)), None));
         assert_eq!(questions.deadline(), Some(at));
         assert_eq!(questions.next(at), Some((Place(1), &Step::Ask(Ask::Rooms))));
         questions.take_next();
-        let request = questions.label(Purpose::Part(Place(1), dev));
+        let request = questions.label(Purpose::Part(line(1), dev));
         assert_eq!((questions.barrier(), questions.next(at)), (Some(Place(1)), None));
         questions.take(request);
         assert_eq!(questions.barrier(), Some(Place(2)));
@@ -353,8 +361,10 @@ mod tests {
     #[test]
     fn no_more_questions_wait_than_a_server_answers_at_once() {
         let mut questions = Questions::default();
-        let ask = || Step::Ask(Ask::Rooms);
-        assert!((0..128).all(|place| questions.push(Place(place), ask())));
-        assert!(!questions.push(Place(128), ask()));
+        for place in 0..128 {
+            assert!(!questions.is_full());
+            questions.push(line(place), Step::Ask(Ask::Rooms));
+        }
+        assert!(questions.is_full());
     }
 }

@@ -23,6 +23,8 @@ struct Room {
     cursor: Option<Cursor>,
     gate: Option<GateState>,
     roster: Roster,
+    /// The user's label for the join that is not answered.
+    label: Option<String>,
     /// The life that a reset of this user's own is about to end.
     ending: Option<Incarnation>,
 }
@@ -87,6 +89,19 @@ impl Rooms {
         true
     }
 
+    /// Gives the join of a room that is wanted the user's label.
+    pub(super) fn label(&mut self, name: &RoomName, label: String) {
+        if let Some(room) = self.0.get_mut(name)
+            && room.membership != Membership::In
+        {
+            room.label = Some(label);
+        }
+    }
+
+    pub(super) fn take_label(&mut self, name: &RoomName) -> Option<String> {
+        self.0.get_mut(name)?.label.take()
+    }
+
     pub(super) fn is_wanted(&self, name: &RoomName) -> bool {
         self.0.get(name).is_some_and(|room| room.membership != Membership::Out)
     }
@@ -139,7 +154,8 @@ impl Rooms {
     /// The journal is another one: nothing of it was seen.
     pub(super) fn forget(&mut self) {
         for room in self.0.values_mut() {
-            *room = Room { membership: room.membership, ..Room::default() };
+            let label = room.label.take();
+            *room = Room { membership: room.membership, label, ..Room::default() };
         }
     }
 
@@ -199,6 +215,7 @@ impl Rooms {
             return;
         }
         room.membership = Membership::In;
+        room.label = None;
         if room.cursor.is_some_and(|cursor| cursor.incarnation != gate.incarnation) {
             room.reset(&name, gate.incarnation, gate.threshold, out);
         }

@@ -9,7 +9,7 @@ use chatcore::wire::{
 };
 use proptest::prelude::*;
 
-use crate::rig::lobby;
+use crate::rig::{ask, join, lobby, part};
 use crate::script::{
     SESSION, Script, counter, gate, hello, joined, record, refused, stopped, submitted,
 };
@@ -244,10 +244,10 @@ fn any_input() -> impl Strategy<Value = Input> {
         1 => Just(Input::Signed(Signature::new([0; 64]))),
         1 => Just(Input::Timeout),
         1 => Just(Input::Lost { reason: String::new() }),
-        1 => Just(Input::Ask(Ask::Who(lobby()))),
-        1 => Just(Input::Ask(Ask::History(lobby(), u64::MAX))),
-        1 => Just(Input::Join { room: lobby() }),
-        1 => Just(Input::Part { room: lobby() }),
+        1 => Just(ask(Ask::Who(lobby()))),
+        1 => Just(ask(Ask::History(lobby(), u64::MAX))),
+        1 => Just(join(lobby())),
+        1 => Just(part(lobby())),
         1 => Just(Input::Post {
             room: lobby(),
             body: "hi".parse().unwrap(),

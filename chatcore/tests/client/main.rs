@@ -14,7 +14,7 @@ use chatcore::client::{Ask, Client, Drain, Event, Input, Output, Stop};
 use chatcore::id::Threshold;
 use chatcore::wire::RecordBody;
 use proptest::prelude::*;
-use rig::{Fault, World, config, lobby};
+use rig::{Fault, World, ask, config, lobby};
 
 const LINES: [&str; 5] = ["one", "two", "three", "four", "five"];
 const ALICE: usize = 0;
@@ -187,8 +187,8 @@ fn history_is_gathered_over_many_pages() {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     world.type_lines(ALICE, &lines);
     world.run_until(|world| world.hosts[ALICE].is_drained());
-    world.tell(ALICE, Input::Ask(Ask::History(lobby(), 550)));
-    world.tell(ALICE, Input::Ask(Ask::History(lobby(), 5_000)));
+    world.tell(ALICE, ask(Ask::History(lobby(), 550)));
+    world.tell(ALICE, ask(Ask::History(lobby(), 5_000)));
     let sizes = |world: &World| -> Vec<(usize, u64)> {
         let histories = world.hosts[ALICE].events.iter().filter_map(|event| match event {
             Event::History { records, .. } => Some((records.len(), records[0].seq.get())),

@@ -2,10 +2,12 @@
 
 use chatcore::client::{Ask, Event, Input, Output};
 use chatcore::time::Span;
-use chatcore::wire::{Answer, ClientFrame, Question, RecordBody, Refusal, ServerFrame, StateFault};
+use chatcore::wire::{
+    Answer, ClientFrame, LimitFault, Question, RecordBody, Refusal, ServerFrame, StateFault,
+};
 
-use crate::rig::{Fault, World, lobby};
-use crate::script::{Script, asked, counter, joined, submitted};
+use crate::rig::{Fault, World, ask, join, lobby, part};
+use crate::script::{Script, asked, counter, joined, refused, submitted};
 
 const ALICE: usize = 0;
 
@@ -41,15 +43,15 @@ fn busy_start(fault: Fault) -> (World, bool) {
     world.hosts[ALICE].fault = fault;
     for input in [
         post(lobby(), "one"),
-        Input::Ask(Ask::History(lobby(), 10)),
+        ask(Ask::History(lobby(), 10)),
         post(lobby(), "two"),
-        Input::Part { room: lobby() },
-        Input::Join { room: dev() },
+        part(lobby()),
+        join(dev()),
         post(dev(), "three"),
-        Input::Part { room: dev() },
-        Input::Join { room: lobby() },
+        part(dev()),
+        join(lobby()),
         post(lobby(), "four"),
-        Input::Ask(Ask::History(lobby(), 10)),
+        ask(Ask::History(lobby(), 10)),
     ] {
         world.tell(ALICE, input);
     }
@@ -84,7 +86,7 @@ fn lines_take_effect_in_order_wherever_the_connection_breaks() {
 fn part_waits_for_the_answers_to_what_was_posted_before() {
     let mut script = Script::joined();
     script.post("a");
-    assert!(asked(&script.say(Input::Part { room: lobby() })).is_empty());
+    assert!(asked(&script.say(part(lobby()))).is_empty());
     // Refused for now: what comes after the part waits with it.
     script.refuse(1, Refusal::Rate { retry_ms: Span::from_millis(700) });
     assert!(submitted(&script.post("b")).is_empty());
@@ -102,23 +104,24 @@ fn part_waits_for_the_answers_to_what_was_posted_before() {
 fn part_without_a_connection_is_at_once_unless_something_is_to_be_said_before() {
     let mut script = Script::joined();
     script.lose();
-    let outputs = script.say(Input::Part { room: lobby() });
+    let outputs = script.say(part(lobby()));
     assert_eq!(outputs, [Output::Event(Event::Parted { room: lobby() })]);
     let refusal = Refusal::State(StateFault::NotMember);
-    let outputs = script.say(Input::Part { room: lobby() });
-    assert_eq!(outputs, [Output::Event(Event::Refused { id: None, refusal })]);
+    let outputs = script.say(part(lobby()));
+    let id = Some("part".to_owned());
+    assert_eq!(outputs, [Output::Event(Event::Refused { id, refusal })]);
 
     let mut script = Script::joined();
     script.lose();
     script.post("a");
-    assert!(script.say(Input::Part { room: lobby() }).is_empty());
+    assert!(script.say(part(lobby())).is_empty());
 }
 
 #[test]
 fn post_waits_for_the_join_of_its_room_also_when_that_is_refused_for_now() {
     let mut script = Script::online();
     assert!(submitted(&script.post("a")).is_empty());
-    assert!(asked(&script.say(Input::Ask(Ask::Who(lobby())))).is_empty());
+    assert!(asked(&script.say(ask(Ask::Who(lobby())))).is_empty());
     let refusal = Refusal::Busy { retry_ms: Span::from_millis(300) };
     let request = chatcore::id::RequestId::new(1).unwrap();
     let outputs = script.frame(ServerFrame::Answer { request, answer: Answer::Refused(refusal) });
@@ -130,9 +133,26 @@ fn post_waits_for_the_join_of_its_room_also_when_that_is_refused_for_now() {
 }
 
 #[test]
+fn refusal_repeats_the_label_of_what_was_refused() {
+    for (input, label) in [
+        (ask(Ask::Rooms), "ask"),
+        (ask(Ask::History(lobby(), 5)), "ask"),
+        (join(dev()), "join"),
+        (part(lobby()), "part"),
+    ] {
+        let mut script = Script::joined();
+        let [number] = asked(&script.say(input))[..] else { panic!("{label}") };
+        let request = chatcore::id::RequestId::new(number).unwrap();
+        let answer = Answer::Refused(Refusal::Limit(LimitFault::Rooms));
+        let outputs = script.frame(ServerFrame::Answer { request, answer });
+        assert_eq!(refused(&outputs), [label]);
+    }
+}
+
+#[test]
 fn question_refused_for_now_is_asked_again_before_what_came_after_it() {
     let mut script = Script::joined();
-    let [who] = asked(&script.say(Input::Ask(Ask::Who(lobby()))))[..] else { panic!() };
+    let [who] = asked(&script.say(ask(Ask::Who(lobby()))))[..] else { panic!() };
     let refusal = Refusal::Rate { retry_ms: Span::from_millis(20) };
     let request = chatcore::id::RequestId::new(who).unwrap();
     let outputs = script.frame(ServerFrame::Answer { request, answer: Answer::Refused(refusal) });
