@@ -111,6 +111,8 @@ impl Driver<'_> {
         self.reading = Reading::Ended;
         if self.exit.is_none() {
             let exit = match self.client.unanswered() {
+                // All that is lacking is to see it.
+                0 if self.client.is_online() && !self.client.awaits_answers() => Exit::Done,
                 0 => {
                     self.tell("gave up: the server did not answer in time");
                     Exit::Network

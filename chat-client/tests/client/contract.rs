@@ -72,6 +72,35 @@ fn end_of_input_waits_for_acknowledgement() {
 }
 
 #[test]
+fn piped_line_is_shown_to_its_sender_before_the_end() {
+    let world = World::new(1);
+    for round in 0..10 {
+        let mut alice = world.json("alice");
+        let text = format!("hi {round}");
+        alice.say(&text);
+        alice.end_input();
+        let (code, lines) = alice.exit();
+        assert_eq!(code, 0);
+        let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+        assert_eq!(events.iter().filter(|event| event["type"] == "sent").count(), 1);
+        let shown = |event: &serde_json::Value| event["type"] == "message" && event["text"] == text;
+        assert!(events.iter().any(shown), "{lines:#?}");
+    }
+}
+
+#[test]
+fn piped_line_that_the_gate_holds_is_not_waited_for() {
+    let world = World::new(2);
+    let mut alice = world.json("alice");
+    alice.say("hi");
+    alice.end_input();
+    let (code, lines) = alice.exit();
+    assert_eq!(code, 0);
+    assert!(lines.iter().any(|line| json(line)["type"] == "sent"));
+    assert!(lines.iter().all(|line| json(line)["type"] != "message"));
+}
+
+#[test]
 fn end_of_input_without_a_server_or_a_limit_is_said_once() {
     let mut world = World::without_server(1);
     let mut alice = world.client(&["--json", "--name", "alice"]);

@@ -73,6 +73,9 @@ fn reset_closes_the_gate_and_begins_a_new_life() {
     alice.say("$reset -2");
     let reset = alice.event("reset");
     assert_eq!((&reset["incarnation"], &reset["threshold"]), (&2.into(), &2.into()));
+    alice.say("$reset -2");
+    let sent = alice.line(|line| json(line)["type"] == "sent" && json(line)["id"] == "3");
+    assert_eq!(json(&sent)["incarnation"], 3);
     alice.say("/who");
     let error = alice.event("error");
     assert_eq!((&error["code"], &error["have"]), (&"E_GATE".into(), &1.into()));

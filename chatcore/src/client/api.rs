@@ -200,7 +200,7 @@ pub enum Input {
 /// What to do with unanswered commands on leaving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drain {
-    /// Wait until all are answered.
+    /// Wait until all are answered, and a little for posts that are visible to be shown.
     Wait,
     /// Leave at once; they stay in the outbox for the next run.
     Now,

@@ -22,6 +22,8 @@ use crate::wire::{
 const STEP_TIME: Span = Span::from_secs(10);
 /// A connection that lasted so long was a good one.
 const GOOD_TIME: Span = Span::from_secs(10);
+/// How long to wait before leaving for posts of one's own that are visible.
+const OWN_POSTS_TIME: Span = Span::from_secs(3);
 /// How long to wait after a refusal that names no time.
 pub(super) const RETRY_TIME: Span = Span::from_secs(1);
 
@@ -44,6 +46,8 @@ pub struct Client {
     /// Whether this run was ever logged in.
     met: bool,
     quitting: bool,
+    /// Everything is answered, and until then what was posted may still be shown.
+    lingering: Option<Moment>,
     /// Of what the user did last.
     last_place: Place,
     pub(super) outbox: Outbox,
@@ -114,6 +118,7 @@ impl Client {
             newest: None,
             met: false,
             quitting: false,
+            lingering: None,
             last_place: Place::default(),
             outbox: Outbox::default(),
             rooms,
@@ -146,7 +151,7 @@ impl Client {
             Input::Quit { drain: Drain::Now } => self.stop(Stop::Done),
         }
         self.send_what_is_due(now);
-        self.stop_if_drained();
+        self.stop_if_drained(now);
     }
 
     /// Takes the next thing to do; `None` until the next input.
@@ -164,10 +169,16 @@ impl Client {
             Phase::Online { silence, .. } => {
                 let due =
                     [self.outbox.deadline(), self.rooms.deadline(), self.questions.deadline()];
-                due.into_iter().flatten().chain([silence.deadline()]).min()
+                let due = due.into_iter().chain([self.lingering]).flatten();
+                due.chain([silence.deadline()]).min()
             }
             Phase::Idle | Phase::Identifying(_) | Phase::Signing(_) | Phase::Stopped => None,
         }
+    }
+
+    /// Whether the server owes an answer to anything the user did.
+    pub fn awaits_answers(&self) -> bool {
+        !self.outbox.is_empty() || !self.questions.is_empty()
     }
 
     /// How many commands are unanswered.
@@ -236,6 +247,11 @@ impl Client {
         let Saved { session, log_id, attach, last_counter, outbox, cursors } = saved;
         self.identity = Some(Identity { key, session, log_id, attach, broken: false });
         self.rooms.load(cursors);
+        for unsent in &outbox {
+            if let Command::Reset { room, .. } = &unsent.command {
+                self.rooms.begin_reset(room.as_str());
+            }
+        }
         self.outbox.load(last_counter, outbox, &mut self.out);
         if let Phase::Identifying(hello) = &self.phase {
             let hello = hello.clone();
@@ -340,7 +356,16 @@ impl Client {
 
     fn abandon(&mut self, given_up: Vec<Unsent>) {
         for Unsent { id, command, .. } in given_up {
+            self.give_up(&command);
             self.out.event(Event::Abandoned { id, command });
+        }
+    }
+
+    /// A command has no effect that is known of.
+    pub(super) fn give_up(&mut self, command: &Command) {
+        match command {
+            Command::Reset { room, .. } => self.rooms.give_up_reset(room.as_str()),
+            Command::Post { .. } => {}
         }
     }
 
@@ -367,7 +392,8 @@ impl Client {
     /// The server and this client disagree about what was answered: what it may have seen is
     /// refused, and the rest goes to a new session.
     pub(super) fn break_session(&mut self, now: Moment, refusal: Refusal) {
-        for Unsent { counter, id, .. } in self.outbox.take_exposed() {
+        for Unsent { counter, id, command } in self.outbox.take_exposed() {
+            self.give_up(&command);
             self.refuse(Some(id), refusal);
             self.out.save(Save::Settled(counter));
         }
@@ -383,7 +409,7 @@ impl Client {
     }
 
     fn reset(&mut self, room: &RoomName, threshold: Threshold, id: String) {
-        self.rooms.begin_reset(room);
+        self.rooms.begin_reset(room.as_str());
         self.queue(id, Command::Reset { room: room.into(), threshold });
     }
 
@@ -493,16 +519,23 @@ impl Client {
         let retry = self.config.reconnect.then(|| self.backoff.next(now, floor));
         self.out.event(Event::Disconnected { reason, retry });
         self.phase = Phase::Waiting { until: now + retry.unwrap_or_default() };
-        self.stop_if_drained();
+        self.stop_if_drained(now);
         if retry.is_none() {
             self.stop(Stop::Lost);
         }
     }
 
-    fn stop_if_drained(&mut self) {
-        if self.quitting && self.outbox.is_empty() && self.questions.is_empty() {
-            self.stop(Stop::Done);
+    fn stop_if_drained(&mut self, now: Moment) {
+        if !self.quitting || self.awaits_answers() {
+            return;
         }
+        if self.is_online() && self.rooms.owes_own_post() {
+            let until = *self.lingering.get_or_insert(now + OWN_POSTS_TIME);
+            if now < until {
+                return;
+            }
+        }
+        self.stop(Stop::Done);
     }
 
     fn stop(&mut self, stop: Stop) {

@@ -77,6 +77,9 @@ impl Client {
         seq: Option<Seq>,
     ) {
         let Some(Unsent { id, .. }) = self.outbox.settle(counter) else { return };
+        if let Some(seq) = seq {
+            self.rooms.note_own_post(&room, Cursor { incarnation, seq });
+        }
         // The event first: who dies in between hears it again, not never.
         self.out.event(Event::Sent { id, room, incarnation, seq });
         self.out.save(Save::Settled(counter));
@@ -86,7 +89,10 @@ impl Client {
         let Some(Unsent { id, command, .. }) = self.outbox.settle(counter) else { return };
         let (Command::Post { room, .. } | Command::Reset { room, .. }) = &command;
         if let Ok(room) = room.parse() {
-            let incarnation = self.rooms.incarnation(&room).unwrap_or_default();
+            let incarnation = match command {
+                Command::Post { .. } => self.rooms.incarnation(&room).unwrap_or_default(),
+                Command::Reset { .. } => self.rooms.end_reset(room.as_str()),
+            };
             self.out.event(Event::Sent { id, room, incarnation, seq: None });
         } else {
             // Only a damaged file holds a command for a room that cannot be.
@@ -111,11 +117,7 @@ impl Client {
             return;
         }
         let Some(Unsent { id, command, .. }) = self.outbox.settle(counter) else { return };
-        if let Command::Reset { room, .. } = &command
-            && let Ok(room) = room.parse()
-        {
-            self.rooms.give_up_reset(&room);
-        }
+        self.give_up(&command);
         self.refuse(Some(id), refusal);
         self.out.save(Save::Settled(counter));
     }

@@ -208,6 +208,7 @@ fn quit_waits_for_the_answers_and_leaves_at_once_when_told_to() {
     world.run_until(|world| world.hosts[ALICE].stopped.is_some());
     assert_eq!(world.hosts[ALICE].stopped, Some(Stop::Done));
     assert_eq!(world.hosts[ALICE].sent(), LINES);
+    assert_eq!(world.hosts[ALICE].shown(), LINES);
     let mut world = World::new(1, &["alice"]);
     world.reachable = false;
     world.type_lines(ALICE, &LINES);

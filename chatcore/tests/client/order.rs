@@ -1,13 +1,16 @@
 //! What a user does takes effect in the order in which it was done.
 
-use chatcore::client::{Ask, Event, Input, Output};
+use chatcore::client::{Ask, Drain, Event, Input, Output, Stop};
+use chatcore::id::{Incarnation, RequestId, Seq, Threshold};
 use chatcore::time::Span;
 use chatcore::wire::{
     Answer, ClientFrame, LimitFault, Question, RecordBody, Refusal, ServerFrame, StateFault,
 };
 
 use crate::rig::{Fault, World, ask, join, lobby, part};
-use crate::script::{Script, asked, counter, joined, refused, submitted};
+use crate::script::{
+    SESSION, Script, asked, counter, hello, joined, record, refused, stopped, submitted,
+};
 
 const ALICE: usize = 0;
 
@@ -96,7 +99,7 @@ fn part_waits_for_the_answers_to_what_was_posted_before() {
     let [parts] = asked(&outputs)[..] else { panic!("{outputs:?}") };
     let answer = Answer::Parted { room: lobby() };
     assert!(submitted(&outputs).is_empty());
-    let request = chatcore::id::RequestId::new(parts).unwrap();
+    let request = RequestId::new(parts).unwrap();
     assert_eq!(submitted(&script.frame(ServerFrame::Answer { request, answer })), [2]);
 }
 
@@ -123,7 +126,7 @@ fn post_waits_for_the_join_of_its_room_also_when_that_is_refused_for_now() {
     assert!(submitted(&script.post("a")).is_empty());
     assert!(asked(&script.say(ask(Ask::Who(lobby())))).is_empty());
     let refusal = Refusal::Busy { retry_ms: Span::from_millis(300) };
-    let request = chatcore::id::RequestId::new(1).unwrap();
+    let request = RequestId::new(1).unwrap();
     let outputs = script.frame(ServerFrame::Answer { request, answer: Answer::Refused(refusal) });
     assert!(outputs.is_empty(), "{outputs:?}");
     assert_eq!(asked(&script.wait()), [2]);
@@ -142,7 +145,7 @@ fn refusal_repeats_the_label_of_what_was_refused() {
     ] {
         let mut script = Script::joined();
         let [number] = asked(&script.say(input))[..] else { panic!("{label}") };
-        let request = chatcore::id::RequestId::new(number).unwrap();
+        let request = RequestId::new(number).unwrap();
         let answer = Answer::Refused(Refusal::Limit(LimitFault::Rooms));
         let outputs = script.frame(ServerFrame::Answer { request, answer });
         assert_eq!(refused(&outputs), [label]);
@@ -154,7 +157,7 @@ fn question_refused_for_now_is_asked_again_before_what_came_after_it() {
     let mut script = Script::joined();
     let [who] = asked(&script.say(ask(Ask::Who(lobby()))))[..] else { panic!() };
     let refusal = Refusal::Rate { retry_ms: Span::from_millis(20) };
-    let request = chatcore::id::RequestId::new(who).unwrap();
+    let request = RequestId::new(who).unwrap();
     let outputs = script.frame(ServerFrame::Answer { request, answer: Answer::Refused(refusal) });
     assert!(outputs.is_empty(), "{outputs:?}");
     assert!(submitted(&script.post("a")).is_empty());
@@ -162,4 +165,100 @@ fn question_refused_for_now_is_asked_again_before_what_came_after_it() {
     let [Output::Send(first), Output::Send(second)] = outputs.as_slice() else { panic!() };
     assert!(matches!(first, ClientFrame::Ask { question: Question::Who { .. }, .. }));
     assert!(matches!(second, ClientFrame::Submit { .. }));
+}
+
+const QUIT: Input = Input::Quit { drain: Drain::Wait };
+
+fn accepted(seq: Option<u64>) -> ServerFrame {
+    let (room, incarnation) = (lobby(), Incarnation::new(1).unwrap());
+    let seq = seq.map(|seq| Seq::new(seq).unwrap());
+    ServerFrame::Accepted { counter: counter(1), room, incarnation, seq }
+}
+
+#[test]
+fn whoever_quits_sees_the_own_post_first_if_it_is_visible() {
+    let mut script = Script::joined();
+    script.post("a");
+    script.say(QUIT);
+    assert_eq!(stopped(&script.frame(accepted(Some(2)))), None);
+    assert_eq!(stopped(&script.frame(record(1, 1))), None);
+    assert_eq!(stopped(&script.frame(record(1, 2))), Some(Stop::Done));
+}
+
+#[test]
+fn whoever_quits_waits_for_no_post_that_is_held_or_was_shown() {
+    let mut held = Script::joined();
+    held.post("a");
+    held.say(QUIT);
+    assert_eq!(stopped(&held.frame(accepted(None))), Some(Stop::Done));
+    let mut shown = Script::joined();
+    shown.post("a");
+    shown.frame(record(1, 1));
+    shown.say(QUIT);
+    assert_eq!(stopped(&shown.frame(accepted(Some(1)))), Some(Stop::Done));
+}
+
+#[test]
+fn whoever_quits_waits_3_s_at_most_for_the_own_post_and_not_without_a_connection() {
+    let quitting = || {
+        let mut script = Script::joined();
+        script.post("a");
+        script.say(QUIT);
+        script.frame(accepted(Some(2)));
+        script
+    };
+    let mut script = quitting();
+    assert_eq!(stopped(&script.wait()), Some(Stop::Done));
+    assert_eq!(script.now, 3_000);
+    let lost = Input::Lost { reason: "lost".into() };
+    assert_eq!(stopped(&quitting().say(lost)), Some(Stop::Done));
+}
+
+/// The lives in which resets are told to be safe.
+fn lives_of_resets(outputs: &[Output]) -> Vec<u64> {
+    let lives = outputs.iter().filter_map(|output| match output {
+        Output::Event(Event::Sent { incarnation, .. }) => Some(incarnation.get()),
+        _ => None,
+    });
+    lives.collect()
+}
+
+#[test]
+fn reset_is_told_with_the_life_that_it_began_whichever_notice_comes_first() {
+    let reset = || {
+        let (room, threshold) = (lobby(), Threshold::DEFAULT);
+        Input::Reset { room, threshold, id: "r".into() }
+    };
+    let began = |life| {
+        let incarnation = Incarnation::new(life).unwrap();
+        ServerFrame::Reset { room: lobby(), incarnation, threshold: Threshold::DEFAULT }
+    };
+    let applied = |number| ServerFrame::Applied { counter: counter(number) };
+    let refusal = Refusal::Perm;
+    let refused = |number| ServerFrame::Refused { counter: counter(number), refusal };
+    for (frames, lives) in [
+        (vec![applied(1), applied(2), began(2), began(3)], vec![2, 3]),
+        (vec![began(2), applied(1), began(3), applied(2)], vec![2, 3]),
+        (vec![began(2), began(3), applied(1), applied(2)], vec![2, 3]),
+        (vec![refused(1), applied(2), began(2)], vec![2]),
+        // Somebody else's was first.
+        (vec![refused(1), began(2), began(3), applied(2)], vec![3]),
+    ] {
+        let mut script = Script::joined();
+        script.say(reset());
+        script.say(reset());
+        let outputs: Vec<_> = frames.iter().flat_map(|frame| script.frame(frame.clone())).collect();
+        assert_eq!(lives_of_resets(&outputs), lives, "{frames:?}");
+    }
+}
+
+#[test]
+fn reset_that_an_earlier_run_left_is_told_with_the_life_that_it_began() {
+    let mut first = Script::joined();
+    first.say(Input::Reset { room: lobby(), threshold: Threshold::DEFAULT, id: "r".into() });
+    let mut script = Script::new(first.saved);
+    script.log_in(&hello(1, 9));
+    script.enter(SESSION, 0, true);
+    let outputs = script.frame(ServerFrame::Applied { counter: counter(1) });
+    assert_eq!(lives_of_resets(&outputs), [2]);
 }
