@@ -41,7 +41,6 @@ pub(super) struct PlainPrinter {
 /// What was last shown of a room.
 #[derive(Debug, Default)]
 struct RoomView {
-    gate: Option<GateState>,
     users: Option<u32>,
 }
 
@@ -73,7 +72,7 @@ impl PlainPrinter {
                 }
                 self.loss = Some(reason.clone());
             }
-            Event::Gate { room, gate } => self.gate(room, *gate, out),
+            Event::Gate { room, gate, opened } => self.gate(room, *gate, *opened, out),
             Event::Users { room, count, names } => self.users(room, *count, names, out),
             Event::Record(record) => self.record(record, out),
             Event::Sent { id, room, seq, .. } => {
@@ -122,13 +121,13 @@ impl PlainPrinter {
         }
     }
 
-    fn gate(&mut self, room: &RoomName, gate: GateState, out: &mut String) {
-        let before = self.view(room).gate.replace(gate);
+    fn gate(&mut self, room: &RoomName, gate: GateState, opened: bool, out: &mut String) {
+        self.view(room);
         if !gate.open {
             let (users, threshold) = (gate.users, gate.threshold);
             let text = format!("{users} of {threshold} users connected: messages are held");
             self.star_in(room, &text, out);
-        } else if before.is_some_and(|before| !before.open) {
+        } else if opened {
             self.star_in(room, "Chat is now active!", out);
         }
     }
@@ -300,10 +299,10 @@ mod tests {
         record("lobby", RecordBody::Post { from, text })
     }
 
-    fn gate(users: u32, open: bool) -> Event {
+    fn gate(users: u32, open: bool, opened: bool) -> Event {
         let incarnation = Incarnation::new(1).unwrap();
         let gate = GateState { incarnation, users, threshold: Threshold::DEFAULT, open };
-        Event::Gate { room: lobby(), gate }
+        Event::Gate { room: lobby(), gate, opened }
     }
 
     #[test]
@@ -316,9 +315,9 @@ mod tests {
         let left = record("lobby", RecordBody::Left { user });
         assert_eq!(shown(printer, &left), "* bob has left the chat\n");
         let held = "* 1 of 2 users connected: messages are held\n";
-        assert_eq!(shown(printer, &gate(1, false)), held);
-        assert_eq!(shown(printer, &gate(2, true)), "* Chat is now active!\n");
-        assert_eq!(shown(printer, &gate(3, true)), "");
+        assert_eq!(shown(printer, &gate(1, false, false)), held);
+        assert_eq!(shown(printer, &gate(2, true, true)), "* Chat is now active!\n");
+        assert_eq!(shown(printer, &gate(3, true, false)), "");
     }
 
     #[test]
@@ -372,7 +371,7 @@ mod tests {
     #[test]
     fn room_is_named_when_there_are_several() {
         let printer = &mut printer();
-        shown(printer, &gate(2, true));
+        shown(printer, &gate(2, true, false));
         printer.view(&"dev".parse().unwrap());
         assert_eq!(shown(printer, &post("hi")), "[12:00] [lobby] bob: hi\n");
         let user = "bob".parse().unwrap();

@@ -38,7 +38,14 @@ fn plain_lines_are_as_in_the_contract() {
     alice.line(|line| line == "* alice has joined the chat");
     alice.line(|line| line.starts_with('[') && line.ends_with("] alice: hello"));
     alice.line(|line| line == "* bob has joined the chat");
+    bob.line(|line| line == "* Chat is now active!");
+    bob.line(|line| line == "* alice has joined the chat");
     bob.line(|line| line.ends_with("] alice: hello"));
+    let mut late = world.client(&["--name", "carol", "--plain"]);
+    late.line(|line| {
+        assert_ne!(line, "* Chat is now active!", "it has been for long");
+        line == "* carol has joined the chat"
+    });
     bob.end_input();
     alice.line(|line| line == "* bob has left the chat");
     assert_eq!(bob.exit().0, 0);

@@ -285,6 +285,9 @@ pub enum Event {
         room: RoomName,
         /// The gate.
         gate: GateState,
+        /// Whether the gate opened while the user was there, which is known of every opening but
+        /// those while this program did not run.
+        opened: bool,
     },
     /// Who is in a room: on joining an open one, when its gate opens, and on every change.
     Users {

@@ -252,7 +252,7 @@ impl Rooms {
 
     /// A join was granted.
     pub(super) fn join(&mut self, joined: JoinedRoom, out: &mut Outputs) {
-        let JoinedRoom { room: name, gate, after, users } = joined;
+        let JoinedRoom { room: name, gate, after, users, opened } = joined;
         let Some(room) = self.0.get_mut(&name) else { return };
         if room.membership != Membership::Asked {
             return;
@@ -273,14 +273,14 @@ impl Rooms {
         if let Some(list) = users {
             room.roster.seed(list);
         }
-        room.take_gate(&name, gate, out);
+        room.take_gate(&name, gate, opened, out);
     }
 
     pub(super) fn gate(&mut self, name: &RoomName, gate: GateState, out: &mut Outputs) {
         let Some((room, cursor)) = self.followed(name) else { return };
         match gate.incarnation.cmp(&cursor.incarnation) {
             core::cmp::Ordering::Less => {}
-            core::cmp::Ordering::Equal => room.take_gate(name, gate, out),
+            core::cmp::Ordering::Equal => room.take_gate(name, gate, false, out),
             core::cmp::Ordering::Greater => room.rejoin(),
         }
     }
@@ -394,9 +394,11 @@ impl Room {
         self.advance(name, incarnation, Seq::ZERO, out);
     }
 
-    fn take_gate(&mut self, name: &RoomName, gate: GateState, out: &mut Outputs) {
-        self.gate = Some(gate);
-        out.event(Event::Gate { room: name.clone(), gate });
+    /// Takes a gate, which `opened` by joining or opens if it was seen closed.
+    fn take_gate(&mut self, name: &RoomName, gate: GateState, opened: bool, out: &mut Outputs) {
+        let before = self.gate.replace(gate);
+        let opened = gate.open && (opened || before.is_some_and(|before| !before.open));
+        out.event(Event::Gate { room: name.clone(), gate, opened });
         self.show_users(name, out);
         self.roster.heed(gate);
     }

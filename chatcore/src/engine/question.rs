@@ -110,8 +110,8 @@ impl Engine {
             self.append(now, change);
         }
         self.volatile.attend(conn, &room);
-        self.open_gate_if_met(now, &room);
-        Ok(Pending::Joined { conn, request, room, start })
+        let opened = self.open_gate_if_met(now, &room);
+        Ok(Pending::Joined { conn, request, room, start, opened })
     }
 
     /// What a join changes; nothing for a member.

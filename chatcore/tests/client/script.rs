@@ -173,7 +173,8 @@ pub(crate) fn gate(incarnation: u64, open: bool) -> GateState {
 
 pub(crate) fn joined(request: u64, incarnation: u64, after: u64) -> ServerFrame {
     let (room, gate) = (lobby(), gate(incarnation, false));
-    let joined = JoinedRoom { room, gate, after: Seq::new(after).unwrap(), users: None };
+    let joined =
+        JoinedRoom { room, gate, after: Seq::new(after).unwrap(), users: None, opened: false };
     let request = RequestId::new(request).unwrap();
     ServerFrame::Answer { request, answer: Answer::Joined(joined) }
 }

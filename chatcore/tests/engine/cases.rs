@@ -456,6 +456,27 @@ fn j4_nth_user_that_joins_and_leaves_at_once_opens_for_good() {
 }
 
 #[test]
+fn j4_whoever_opens_the_gate_by_joining_is_told_and_gets_everything() {
+    let mut rig = rig();
+    rig.enter("ana", "lobby");
+    rig.login("bob");
+    rig.forget();
+    // Even who asks for no history was there.
+    rig.join_from("bob", "lobby", Start::Last(0));
+    rig.enter("cem", "lobby");
+    let joined = |name: &str| {
+        let frames = rig.peers[name].frames.iter();
+        let mut answers = frames.filter_map(|frame| match frame {
+            ServerFrame::Answer { answer: Answer::Joined(joined), .. } => Some(joined.opened),
+            _ => None,
+        });
+        answers.next()
+    };
+    assert_eq!((joined("bob"), joined("cem")), (Some(true), Some(false)));
+    assert_eq!(rig.heard("bob")[1..3], ["lobby 1:1 +ana", "lobby 1:2 +bob"]);
+}
+
+#[test]
 fn j5_dead_connection_counts_until_it_is_declared_dead() {
     let mut rig = Setup { threshold: 3, ..Setup::default() }.rig();
     rig.join("ana");
