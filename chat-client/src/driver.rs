@@ -411,7 +411,7 @@ impl<'a> Driver<'a> {
         match (self.reading, before) {
             (Reading::Open, _) => {
                 self.deadline = None;
-                self.around.source.prompt();
+                self.prompt();
             }
             (Reading::Ended, Met::NotYet) => self.handle(Input::Quit { drain: Drain::Wait }),
             (Reading::Ended, Met::Yes) => {}

@@ -24,12 +24,18 @@ impl Driver<'_> {
                     Err(report) => self.error(&report),
                 }
                 if self.reading == Reading::Open {
-                    self.around.source.prompt();
+                    self.prompt();
                 }
             }
             Typing::End => self.leave_in_order(),
             Typing::Interrupt => self.interrupt(),
         }
+    }
+
+    /// Says that the next line may come, and where it goes when there is a choice.
+    pub(super) fn prompt(&mut self) {
+        let room = if self.rooms.len() > 1 { self.rooms.last() } else { None };
+        self.around.source.prompt(room);
     }
 
     fn act(&mut self, request: Request) {
@@ -39,11 +45,7 @@ impl Driver<'_> {
             Action::Help => self.printer.notice(&help(), self.around.screen.lines()),
             Action::Quit => self.leave_in_order(),
             Action::Rooms => self.handle(Input::Ask { ask: Ask::Rooms, id }),
-            Action::Join(room) => {
-                self.rooms.retain(|joined| *joined != room);
-                self.rooms.push(room.clone());
-                self.handle(Input::Join { room, id });
-            }
+            Action::Join(room) => self.join(room, id),
             Action::Part(room) => self.part(room, id),
             Action::Post(room, body) => self.post(room, body, id),
             Action::Here(here) => match self.rooms.last().cloned() {
@@ -64,6 +66,17 @@ impl Driver<'_> {
                 self.handle(Input::Ask { ask: Ask::History(room, count), id });
             }
         }
+    }
+
+    fn join(&mut self, room: RoomName, id: String) {
+        if self.rooms.contains(&room) {
+            let text = format!("you are in {room} already: lines go there now");
+            self.printer.notice(&text, self.around.screen.lines());
+        }
+        self.rooms.retain(|joined| *joined != room);
+        self.rooms.push(room.clone());
+        // Also if it was joined: that may have been refused.
+        self.handle(Input::Join { room, id });
     }
 
     fn part(&mut self, room: RoomName, id: String) {

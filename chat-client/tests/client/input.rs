@@ -114,6 +114,11 @@ fn questions_are_answered_in_the_current_room() {
     assert_eq!(alice.event("users")["room"], "dev");
     alice.say("here");
     assert_eq!(alice.message("here")["room"], "dev");
+    alice.say("/join lobby");
+    assert_eq!(alice.event("notice")["text"], "you are in lobby already: lines go there now");
+    alice.say("there");
+    assert_eq!(alice.message("there")["room"], "lobby");
+    alice.say("/join dev");
     alice.say("/history 1");
     assert_eq!(alice.event("history")["records"][0]["text"], "here");
     alice.say("/whois alice");

@@ -30,6 +30,10 @@ struct Person {
 
 impl Person {
     fn start(world: &World, options: &[&str]) -> Self {
+        Self::start_in("xterm", world, options)
+    }
+
+    fn start_in(terminal_kind: &str, world: &World, options: &[&str]) -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
@@ -43,7 +47,7 @@ impl Person {
             .args(options)
             .env_clear()
             .env("XDG_CONFIG_HOME", world.path("config"))
-            .env("TERM", "xterm")
+            .env("TERM", terminal_kind)
             .env("NO_COLOR", "1")
             .stdin(stdio())
             .stdout(stdio())
@@ -256,4 +260,26 @@ fn name_that_another_terminal_uses_ends_the_client_or_is_asked_for_again() {
     second.keys("/quit\r");
     assert_eq!(second.exit_code(), Some(0));
     second.assert_restored();
+}
+
+#[test]
+fn prompt_names_the_room_when_there_are_several() {
+    let world = World::new(1);
+    let mut person = Person::start(&world, &["--name", "alice"]);
+    person.see("> ");
+    person.keys("/join dev\r");
+    person.see("dev> ");
+    person.keys("/join lobby\r");
+    person.see("* you are in lobby already: lines go there now");
+    person.see("lobby> ");
+}
+
+#[test]
+fn dumb_terminal_gets_plain_lines() {
+    let world = World::new(1);
+    let mut person = Person::start_in("dumb", &world, &["--name", "alice"]);
+    person.see("* 1 user connected: alice\r\n");
+    person.keys("hello\n");
+    person.see("] alice: hello\r\n");
+    assert!(!person.seen.contains('\u{1b}'), "{:?}", person.seen);
 }

@@ -384,7 +384,7 @@ fn j1_closed_gate_answers_two_counts_and_nothing_else() {
     rig.whois("bob", "lobby", "ana");
     rig.whois("bob", "lobby", "\u{1}");
     rig.history("bob", "lobby", None, 10);
-    let no = "bob < no: E_GATE the gate is closed: 2 of 3 users connected";
+    let no = "bob < no: E_GATE messages are held until 3 users are connected (now 2)";
     rig.expect(&[no, no, no, no]);
 }
 
