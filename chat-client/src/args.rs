@@ -36,13 +36,13 @@ Exit codes: 0 fine, 1 failure (also when nobody reads the output any more), 2 us
 
 At the end of input the client waits until the server has acknowledged every line, and a little for
 your own lines to be shown; while the server is away it tries again and again, so give scripts a
---timeout. What was not acknowledged is kept and sent by the next run with the same name or identity.
-A client that is killed may show its last few lines again on the next run, and misses none.
+--timeout. What was not acknowledged is kept and sent by the next run with the same name or
+identity. A client that is killed may show its last few lines again on the next run, and misses none.
 
 Events of --json: every \"sent\" and \"error\" that is about a line of input has an \"id\". It is the
 \"id\" of a JSON request, else the number of the line in this run; a line that an earlier run left is
-called earlier-COUNTER, and of a line above 64 KiB no id is read. \"disconnected\" has \"retry_ms\" unless
-the client gives up, as with --no-reconnect.";
+called earlier-COUNTER, and of a line above 64 KiB no id is read. \"disconnected\" has \"retry_ms\"
+unless the client gives up, as with --no-reconnect.";
 
 /// Talks to a chat server: on a terminal line by line, in a script as plain lines or as JSON.
 #[derive(Clone, Debug, Parser)]

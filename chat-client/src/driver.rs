@@ -201,7 +201,11 @@ impl<'a> Driver<'a> {
                 return Ok(stop);
             }
             self.around.screen.show();
-            let step = self.wait().await;
+            // What was written is noted before anything else, so that dying now shows little again.
+            let step = match self.around.screen.shown().now_or_never() {
+                Some(shown) => Step::Shown(shown),
+                None => self.wait().await,
+            };
             self.take_step(step)?;
         }
     }
@@ -237,16 +241,20 @@ impl<'a> Driver<'a> {
                 self.take_typed(typed);
                 self.take_ready_lines();
             }
-            Step::Shown(shown) => {
-                let seen = shown.map_err(Failure::Screen)?;
-                if let Some(profile) = &mut self.profile {
-                    profile.store.apply_seen(seen)?;
-                }
-            }
+            Step::Shown(shown) => self.note_shown(shown)?,
             Step::Signal(Signal::Interrupt) => self.interrupt(),
             Step::Signal(Signal::Terminate) => self.leave_within(TERMINATION_TIME),
             Step::Timeout => self.handle(Input::Timeout),
             Step::Deadline => self.give_up(),
+        }
+        Ok(())
+    }
+
+    /// Keeps what lines that are written say.
+    fn note_shown(&mut self, shown: io::Result<Seen>) -> Result<(), Failure> {
+        let seen = shown.map_err(Failure::Screen)?;
+        if let Some(profile) = &mut self.profile {
+            profile.store.apply_seen(seen)?;
         }
         Ok(())
     }
@@ -256,6 +264,9 @@ impl<'a> Driver<'a> {
         for _ in 1..BATCH {
             // Each frame may change what is wanted next: a dial, a hang-up, the end.
             self.perform_outputs()?;
+            if let Some(shown) = self.around.screen.shown().now_or_never() {
+                self.note_shown(shown)?;
+            }
             if self.stopped.is_some() || self.appetite() == Appetite::WriteOnly {
                 return Ok(());
             }

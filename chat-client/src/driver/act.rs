@@ -14,6 +14,7 @@ use crate::args::Mode;
 use crate::identity::IdentityError;
 use crate::input::{Action, Here, Request, Typing, interpret};
 use crate::output::{ErrorReport, help};
+use crate::terminal::NOTHING;
 
 impl Driver<'_> {
     pub(super) fn take_typed(&mut self, typed: Typing) {
@@ -230,18 +231,30 @@ impl Driver<'_> {
 
     /// Writes the last lines, and keeps what they showed.
     pub(super) async fn farewell(&mut self) {
+        let mode = self.args.mode();
         let all_written = async {
-            while !self.around.screen.is_idle() {
-                self.around.screen.show();
-                let Ok(seen) = self.around.screen.shown().await else { return };
-                if let Some(profile) = &mut self.profile
-                    && let Err(error) = profile.store.apply_seen(seen)
-                {
-                    eprintln!("chat-client: {error}");
-                }
+            self.write_all().await?;
+            if mode == Mode::Terminal {
+                // An editor has what it was handed last still before it.
+                self.around.screen.lines().push_str(NOTHING);
+                self.write_all().await?;
             }
+            Ok::<(), io::Error>(())
         };
         // A reader that has stopped reading does not keep the program from ending.
         let _late = timeout(FAREWELL_TIME, all_written).await;
+    }
+
+    async fn write_all(&mut self) -> io::Result<()> {
+        while !self.around.screen.is_idle() {
+            self.around.screen.show();
+            let seen = self.around.screen.shown().await?;
+            if let Some(profile) = &mut self.profile
+                && let Err(error) = profile.store.apply_seen(seen)
+            {
+                eprintln!("chat-client: {error}");
+            }
+        }
+        Ok(())
     }
 }
