@@ -19,10 +19,10 @@ const HISTORY_DEFAULT: u64 = 1_000;
 const EXAMPLES: &str = "\
 Input, one line each:
   text              posts to the current room; //text and $$text post text that begins with / or $
-  /join ROOM        joins a room and posts there from now on; /part leaves the current room
+  /join ROOM        joins a room, lines go there from now on; /part leaves the current room
   /who  /rooms      who is here, which rooms there are
   /history N        the last N messages; /whois USER says who a user is
-  $reset -N         operators: clears the room and closes its gate until N users are there
+  $reset -N         operators: clears the room and holds messages until N users are connected
   /help  $exit      this list; the end. Commands may begin with / or $
 
 Examples:
@@ -33,10 +33,16 @@ Examples:
 
 Exit codes: 0 fine, 1 failure (also when nobody reads the output any more), 2 usage, 3 network,
 4 refused (name, key, identity in use), 5 not acknowledged in time, 130 interrupted.
-At the end of input the client waits until the server has acknowledged every line; while the server
-is away it tries again and again, so give scripts a --timeout. What was not acknowledged is kept and
-sent by the next run with the same name or identity. In --json mode a line that brought no id has its
-number in this run as id; one that an earlier run left is called earlier-COUNTER.";
+
+At the end of input the client waits until the server has acknowledged every line, and a little for
+your own lines to be shown; while the server is away it tries again and again, so give scripts a
+--timeout. What was not acknowledged is kept and sent by the next run with the same name or
+identity. A client that is killed may show its last few lines again on the next run, and misses none.
+
+Events of --json: every \"sent\" and \"error\" that is about a line of input has an \"id\". It is the
+\"id\" of a JSON request, else the number of the line in this run; a line that an earlier run left is
+called earlier-COUNTER, and of a line above 64 KiB no id is read. \"disconnected\" has \"retry_ms\"
+unless the client gives up, as with --no-reconnect.";
 
 /// Talks to a chat server: on a terminal line by line, in a script as plain lines or as JSON.
 #[derive(Clone, Debug, Parser)]
@@ -78,7 +84,7 @@ pub struct Args {
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub timeout: Option<Duration>,
 
-    /// One line an event, also on a terminal
+    /// One line an event, also on a terminal; a dumb terminal has nothing else
     #[arg(long)]
     pub plain: bool,
 
@@ -86,7 +92,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "plain")]
     pub json: bool,
 
-    /// Colours in the plain output; auto: on a terminal, unless NO_COLOR is set
+    /// Colours, unless --json
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
     pub color: ColorChoice,
 
@@ -97,8 +103,9 @@ pub struct Args {
 
 /// When to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(clippy::doc_markdown, reason = "clap shows these texts as they are")]
 pub enum ColorChoice {
-    /// On a terminal, unless `NO_COLOR` is set.
+    /// On a terminal, unless NO_COLOR is set.
     Auto,
     /// Always.
     Always,
@@ -133,7 +140,7 @@ impl Args {
             return Mode::Json;
         }
         let person = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-        if self.plain || !person { Mode::Plain } else { Mode::Terminal }
+        if self.plain || !person || is_dumb() { Mode::Plain } else { Mode::Terminal }
     }
 
     /// Where to start in a room of which nothing has been seen.
@@ -144,14 +151,18 @@ impl Args {
     /// Whether the plain output has colours.
     pub fn color(&self) -> Color {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let on = match self.color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
-            ColorChoice::Auto => std::io::stdout().is_terminal() && !dumb && !set("NO_COLOR"),
+            ColorChoice::Auto => std::io::stdout().is_terminal() && !is_dumb() && !set("NO_COLOR"),
         };
         if on { Color::On } else { Color::Off }
     }
+}
+
+/// Whether the terminal can neither edit a line nor show colours.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// Reads `SEQ` or `INCARNATION:SEQ`; both include the record they name.

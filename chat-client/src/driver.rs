@@ -116,7 +116,6 @@ pub struct Driver<'a> {
     rooms: Vec<RoomName>,
     reading: Reading,
     met: Met,
-    unanswered: usize,
     /// The last command that waits to be saved.
     queued: Option<Counter>,
     deadline: Option<Instant>,
@@ -174,7 +173,6 @@ impl<'a> Driver<'a> {
             rooms,
             reading: Reading::Open,
             met: Met::NotYet,
-            unanswered: 0,
             queued: None,
             deadline: args.timeout.map(|span| Instant::now() + span),
             no_limit: Some(NO_LIMIT),
@@ -203,7 +201,11 @@ impl<'a> Driver<'a> {
                 return Ok(stop);
             }
             self.around.screen.show();
-            let step = self.wait().await;
+            // What was written is noted before anything else, so that dying now shows little again.
+            let step = match self.around.screen.shown().now_or_never() {
+                Some(shown) => Step::Shown(shown),
+                None => self.wait().await,
+            };
             self.take_step(step)?;
         }
     }
@@ -211,7 +213,8 @@ impl<'a> Driver<'a> {
     async fn wait(&mut self) -> Step {
         let timer = self.client.next_timeout().map(|at| self.clock.instant(at));
         // A person can always interrupt; only scripts are faster than a server.
-        let keeps_up = self.unanswered < UNANSWERED_MAX || self.args.mode() == Mode::Terminal;
+        let keeps_up =
+            self.client.unanswered() < UNANSWERED_MAX || self.args.mode() == Mode::Terminal;
         let reads = self.reading == Reading::Open && keeps_up;
         let appetite = self.appetite();
         tokio::select! {
@@ -238,16 +241,20 @@ impl<'a> Driver<'a> {
                 self.take_typed(typed);
                 self.take_ready_lines();
             }
-            Step::Shown(shown) => {
-                let seen = shown.map_err(Failure::Screen)?;
-                if let Some(profile) = &mut self.profile {
-                    profile.store.apply_seen(seen)?;
-                }
-            }
+            Step::Shown(shown) => self.note_shown(shown)?,
             Step::Signal(Signal::Interrupt) => self.interrupt(),
             Step::Signal(Signal::Terminate) => self.leave_within(TERMINATION_TIME),
             Step::Timeout => self.handle(Input::Timeout),
             Step::Deadline => self.give_up(),
+        }
+        Ok(())
+    }
+
+    /// Keeps what lines that are written say.
+    fn note_shown(&mut self, shown: io::Result<Seen>) -> Result<(), Failure> {
+        let seen = shown.map_err(Failure::Screen)?;
+        if let Some(profile) = &mut self.profile {
+            profile.store.apply_seen(seen)?;
         }
         Ok(())
     }
@@ -257,6 +264,9 @@ impl<'a> Driver<'a> {
         for _ in 1..BATCH {
             // Each frame may change what is wanted next: a dial, a hang-up, the end.
             self.perform_outputs()?;
+            if let Some(shown) = self.around.screen.shown().now_or_never() {
+                self.note_shown(shown)?;
+            }
             if self.stopped.is_some() || self.appetite() == Appetite::WriteOnly {
                 return Ok(());
             }
@@ -269,7 +279,7 @@ impl<'a> Driver<'a> {
 
     fn take_ready_lines(&mut self) {
         for _ in 1..BATCH {
-            if self.reading == Reading::Ended || self.unanswered >= UNANSWERED_MAX {
+            if self.reading == Reading::Ended || self.client.unanswered() >= UNANSWERED_MAX {
                 return;
             }
             let Some(typed) = self.around.source.next().now_or_never() else { return };
@@ -328,7 +338,6 @@ impl<'a> Driver<'a> {
         let fresh = SessionId::new(fresh);
         let (store, mut saved) = Store::open(&location.state, server_key, &self.name, fresh)?;
         self.debug(&format!("server key {server_key}, identity {}", location.key.display()));
-        self.unanswered = self.unanswered.saturating_add(saved.outbox.len());
         for unsent in &mut saved.outbox {
             unsent.id = label::left_by_earlier_run(&unsent.id, unsent.counter);
             if let Command::Post { body, .. } = &unsent.command
@@ -379,11 +388,10 @@ impl<'a> Driver<'a> {
     fn show(&mut self, event: &Event) {
         match event {
             Event::Connected { .. } => self.note_connected(),
-            Event::Sent { .. } | Event::Abandoned { .. } | Event::Refused { id: Some(_), .. } => {
-                self.unanswered = self.unanswered.saturating_sub(1);
-            }
             Event::Disconnected { retry: Some(_), .. } => self.note_no_limit(),
             Event::Disconnected { retry: None, .. }
+            | Event::Sent { .. }
+            | Event::Abandoned { .. }
             | Event::Gate { .. }
             | Event::Users { .. }
             | Event::Record(_)
@@ -394,7 +402,7 @@ impl<'a> Driver<'a> {
             | Event::User(_)
             | Event::History { .. }
             | Event::Notice(_)
-            | Event::Refused { id: None, .. } => {}
+            | Event::Refused { .. } => {}
         }
         self.printer.event(event, self.around.screen.lines());
     }
@@ -414,7 +422,7 @@ impl<'a> Driver<'a> {
         match (self.reading, before) {
             (Reading::Open, _) => {
                 self.deadline = None;
-                self.around.source.prompt();
+                self.prompt();
             }
             (Reading::Ended, Met::NotYet) => self.handle(Input::Quit { drain: Drain::Wait }),
             (Reading::Ended, Met::Yes) => {}

@@ -7,13 +7,11 @@ mod request;
 pub use reader::{LINE_BYTES_MAX, LineReader, RawLine};
 pub use request::{Action, Here, Request, interpret};
 
+use chatcore::text::RoomName;
 use tokio::io::{BufReader, Stdin};
 
 use crate::output::ErrorReport;
 use crate::terminal::{Terminal, Typed};
-
-/// The prompt of the line editor.
-const PROMPT: &str = "> ";
 
 /// Asks for a name.
 const NAME_PROMPT: &str = "Your name: ";
@@ -60,10 +58,10 @@ impl Source {
         Self { kind: Kind::Terminal(terminal), number: 0 }
     }
 
-    /// Says that the next line may come; streams need no asking.
-    pub fn prompt(&mut self) {
+    /// Says that the next line may come, to a room if it needs saying; streams need no asking.
+    pub fn prompt(&mut self, room: Option<&RoomName>) {
         if let Kind::Terminal(terminal) = &mut self.kind {
-            terminal.prompt(PROMPT);
+            terminal.prompt(&room.map_or_else(|| "> ".to_owned(), |room| format!("{room}> ")));
         }
     }
 

@@ -119,7 +119,7 @@ impl Link {
                     self.state = State::Up(Connection::new(socket));
                     LinkEvent::Dialled
                 }
-                Err(error) => self.lost(error.to_string()),
+                Err(error) => self.lost(for_people(&error)),
             },
             State::Up(connection) => match connection.next(appetite).await {
                 Ok(frame) => LinkEvent::Frame(frame),
@@ -196,6 +196,15 @@ fn received(frame: Option<Result<ServerFrame, FrameCodecError>>) -> Result<Serve
         Some(Ok(frame)) => Ok(frame),
         Some(Err(error)) => Err(error.to_string()),
         None => Err("the server closed the connection".to_owned()),
+    }
+}
+
+/// An error without the number that the operating system gives it.
+fn for_people(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((text, _)) => text.to_owned(),
+        None => text,
     }
 }
 

@@ -2,7 +2,9 @@
 //! else, and signals are heard all the same.
 //!
 //! Invariant: what a batch of lines shows counts as seen, or as answered, once that batch is written
-//! and flushed, never before. A death in between shows it again; the other order would lose it.
+//! and flushed, never before, and before the next one is written. So a death in between shows the
+//! last batch again, at most; the other order would lose it. Nothing better can be had of a pipe:
+//! writing to it and noting that in a file are two steps.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};

@@ -23,6 +23,10 @@ const EDITOR_TIME: Duration = Duration::from_secs(1);
 /// The editor turns it on at each prompt; it can turn it off only as long as it has the terminal.
 const BRACKETED_PASTE_OFF: &[u8] = b"\x1b[?2004l";
 
+/// A batch that shows nothing: a line up, and down again. The editor takes one batch after the
+/// other and does not say when; but once it takes this one, it has shown those before.
+pub const NOTHING: &str = "\x1b[A\n";
+
 /// Why there is no line editor.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

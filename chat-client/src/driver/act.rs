@@ -14,6 +14,7 @@ use crate::args::Mode;
 use crate::identity::IdentityError;
 use crate::input::{Action, Here, Request, Typing, interpret};
 use crate::output::{ErrorReport, help};
+use crate::terminal::NOTHING;
 
 impl Driver<'_> {
     pub(super) fn take_typed(&mut self, typed: Typing) {
@@ -24,12 +25,18 @@ impl Driver<'_> {
                     Err(report) => self.error(&report),
                 }
                 if self.reading == Reading::Open {
-                    self.around.source.prompt();
+                    self.prompt();
                 }
             }
             Typing::End => self.leave_in_order(),
             Typing::Interrupt => self.interrupt(),
         }
+    }
+
+    /// Says that the next line may come, and where it goes when there is a choice.
+    pub(super) fn prompt(&mut self) {
+        let room = if self.rooms.len() > 1 { self.rooms.last() } else { None };
+        self.around.source.prompt(room);
     }
 
     fn act(&mut self, request: Request) {
@@ -38,13 +45,9 @@ impl Driver<'_> {
             Action::Nothing => {}
             Action::Help => self.printer.notice(&help(), self.around.screen.lines()),
             Action::Quit => self.leave_in_order(),
-            Action::Rooms => self.handle(Input::Ask(Ask::Rooms)),
-            Action::Join(room) => {
-                self.rooms.retain(|joined| *joined != room);
-                self.rooms.push(room.clone());
-                self.handle(Input::Join { room });
-            }
-            Action::Part(room) => self.part(room),
+            Action::Rooms => self.handle(Input::Ask { ask: Ask::Rooms, id }),
+            Action::Join(room) => self.join(room, id),
+            Action::Part(room) => self.part(room, id),
             Action::Post(room, body) => self.post(room, body, id),
             Action::Here(here) => match self.rooms.last().cloned() {
                 Some(room) => self.act_in(room, here, id),
@@ -56,24 +59,33 @@ impl Driver<'_> {
     fn act_in(&mut self, room: RoomName, here: Here, id: String) {
         match here {
             Here::Post(body) => self.post(room, body, id),
-            Here::Reset(threshold) => {
-                self.unanswered = self.unanswered.saturating_add(1);
-                self.handle(Input::Reset { room, threshold, id });
+            Here::Reset(threshold) => self.handle(Input::Reset { room, threshold, id }),
+            Here::Part => self.part(room, id),
+            Here::Who => self.handle(Input::Ask { ask: Ask::Who(room), id }),
+            Here::Whois(user) => self.handle(Input::Ask { ask: Ask::Whois(room, user), id }),
+            Here::History(count) => {
+                self.handle(Input::Ask { ask: Ask::History(room, count), id });
             }
-            Here::Part => self.part(room),
-            Here::Who => self.handle(Input::Ask(Ask::Who(room))),
-            Here::Whois(user) => self.handle(Input::Ask(Ask::Whois(room, user))),
-            Here::History(count) => self.handle(Input::Ask(Ask::History(room, count))),
         }
     }
 
-    fn part(&mut self, room: RoomName) {
+    fn join(&mut self, room: RoomName, id: String) {
+        if self.rooms.contains(&room) {
+            let text = format!("you are in {room} already: lines go there now");
+            self.printer.notice(&text, self.around.screen.lines());
+        }
         self.rooms.retain(|joined| *joined != room);
-        self.handle(Input::Part { room });
+        self.rooms.push(room.clone());
+        // Also if it was joined: that may have been refused.
+        self.handle(Input::Join { room, id });
+    }
+
+    fn part(&mut self, room: RoomName, id: String) {
+        self.rooms.retain(|joined| *joined != room);
+        self.handle(Input::Part { room, id });
     }
 
     fn post(&mut self, room: RoomName, body: Body, id: String) {
-        self.unanswered = self.unanswered.saturating_add(1);
         self.printer.remember(&id, &body);
         self.handle(Input::Post { room, body, id });
     }
@@ -82,7 +94,7 @@ impl Driver<'_> {
     fn leave_in_order(&mut self) {
         self.reading = Reading::Ended;
         self.deadline = self.args.timeout.map(|span| Instant::now() + span);
-        if self.unanswered > 0 && self.args.mode() == Mode::Terminal {
+        if self.client.unanswered() > 0 && self.args.mode() == Mode::Terminal {
             let text = "waiting until everything is acknowledged; control-C keeps it for later";
             self.printer.notice(text, self.around.screen.lines());
         }
@@ -112,7 +124,9 @@ impl Driver<'_> {
         self.deadline = None;
         self.reading = Reading::Ended;
         if self.exit.is_none() {
-            let exit = match self.unanswered {
+            let exit = match self.client.unanswered() {
+                // All that is lacking is to see it.
+                0 if self.client.is_online() && !self.client.awaits_answers() => Exit::Done,
                 0 => {
                     self.tell("gave up: the server did not answer in time");
                     Exit::Network
@@ -167,12 +181,13 @@ impl Driver<'_> {
                 Exit::Refused
             }
         };
-        if self.unanswered > 0 {
+        if self.client.unanswered() > 0 {
             let kept = match self.profile {
                 Some(_) => "kept for the next run",
                 None => "lost, as the server was never reached",
             };
-            self.debug(&format!("not acknowledged: {} lines, {kept}", self.unanswered));
+            let count = self.client.unanswered();
+            self.debug(&format!("not acknowledged: {count} lines, {kept}"));
         }
         Ended::Exit(exit)
     }
@@ -216,18 +231,30 @@ impl Driver<'_> {
 
     /// Writes the last lines, and keeps what they showed.
     pub(super) async fn farewell(&mut self) {
+        let mode = self.args.mode();
         let all_written = async {
-            while !self.around.screen.is_idle() {
-                self.around.screen.show();
-                let Ok(seen) = self.around.screen.shown().await else { return };
-                if let Some(profile) = &mut self.profile
-                    && let Err(error) = profile.store.apply_seen(seen)
-                {
-                    eprintln!("chat-client: {error}");
-                }
+            self.write_all().await?;
+            if mode == Mode::Terminal {
+                // An editor has what it was handed last still before it.
+                self.around.screen.lines().push_str(NOTHING);
+                self.write_all().await?;
             }
+            Ok::<(), io::Error>(())
         };
         // A reader that has stopped reading does not keep the program from ending.
         let _late = timeout(FAREWELL_TIME, all_written).await;
+    }
+
+    async fn write_all(&mut self) -> io::Result<()> {
+        while !self.around.screen.is_idle() {
+            self.around.screen.show();
+            let seen = self.around.screen.shown().await?;
+            if let Some(profile) = &mut self.profile
+                && let Err(error) = profile.store.apply_seen(seen)
+            {
+                eprintln!("chat-client: {error}");
+            }
+        }
+        Ok(())
     }
 }

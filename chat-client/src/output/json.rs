@@ -158,7 +158,7 @@ impl JsonPrinter {
             Event::Disconnected { reason, retry } => {
                 Line::Disconnected { reason, retry_ms: retry.map(chatcore::time::Span::as_millis) }
             }
-            Event::Gate { room, gate } => Line::Gate { room, gate: gate_of(gate) },
+            Event::Gate { room, gate, .. } => Line::Gate { room, gate: gate_of(gate) },
             Event::Users { room, count, names } => Line::Users { room, count: *count, names },
             Event::Record(record) => record_line(record),
             Event::Sent { id, room, incarnation, seq } => Line::Sent {

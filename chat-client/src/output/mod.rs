@@ -162,8 +162,7 @@ fn calendar_time(at: Timestamp) -> jiff::Timestamp {
 const fn notice_text(notice: chatcore::wire::Notice) -> &'static str {
     match notice {
         chatcore::wire::Notice::FirstUserIsOperator => {
-            "no operator was named, so you, the first user, are the operator: \
-             $reset -N clears the room"
+            "you are the operator, as no other was named: $reset -N clears the room"
         }
     }
 }

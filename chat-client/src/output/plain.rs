@@ -36,12 +36,13 @@ pub(super) struct PlainPrinter {
     texts: BTreeMap<String, Body>,
     /// Why the connection was last lost; one attempt after the other fails for the same reason.
     loss: Option<String>,
+    /// Whether there is a connection.
+    connected: bool,
 }
 
 /// What was last shown of a room.
 #[derive(Debug, Default)]
 struct RoomView {
-    gate: Option<GateState>,
     users: Option<u32>,
 }
 
@@ -54,6 +55,7 @@ impl PlainPrinter {
             rooms: BTreeMap::new(),
             texts: BTreeMap::new(),
             loss: None,
+            connected: false,
         }
     }
 
@@ -65,15 +67,17 @@ impl PlainPrinter {
         match event {
             Event::Connected { user, .. } => {
                 self.loss = None;
+                self.connected = true;
                 self.star(&format!("connected to {} as {user}", self.server), out);
             }
             Event::Disconnected { reason, retry } => {
                 if retry.is_none() || self.loss.as_ref() != Some(reason) {
-                    self.star(&disconnected_text(reason, *retry), out);
+                    self.star(&disconnected_text(self.connected, reason, *retry), out);
                 }
+                self.connected = false;
                 self.loss = Some(reason.clone());
             }
-            Event::Gate { room, gate } => self.gate(room, *gate, out),
+            Event::Gate { room, gate, opened } => self.gate(room, *gate, *opened, out),
             Event::Users { room, count, names } => self.users(room, *count, names, out),
             Event::Record(record) => self.record(record, out),
             Event::Sent { id, room, seq, .. } => {
@@ -87,7 +91,8 @@ impl PlainPrinter {
             }
             Event::Reset { room, threshold, .. } => {
                 self.view(room).users = None;
-                let text = format!("the room was reset: {threshold} users open it again");
+                let users = users_text(threshold.get().into());
+                let text = format!("the room was reset: it opens again with {users} connected");
                 self.star_in(room, &text, out);
             }
             Event::Parted { room } => {
@@ -122,13 +127,13 @@ impl PlainPrinter {
         }
     }
 
-    fn gate(&mut self, room: &RoomName, gate: GateState, out: &mut String) {
-        let before = self.view(room).gate.replace(gate);
+    fn gate(&mut self, room: &RoomName, gate: GateState, opened: bool, out: &mut String) {
+        self.view(room);
         if !gate.open {
             let (users, threshold) = (gate.users, gate.threshold);
             let text = format!("{users} of {threshold} users connected: messages are held");
             self.star_in(room, &text, out);
-        } else if before.is_some_and(|before| !before.open) {
+        } else if opened {
             self.star_in(room, "Chat is now active!", out);
         }
     }
@@ -170,7 +175,8 @@ impl PlainPrinter {
     }
 
     fn history(&self, room: &RoomName, records: &[Record], out: &mut String) {
-        self.star_in(room, &format!("the last {} records:", records.len()), out);
+        let count = records.len();
+        self.star_in(room, &format!("history ({count} lines):"), out);
         for record in records {
             self.record(record, out);
         }
@@ -180,9 +186,13 @@ impl PlainPrinter {
     fn room_list(&self, rooms: &[RoomInfo], count: u32, out: &mut String) {
         self.star(&format!("rooms: {count}"), out);
         for RoomInfo { room, gate } in rooms {
-            let state = if gate.open { "open" } else { "held" };
-            let (users, threshold) = (gate.users, gate.threshold);
-            self.star(&format!("{room}: {users} of {threshold} users, {state}"), out);
+            let text = if gate.open {
+                format!("{room}: {}", users_text(gate.users))
+            } else {
+                let (users, threshold) = (gate.users, gate.threshold);
+                format!("{room}: {users} of {threshold} users, messages are held")
+            };
+            self.star(&text, out);
         }
     }
 
@@ -226,10 +236,11 @@ fn push_body(lead: &str, text: &Body, out: &mut String) {
 }
 
 fn count_text(count: u32) -> String {
-    match count {
-        1 => "1 user connected".to_owned(),
-        _ => format!("{count} users connected"),
-    }
+    format!("{} connected", users_text(count))
+}
+
+fn users_text(count: u32) -> String {
+    if count == 1 { "1 user".to_owned() } else { format!("{count} users") }
 }
 
 fn names_text(count: u32, names: &[UserName]) -> String {
@@ -239,14 +250,11 @@ fn names_text(count: u32, names: &[UserName]) -> String {
     format!("{}: {}{more}", count_text(count), shown.join(", "))
 }
 
-fn disconnected_text(reason: &str, retry: Option<Span>) -> String {
-    match retry.map(Span::as_millis) {
-        None => format!("disconnected: {reason}"),
-        Some(millis) => {
-            let (whole, tenths) = (millis / 1_000, millis % 1_000 / 100);
-            format!("disconnected: {reason}; trying again in {whole}.{tenths} s")
-        }
-    }
+/// Why there is no connection. Not when the next attempt comes: the later ones are not told.
+fn disconnected_text(connected: bool, reason: &str, retry: Option<Span>) -> String {
+    let what = if connected { "disconnected" } else { "not connected" };
+    let hope = if retry.is_some() { "; trying again" } else { "" };
+    format!("{what}: {reason}{hope}")
 }
 
 fn user_text(info: &UserInfo) -> String {
@@ -300,10 +308,10 @@ mod tests {
         record("lobby", RecordBody::Post { from, text })
     }
 
-    fn gate(users: u32, open: bool) -> Event {
+    fn gate(users: u32, open: bool, opened: bool) -> Event {
         let incarnation = Incarnation::new(1).unwrap();
         let gate = GateState { incarnation, users, threshold: Threshold::DEFAULT, open };
-        Event::Gate { room: lobby(), gate }
+        Event::Gate { room: lobby(), gate, opened }
     }
 
     #[test]
@@ -316,9 +324,26 @@ mod tests {
         let left = record("lobby", RecordBody::Left { user });
         assert_eq!(shown(printer, &left), "* bob has left the chat\n");
         let held = "* 1 of 2 users connected: messages are held\n";
-        assert_eq!(shown(printer, &gate(1, false)), held);
-        assert_eq!(shown(printer, &gate(2, true)), "* Chat is now active!\n");
-        assert_eq!(shown(printer, &gate(3, true)), "");
+        assert_eq!(shown(printer, &gate(1, false, false)), held);
+        assert_eq!(shown(printer, &gate(2, true, true)), "* Chat is now active!\n");
+        assert_eq!(shown(printer, &gate(3, true, false)), "");
+    }
+
+    #[test]
+    fn one_user_is_not_called_users() {
+        let printer = &mut printer();
+        let incarnation = Incarnation::new(1).unwrap();
+        let threshold = Threshold::new(1).unwrap();
+        let reset = Event::Reset { room: lobby(), incarnation, threshold };
+        let line = shown(printer, &reset);
+        assert_eq!(line, "* the room was reset: it opens again with 1 user connected\n");
+        let gate = GateState { incarnation, users: 1, threshold, open: true };
+        let rooms = vec![RoomInfo { room: lobby(), gate }];
+        let lines = shown(printer, &Event::Rooms { rooms, count: 1 });
+        assert_eq!(lines, "* rooms: 1\n* lobby: 1 user\n");
+        let names = vec!["bob".parse().unwrap()];
+        let users = Event::Users { room: lobby(), count: 1, names };
+        assert_eq!(shown(printer, &users), "* 1 user connected: bob\n");
     }
 
     #[test]
@@ -338,7 +363,7 @@ mod tests {
         let reason = "\u{1b}[2J".to_owned();
         let lost = Event::Disconnected { reason, retry: Some(Span::from_millis(1_250)) };
         let line = shown(&mut printer(), &lost);
-        assert_eq!(line, "* disconnected: ␛[2J; trying again in 1.2 s\n");
+        assert_eq!(line, "* not connected: ␛[2J; trying again\n");
     }
 
     #[test]
@@ -348,10 +373,11 @@ mod tests {
             let retry = Some(Span::from_millis(retry));
             Event::Disconnected { reason: "refused".to_owned(), retry }
         };
-        let told = "* disconnected: refused; trying again in 0.4 s\n";
-        assert_eq!(shown(printer, &lost(400)), told);
+        assert_eq!(shown(printer, &lost(400)), "* not connected: refused; trying again\n");
         assert_eq!(shown(printer, &lost(900)), "");
         let given_up = Event::Disconnected { reason: "refused".to_owned(), retry: None };
+        assert_eq!(shown(printer, &given_up), "* not connected: refused\n");
+        printer.connected = true;
         assert_eq!(shown(printer, &given_up), "* disconnected: refused\n");
     }
 
@@ -372,7 +398,7 @@ mod tests {
     #[test]
     fn room_is_named_when_there_are_several() {
         let printer = &mut printer();
-        shown(printer, &gate(2, true));
+        shown(printer, &gate(2, true, false));
         printer.view(&"dev".parse().unwrap());
         assert_eq!(shown(printer, &post("hi")), "[12:00] [lobby] bob: hi\n");
         let user = "bob".parse().unwrap();

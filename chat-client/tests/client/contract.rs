@@ -38,7 +38,14 @@ fn plain_lines_are_as_in_the_contract() {
     alice.line(|line| line == "* alice has joined the chat");
     alice.line(|line| line.starts_with('[') && line.ends_with("] alice: hello"));
     alice.line(|line| line == "* bob has joined the chat");
+    bob.line(|line| line == "* Chat is now active!");
+    bob.line(|line| line == "* alice has joined the chat");
     bob.line(|line| line.ends_with("] alice: hello"));
+    let mut late = world.client(&["--name", "carol", "--plain"]);
+    late.line(|line| {
+        assert_ne!(line, "* Chat is now active!", "it has been for long");
+        line == "* carol has joined the chat"
+    });
     bob.end_input();
     alice.line(|line| line == "* bob has left the chat");
     assert_eq!(bob.exit().0, 0);
@@ -69,6 +76,35 @@ fn end_of_input_waits_for_acknowledgement() {
     assert_eq!(code, 0);
     let sent = lines.iter().filter(|line| json(line)["type"] == "sent");
     assert_eq!(sent.map(|line| json(line)["id"].clone()).collect::<Vec<_>>(), ["1", "2"]);
+}
+
+#[test]
+fn piped_line_is_shown_to_its_sender_before_the_end() {
+    let world = World::new(1);
+    for round in 0..10 {
+        let mut alice = world.json("alice");
+        let text = format!("hi {round}");
+        alice.say(&text);
+        alice.end_input();
+        let (code, lines) = alice.exit();
+        assert_eq!(code, 0);
+        let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+        assert_eq!(events.iter().filter(|event| event["type"] == "sent").count(), 1);
+        let shown = |event: &serde_json::Value| event["type"] == "message" && event["text"] == text;
+        assert!(events.iter().any(shown), "{lines:#?}");
+    }
+}
+
+#[test]
+fn piped_line_that_the_gate_holds_is_not_waited_for() {
+    let world = World::new(2);
+    let mut alice = world.json("alice");
+    alice.say("hi");
+    alice.end_input();
+    let (code, lines) = alice.exit();
+    assert_eq!(code, 0);
+    assert!(lines.iter().any(|line| json(line)["type"] == "sent"));
+    assert!(lines.iter().all(|line| json(line)["type"] != "message"));
 }
 
 #[test]

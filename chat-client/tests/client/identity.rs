@@ -139,6 +139,36 @@ fn restarted_client_goes_on_where_it_was() {
 }
 
 #[test]
+fn killed_client_shows_at_most_again_what_it_wrote_last() {
+    let world = World::new(1);
+    let mut bob = world.json("bob");
+    bob.event("users");
+    for round in 0..5 {
+        let mut alice = world.json("alice");
+        alice.event("users");
+        let texts = ["a", "b", "c"].map(|text| format!("{round}{text}"));
+        // One after the other, so that each is written by itself.
+        for text in &texts {
+            bob.say(text);
+            alice.message(text);
+        }
+        alice.kill();
+        let mut again = world.json("alice");
+        let end = format!("{round}.");
+        again.event("users");
+        bob.say(&end);
+        let mut shown = Vec::new();
+        while shown.last() != Some(&end) {
+            shown.push(again.event("message")["text"].as_str().unwrap().to_owned());
+        }
+        let expected = [vec![end.clone()], vec![texts[2].clone(), end]];
+        assert!(expected.contains(&shown), "{shown:?}");
+        again.end_input();
+        assert_eq!(again.exit().0, 0);
+    }
+}
+
+#[test]
 fn client_killed_again_and_again_misses_nothing() {
     let world = World::new(1);
     let mut bob = world.json("bob");

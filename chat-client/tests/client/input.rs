@@ -1,6 +1,6 @@
 //! Lines that are typed or piped in.
 
-use crate::support::World;
+use crate::support::{World, json};
 
 #[test]
 fn unknown_command_is_an_error_that_names_the_nearest_and_is_never_posted() {
@@ -73,9 +73,36 @@ fn reset_closes_the_gate_and_begins_a_new_life() {
     alice.say("$reset -2");
     let reset = alice.event("reset");
     assert_eq!((&reset["incarnation"], &reset["threshold"]), (&2.into(), &2.into()));
+    alice.say("$reset -2");
+    let sent = alice.line(|line| json(line)["type"] == "sent" && json(line)["id"] == "3");
+    assert_eq!(json(&sent)["incarnation"], 3);
     alice.say("/who");
     let error = alice.event("error");
     assert_eq!((&error["code"], &error["have"]), (&"E_GATE".into(), &1.into()));
+}
+
+#[test]
+fn error_about_a_line_has_its_id() {
+    let world = World::new(2);
+    let mut alice = world.json("alice");
+    alice.event("gate");
+    for (id, line, code) in [
+        ("1", "/who", "E_GATE"),
+        ("2", "/history", "E_GATE"),
+        ("3", "/whois bob", "E_GATE"),
+        ("4", "/part dev", "E_TARGET"),
+        ("5", "/join a:b", "E_NAME"),
+        ("6", "$reset -0", "E_COMMAND"),
+    ] {
+        alice.say(line);
+        let error = alice.event("error");
+        assert_eq!((&error["code"], &error["id"]), (&code.into(), &id.into()), "{line}");
+    }
+    // Errors of commands have theirs and are not taken for questions.
+    alice.say(r#"{"type":"post","room":"dev","text":"a","id":"mine"}"#);
+    assert_eq!(alice.event("error")["id"], "mine");
+    alice.end_input();
+    assert_eq!(alice.exit().0, 0);
 }
 
 #[test]
@@ -87,6 +114,11 @@ fn questions_are_answered_in_the_current_room() {
     assert_eq!(alice.event("users")["room"], "dev");
     alice.say("here");
     assert_eq!(alice.message("here")["room"], "dev");
+    alice.say("/join lobby");
+    assert_eq!(alice.event("notice")["text"], "you are in lobby already: lines go there now");
+    alice.say("there");
+    assert_eq!(alice.message("there")["room"], "lobby");
+    alice.say("/join dev");
     alice.say("/history 1");
     assert_eq!(alice.event("history")["records"][0]["text"], "here");
     alice.say("/whois alice");
@@ -99,6 +131,29 @@ fn questions_are_answered_in_the_current_room() {
     assert_eq!(alice.message("back")["room"], "lobby");
     alice.say("$exit");
     assert_eq!(alice.exit().0, 0);
+}
+
+#[test]
+fn lines_typed_before_the_first_log_in_take_effect_in_order() {
+    let mut world = World::without_server(1);
+    let mut alice = world.json("alice");
+    for line in ["one", "/history", "/part", "/join dev", "two", "/who"] {
+        alice.say(line);
+    }
+    alice.end_input();
+    alice.event("disconnected");
+    world.start_server();
+    let (code, lines) = alice.exit();
+    assert_eq!(code, 0);
+    let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+    let of_type = |kind: &str| -> Vec<_> {
+        events.iter().filter(|event| event["type"] == kind).cloned().collect()
+    };
+    assert_eq!(of_type("error"), Vec::<serde_json::Value>::new());
+    let rooms: Vec<_> = of_type("sent").iter().map(|sent| sent["room"].clone()).collect();
+    assert_eq!(rooms, ["lobby", "dev"]);
+    assert_eq!(of_type("history")[0]["records"][1]["text"], "one");
+    assert_eq!(of_type("parted").len(), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ struct Person {
     keyboard: File,
     terminal: File,
     pieces: Receiver<Vec<u8>>,
+    /// Whoever holds it keeps the terminal from taking more than it has room for.
+    eyes: Arc<Mutex<()>>,
     /// What the terminal was sent and nobody looked for yet.
     screen: String,
     /// What the terminal was sent before that.
@@ -30,6 +33,10 @@ struct Person {
 
 impl Person {
     fn start(world: &World, options: &[&str]) -> Self {
+        Self::start_in("xterm", world, options)
+    }
+
+    fn start_in(terminal_kind: &str, world: &World, options: &[&str]) -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
@@ -43,7 +50,7 @@ impl Person {
             .args(options)
             .env_clear()
             .env("XDG_CONFIG_HOME", world.path("config"))
-            .env("TERM", "xterm")
+            .env("TERM", terminal_kind)
             .env("NO_COLOR", "1")
             .stdin(stdio())
             .stdout(stdio())
@@ -51,8 +58,10 @@ impl Person {
             .spawn()
             .unwrap();
         let keyboard = File::from(keyboard);
-        let pieces = pieces_of(keyboard.try_clone().unwrap());
-        Self { process, keyboard, terminal, pieces, screen: String::new(), seen: String::new() }
+        let eyes = Arc::default();
+        let pieces = pieces_of(keyboard.try_clone().unwrap(), Arc::clone(&eyes));
+        let (screen, seen) = (String::new(), String::new());
+        Self { process, keyboard, terminal, pieces, eyes, screen, seen }
     }
 
     fn keys(&mut self, keys: &str) {
@@ -113,11 +122,12 @@ impl Drop for Person {
     }
 }
 
-fn pieces_of(mut master: File) -> Receiver<Vec<u8>> {
+fn pieces_of(mut master: File, eyes: Arc<Mutex<()>>) -> Receiver<Vec<u8>> {
     let (pieces, received) = channel();
     thread::spawn(move || {
         let mut buffer = [0; 4_096];
         while let Ok(count @ 1..) = master.read(&mut buffer) {
+            drop(eyes.lock());
             if pieces.send(buffer[..count].to_vec()).is_err() {
                 return;
             }
@@ -256,4 +266,47 @@ fn name_that_another_terminal_uses_ends_the_client_or_is_asked_for_again() {
     second.keys("/quit\r");
     assert_eq!(second.exit_code(), Some(0));
     second.assert_restored();
+}
+
+#[test]
+fn prompt_names_the_room_when_there_are_several() {
+    let world = World::new(1);
+    let mut person = Person::start(&world, &["--name", "alice"]);
+    person.see("> ");
+    person.keys("/join dev\r");
+    person.see("dev> ");
+    person.keys("/join lobby\r");
+    person.see("* you are in lobby already: lines go there now");
+    person.see("lobby> ");
+}
+
+#[test]
+fn dumb_terminal_gets_plain_lines() {
+    let world = World::new(1);
+    let mut person = Person::start_in("dumb", &world, &["--name", "alice"]);
+    person.see("* 1 user connected: alice\r\n");
+    person.keys("hello\n");
+    person.see("] alice: hello\r\n");
+    assert!(!person.seen.contains('\u{1b}'), "{:?}", person.seen);
+}
+
+#[test]
+fn last_line_before_the_end_is_shown_also_on_a_slow_terminal() {
+    let mut world = World::new(1);
+    let mut person = Person::start(&world, &["--name", "alice", "--no-reconnect"]);
+    person.see("* 1 user connected: alice");
+    person.see("> ");
+    let mut bob = world.json("bob");
+    bob.event("users");
+    let eyes = Arc::clone(&person.eyes);
+    let closed = eyes.lock().unwrap();
+    // More than the terminal has room for: the editor is busy when the last line comes.
+    let text = "\\n".repeat(4_000);
+    bob.say(&format!(r#"{{"type":"post","text":"a{text}b"}}"#));
+    bob.event("sent");
+    world.stop_server();
+    drop(closed);
+    person.see("* disconnected: ");
+    assert_eq!(person.exit_code(), Some(3));
+    person.assert_restored();
 }

@@ -171,14 +171,23 @@ pub enum Input {
     Join {
         /// The room.
         room: RoomName,
+        /// The user's label; an `error` event repeats it.
+        id: String,
     },
     /// The user leaves a room.
     Part {
         /// The room.
         room: RoomName,
+        /// The user's label; an `error` event repeats it.
+        id: String,
     },
     /// The user asks something.
-    Ask(Ask),
+    Ask {
+        /// What.
+        ask: Ask,
+        /// The user's label; an `error` event repeats it.
+        id: String,
+    },
     /// The moment of [`Client::next_timeout`](super::Client::next_timeout) came. Early, late and needless ones are harmless.
     Timeout,
     /// The user is done: once everything is answered, leave. With `now` leave at once.
@@ -191,7 +200,7 @@ pub enum Input {
 /// What to do with unanswered commands on leaving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drain {
-    /// Wait until all are answered.
+    /// Wait until all are answered, and a little for posts that are visible to be shown.
     Wait,
     /// Leave at once; they stay in the outbox for the next run.
     Now,
@@ -276,6 +285,9 @@ pub enum Event {
         room: RoomName,
         /// The gate.
         gate: GateState,
+        /// Whether the gate opened while the user was there, which is known of every opening but
+        /// those while this program did not run.
+        opened: bool,
     },
     /// Who is in a room: on joining an open one, when its gate opens, and on every change.
     Users {
@@ -344,7 +356,7 @@ pub enum Event {
     Notice(Notice),
     /// A command or question was refused.
     Refused {
-        /// The user's label, for commands.
+        /// The user's label; `None` when it is about nothing that the user did.
         id: Option<String>,
         /// Why.
         refusal: Refusal,

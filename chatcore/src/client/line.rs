@@ -159,7 +159,7 @@ pub const COMMANDS: &[CommandHelp] = &[
         Word::Reset,
         &["reset"],
         "$reset -N",
-        "operators: clear the room, hold messages until N (1 to 65535) users are there",
+        "operators: clear the room, hold lines until N users come",
     ),
     command(Word::Gate, &["gate"], "/gate reset N", "operators: the same as $reset -N"),
     command(Word::Help, &["help"], "/help", "show these commands"),

@@ -2,11 +2,11 @@
 
 use crate::client::backoff::Backoff;
 use crate::client::outbox::{Agreement, Outbox};
-use crate::client::questions::Questions;
+use crate::client::questions::{Line, Questions, Step};
 use crate::client::rooms::Rooms;
 use crate::client::silence::{Silence, Verdict};
 use crate::client::{
-    Ask, ClientConfig, Drain, Event, Input, Output, Outputs, Save, Saved, Stop, Unsent,
+    ClientConfig, Drain, Event, Input, Output, Outputs, Place, Save, Saved, Stop, Unsent,
 };
 use crate::id::{
     Attach, COUNTER_MAX, Counter, Generation, LogId, PublicKey, SessionId, Signature, Threshold,
@@ -14,14 +14,16 @@ use crate::id::{
 use crate::text::{Body, RoomName};
 use crate::time::{Moment, Span};
 use crate::wire::{
-    ClientFrame, ClientHello, Command, LimitFault, Login, LoginProof, Refusal, Role, ServerFrame,
-    ServerHello, StateFault, VersionRange, Welcome,
+    ClientFrame, ClientHello, Command, Login, LoginProof, Refusal, Role, ServerFrame, ServerHello,
+    StateFault, VersionRange, Welcome,
 };
 
 /// How long each step of connecting may take.
 const STEP_TIME: Span = Span::from_secs(10);
 /// A connection that lasted so long was a good one.
 const GOOD_TIME: Span = Span::from_secs(10);
+/// How long to wait before leaving for posts of one's own that are visible.
+const OWN_POSTS_TIME: Span = Span::from_secs(3);
 /// How long to wait after a refusal that names no time.
 pub(super) const RETRY_TIME: Span = Span::from_secs(1);
 
@@ -44,6 +46,10 @@ pub struct Client {
     /// Whether this run was ever logged in.
     met: bool,
     quitting: bool,
+    /// Everything is answered, and until then what was posted may still be shown.
+    lingering: Option<Moment>,
+    /// Of what the user did last.
+    last_place: Place,
     pub(super) outbox: Outbox,
     pub(super) rooms: Rooms,
     pub(super) questions: Questions,
@@ -112,6 +118,8 @@ impl Client {
             newest: None,
             met: false,
             quitting: false,
+            lingering: None,
+            last_place: Place::default(),
             outbox: Outbox::default(),
             rooms,
             questions: Questions::default(),
@@ -135,15 +143,15 @@ impl Client {
             Input::Signed(signature) => self.log_in(now, signature),
             Input::Post { room, body, id } => self.post(&room, &body, id),
             Input::Reset { room, threshold, id } => self.reset(&room, threshold, id),
-            Input::Join { room } => self.join(&room),
-            Input::Part { room } => self.part(room),
-            Input::Ask(ask) => self.ask(ask),
+            Input::Join { room, id } => self.ask(id, Step::Join(room)),
+            Input::Part { room, id } => self.ask(id, Step::Part(room)),
+            Input::Ask { ask, id } => self.ask(id, Step::Ask(ask)),
             Input::Timeout => self.handle_timeout(now),
             Input::Quit { drain: Drain::Wait } => self.quitting = true,
             Input::Quit { drain: Drain::Now } => self.stop(Stop::Done),
         }
         self.send_what_is_due(now);
-        self.stop_if_drained();
+        self.stop_if_drained(now);
     }
 
     /// Takes the next thing to do; `None` until the next input.
@@ -159,11 +167,23 @@ impl Client {
             | Phase::LoggingIn { deadline, .. }
             | Phase::Waiting { until: deadline } => Some(*deadline),
             Phase::Online { silence, .. } => {
-                let due = [self.outbox.deadline(), self.rooms.deadline()];
-                due.into_iter().flatten().chain([silence.deadline()]).min()
+                let due =
+                    [self.outbox.deadline(), self.rooms.deadline(), self.questions.deadline()];
+                let due = due.into_iter().chain([self.lingering]).flatten();
+                due.chain([silence.deadline()]).min()
             }
             Phase::Idle | Phase::Identifying(_) | Phase::Signing(_) | Phase::Stopped => None,
         }
+    }
+
+    /// Whether the server owes an answer to anything the user did.
+    pub fn awaits_answers(&self) -> bool {
+        !self.outbox.is_empty() || !self.questions.is_empty()
+    }
+
+    /// How many commands are unanswered.
+    pub fn unanswered(&self) -> usize {
+        self.outbox.len()
     }
 
     /// Whether it is logged in.
@@ -176,7 +196,8 @@ impl Client {
         matches!(self.phase, Phase::Stopped)
     }
 
-    /// The rooms it follows, or will once it is logged in, by name.
+    /// The rooms it follows, or will once it is logged in, by name. A join that waits for its turn
+    /// is not among them.
     pub fn rooms(&self) -> impl Iterator<Item = &RoomName> {
         self.rooms.names()
     }
@@ -226,6 +247,11 @@ impl Client {
         let Saved { session, log_id, attach, last_counter, outbox, cursors } = saved;
         self.identity = Some(Identity { key, session, log_id, attach, broken: false });
         self.rooms.load(cursors);
+        for unsent in &outbox {
+            if let Command::Reset { room, .. } = &unsent.command {
+                self.rooms.begin_reset(room.as_str());
+            }
+        }
         self.outbox.load(last_counter, outbox, &mut self.out);
         if let Phase::Identifying(hello) = &self.phase {
             let hello = hello.clone();
@@ -330,7 +356,16 @@ impl Client {
 
     fn abandon(&mut self, given_up: Vec<Unsent>) {
         for Unsent { id, command, .. } in given_up {
+            self.give_up(&command);
             self.out.event(Event::Abandoned { id, command });
+        }
+    }
+
+    /// A command has no effect that is known of.
+    pub(super) fn give_up(&mut self, command: &Command) {
+        match command {
+            Command::Reset { room, .. } => self.rooms.give_up_reset(room.as_str()),
+            Command::Post { .. } => {}
         }
     }
 
@@ -357,8 +392,9 @@ impl Client {
     /// The server and this client disagree about what was answered: what it may have seen is
     /// refused, and the rest goes to a new session.
     pub(super) fn break_session(&mut self, now: Moment, refusal: Refusal) {
-        for Unsent { counter, id, .. } in self.outbox.take_exposed() {
-            self.out.event(Event::Refused { id: Some(id), refusal });
+        for Unsent { counter, id, command } in self.outbox.take_exposed() {
+            self.give_up(&command);
+            self.refuse(Some(id), refusal);
             self.out.save(Save::Settled(counter));
         }
         if let Some(identity) = &mut self.identity {
@@ -373,34 +409,33 @@ impl Client {
     }
 
     fn reset(&mut self, room: &RoomName, threshold: Threshold, id: String) {
-        self.rooms.begin_reset(room);
+        self.rooms.begin_reset(room.as_str());
         self.queue(id, Command::Reset { room: room.into(), threshold });
     }
 
     fn queue(&mut self, id: String, command: Command) {
         if self.outbox.is_full() {
-            let refusal = Refusal::Busy { retry_ms: RETRY_TIME };
-            self.out.event(Event::Refused { id: Some(id), refusal });
-            return;
+            return self.refuse(Some(id), Refusal::Busy { retry_ms: RETRY_TIME });
         }
-        self.outbox.push(id, command, &mut self.out);
+        let place = self.next_place();
+        self.outbox.push(place, id, command, &mut self.out);
     }
 
-    fn join(&mut self, room: &RoomName) {
-        if !self.rooms.want(room) {
-            self.refuse(Refusal::Limit(LimitFault::RoomsOfUser));
-        }
+    const fn next_place(&mut self) -> Place {
+        self.last_place = self.last_place.next();
+        self.last_place
     }
 
-    fn ask(&mut self, ask: Ask) {
-        if !self.questions.push(ask) {
-            self.refuse(Refusal::Busy { retry_ms: RETRY_TIME });
+    fn ask(&mut self, id: String, step: Step) {
+        if self.questions.is_full() {
+            return self.refuse(Some(id), Refusal::Busy { retry_ms: RETRY_TIME });
         }
+        let place = self.next_place();
+        self.questions.push(Line { place, id }, step);
     }
 
-    /// Refuses something that has no label.
-    pub(super) fn refuse(&mut self, refusal: Refusal) {
-        self.out.event(Event::Refused { id: None, refusal });
+    pub(super) fn refuse(&mut self, id: Option<String>, refusal: Refusal) {
+        self.out.event(Event::Refused { id, refusal });
     }
 
     fn handle_timeout(&mut self, now: Moment) {
@@ -484,16 +519,23 @@ impl Client {
         let retry = self.config.reconnect.then(|| self.backoff.next(now, floor));
         self.out.event(Event::Disconnected { reason, retry });
         self.phase = Phase::Waiting { until: now + retry.unwrap_or_default() };
-        self.stop_if_drained();
+        self.stop_if_drained(now);
         if retry.is_none() {
             self.stop(Stop::Lost);
         }
     }
 
-    fn stop_if_drained(&mut self) {
-        if self.quitting && self.outbox.is_empty() && self.questions.is_empty() {
-            self.stop(Stop::Done);
+    fn stop_if_drained(&mut self, now: Moment) {
+        if !self.quitting || self.awaits_answers() {
+            return;
         }
+        if self.is_online() && self.rooms.owes_own_post() {
+            let until = *self.lingering.get_or_insert(now + OWN_POSTS_TIME);
+            if now < until {
+                return;
+            }
+        }
+        self.stop(Stop::Done);
     }
 
     fn stop(&mut self, stop: Stop) {

@@ -8,6 +8,10 @@
 //! is given up; records of a room are shown once each and without holes, or the gap is shown;
 //! everything that must survive the process leaves as [`Output::Save`] *before* the frame that
 //! depends on it; nothing a server sends makes [`Client::handle`] panic or grow without bound.
+//!
+//! What the user does goes out in the order in which it was done, on every connection anew: a
+//! question after the commands before it; a part once they are answered, since it would have them
+//! refused; and what is about a room once the join of that room is answered.
 
 mod api;
 mod backoff;
@@ -27,6 +31,16 @@ pub use machine::Client;
 use std::collections::VecDeque;
 
 use crate::wire::ClientFrame;
+
+/// The place of a command or a question among all of this run; what earlier runs left comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(u64);
+
+impl Place {
+    const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
 
 /// What the host has still to do, in order.
 #[derive(Debug, Default)]

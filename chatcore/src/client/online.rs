@@ -1,14 +1,15 @@
 //! What frames mean: answers, records, notices.
 
 use crate::client::machine::{Phase, RETRY_TIME, is_sign_of_life};
-use crate::client::questions::{Pages, Progress, Purpose};
+use crate::client::questions::{Line, Pages, Progress, Purpose, Step};
 use crate::client::rooms::{Wanted, Wish};
-use crate::client::{Ask, Client, Event, Save, Unsent};
+use crate::client::{Ask, Client, Event, Place, Save, Unsent};
 use crate::id::{Counter, Incarnation, RequestId, Seq};
 use crate::text::RoomName;
 use crate::time::{Moment, Span};
 use crate::wire::{
-    Answer, ClientFrame, Command, Cursor, Question, Refusal, ServerFrame, StateFault, TargetFault,
+    Answer, ClientFrame, Command, Cursor, LimitFault, Question, Refusal, ServerFrame, StateFault,
+    TargetFault,
 };
 
 const UNEXPECTED: &str = "the server sent something unexpected";
@@ -61,7 +62,7 @@ impl Client {
             ServerFrame::Reset { room, incarnation, threshold } => {
                 self.rooms.reset(&room, incarnation, threshold, &mut self.out);
             }
-            ServerFrame::Rejected(refusal) => self.refuse(refusal),
+            ServerFrame::Rejected(refusal) => self.refuse(None, refusal),
             ServerFrame::Notice(notice) => self.out.event(Event::Notice(notice)),
             ServerFrame::Pong { .. } | ServerFrame::Ping { .. } | ServerFrame::Close(_) => {}
             ServerFrame::Hello(_) | ServerFrame::Welcome(_) => self.hang_up(now, UNEXPECTED),
@@ -76,6 +77,9 @@ impl Client {
         seq: Option<Seq>,
     ) {
         let Some(Unsent { id, .. }) = self.outbox.settle(counter) else { return };
+        if let Some(seq) = seq {
+            self.rooms.note_own_post(&room, Cursor { incarnation, seq });
+        }
         // The event first: who dies in between hears it again, not never.
         self.out.event(Event::Sent { id, room, incarnation, seq });
         self.out.save(Save::Settled(counter));
@@ -85,12 +89,15 @@ impl Client {
         let Some(Unsent { id, command, .. }) = self.outbox.settle(counter) else { return };
         let (Command::Post { room, .. } | Command::Reset { room, .. }) = &command;
         if let Ok(room) = room.parse() {
-            let incarnation = self.rooms.incarnation(&room).unwrap_or_default();
+            let incarnation = match command {
+                Command::Post { .. } => self.rooms.incarnation(&room).unwrap_or_default(),
+                Command::Reset { .. } => self.rooms.end_reset(room.as_str()),
+            };
             self.out.event(Event::Sent { id, room, incarnation, seq: None });
         } else {
             // Only a damaged file holds a command for a room that cannot be.
             let refusal = Refusal::Target(TargetFault::Room);
-            self.out.event(Event::Refused { id: Some(id), refusal });
+            self.refuse(Some(id), refusal);
         }
         self.out.save(Save::Settled(counter));
     }
@@ -110,12 +117,8 @@ impl Client {
             return;
         }
         let Some(Unsent { id, command, .. }) = self.outbox.settle(counter) else { return };
-        if let Command::Reset { room, .. } = &command
-            && let Ok(room) = room.parse()
-        {
-            self.rooms.give_up_reset(&room);
-        }
-        self.out.event(Event::Refused { id: Some(id), refusal });
+        self.give_up(&command);
+        self.refuse(Some(id), refusal);
         self.out.save(Save::Settled(counter));
     }
 
@@ -130,30 +133,36 @@ impl Client {
             (Purpose::Join(room), Answer::Refused(refusal)) => {
                 self.refuse_join(now, &room, refusal);
             }
-            (Purpose::Part(room), Answer::Parted { .. } | Answer::Refused(_)) => {
+            (Purpose::Part(_, room), Answer::Parted { .. }) => {
                 self.out.event(Event::Parted { room });
+            }
+            (Purpose::Part(line, room), Answer::Refused(refusal)) => {
+                self.refuse_step(now, line, Step::Part(room), refusal);
             }
             (Purpose::List(room), Answer::Users(list)) if list.room == room => {
                 self.rooms.users(list, Wanted::ByClient, &mut self.out);
             }
             (Purpose::List(room), Answer::Refused(_)) => self.rooms.refuse_list(&room),
-            (Purpose::User(_) | Purpose::History(_), Answer::Refused(refusal)) => {
-                self.refuse(refusal);
+            (Purpose::User(line, ask), Answer::Refused(refusal)) => {
+                self.refuse_step(now, line, Step::Ask(ask), refusal);
             }
-            (Purpose::User(Ask::Who(room)), Answer::Users(list)) if list.room == room => {
+            (Purpose::History(line, pages), Answer::Refused(refusal)) => {
+                self.refuse_step(now, line, pages.into_step(), refusal);
+            }
+            (Purpose::User(_, Ask::Who(room)), Answer::Users(list)) if list.room == room => {
                 self.rooms.users(list, Wanted::ByUser, &mut self.out);
             }
-            (Purpose::User(Ask::Rooms), Answer::Rooms { rooms, count }) => {
+            (Purpose::User(_, Ask::Rooms), Answer::Rooms { rooms, count }) => {
                 self.out.event(Event::Rooms { rooms: rooms.into_vec(), count });
             }
-            (Purpose::User(Ask::Whois(_, user)), Answer::User(info)) if info.user == user => {
+            (Purpose::User(_, Ask::Whois(_, user)), Answer::User(info)) if info.user == user => {
                 self.out.event(Event::User(info));
             }
-            (Purpose::History(mut pages), Answer::History { room, incarnation, records })
+            (Purpose::History(line, mut pages), Answer::History { room, incarnation, records })
                 if room == *pages.room() =>
             {
                 let progress = pages.add(incarnation, records.into_vec());
-                self.continue_history(pages, progress);
+                self.continue_history(line, pages, progress);
             }
             _ => self.hang_up(now, UNEXPECTED),
         }
@@ -166,24 +175,17 @@ impl Client {
         if refusal.is_passing() {
             return self.rooms.retry(room, now + retry_after(refusal));
         }
+        let id = self.rooms.take_label(room);
         self.rooms.part(room);
-        self.refuse(refusal);
+        self.refuse(id, refusal);
     }
 
-    /// Leaves a room. Without a connection that is only said: no room is joined that is not wanted.
-    pub(super) fn part(&mut self, room: RoomName) {
-        if !self.rooms.is_wanted(&room) {
-            return self.refuse(Refusal::State(StateFault::NotMember));
-        }
-        if !self.questions.has_room() {
-            return self.refuse(Refusal::Busy { retry_ms: RETRY_TIME });
-        }
-        self.rooms.part(&room);
-        if self.is_online() {
-            let question = Question::Part { room: (&room).into() };
-            self.send_question(Purpose::Part(room), question);
+    /// A question of the user was refused. That the server is too busy is no answer yet.
+    fn refuse_step(&mut self, now: Moment, line: Line, step: Step, refusal: Refusal) {
+        if matches!(refusal, Refusal::Rate { .. } | Refusal::Busy { .. }) {
+            self.questions.retry(line, step, now + retry_after(refusal));
         } else {
-            self.out.event(Event::Parted { room });
+            self.refuse(Some(line.id), refusal);
         }
     }
 
@@ -192,11 +194,29 @@ impl Client {
         self.out.send(ClientFrame::Ask { request, question });
     }
 
-    /// Sends what waits for a connection, or for its time.
+    /// Sends what waits for a connection, for its turn or for its time.
     pub(super) fn send_what_is_due(&mut self, now: Moment) {
-        if !self.is_online() {
+        if self.is_stopped() {
             return;
         }
+        if !self.is_online() {
+            // A room that is left now is not joined again; all else waits for the connection.
+            while self.part_offline(now) {}
+            return;
+        }
+        loop {
+            self.send_wishes(now);
+            if !self.take_step(now) && !self.send_command(now) {
+                break;
+            }
+        }
+        let due = self.outbox.awaits_answers() || self.questions.awaits_answers();
+        if let Phase::Online { silence, .. } = &mut self.phase {
+            silence.expect(now, due);
+        }
+    }
+
+    fn send_wishes(&mut self, now: Moment) {
         while let Some(wish) = self.rooms.poll_wish(now) {
             let question = wish.question(self.config.start);
             let purpose = match wish {
@@ -205,19 +225,64 @@ impl Client {
             };
             self.send_question(purpose, question);
         }
-        while let Some(ask) = self.questions.poll_waiting() {
-            self.send_ask(ask);
-        }
-        while let Some((counter, command)) = self.outbox.poll_send(now) {
-            self.out.send(ClientFrame::Submit { counter, command });
-        }
-        let due = self.outbox.awaits_answers() || self.questions.awaits_answers();
-        if let Phase::Online { silence, .. } = &mut self.phase {
-            silence.expect(now, due);
-        }
     }
 
-    fn send_ask(&mut self, ask: Ask) {
+    /// Sends the next command, if it is its turn.
+    fn send_command(&mut self, now: Moment) -> bool {
+        let (barrier, rooms) = (self.questions.barrier(), &self.rooms);
+        let may_go = |place: Place, command: &Command| {
+            let (Command::Post { room, .. } | Command::Reset { room, .. }) = command;
+            barrier.is_none_or(|barrier| place < barrier) && !rooms.is_joining(room.as_str())
+        };
+        let Some((counter, command)) = self.outbox.poll_send(now, may_go) else { return false };
+        self.out.send(ClientFrame::Submit { counter, command });
+        true
+    }
+
+    /// Does the next thing that is no command, if it is its turn.
+    fn take_step(&mut self, now: Moment) -> bool {
+        let Some((place, step)) = self.questions.next(now) else { return false };
+        let follows = match step {
+            // Whoever has left a room has posts to it refused.
+            Step::Part(_) => self.outbox.is_answered_before(place),
+            Step::Join(_) | Step::Ask(_) => self.outbox.is_sent_before(place),
+        };
+        if !follows || step.room().is_some_and(|room| self.rooms.is_joining(room.as_str())) {
+            return false;
+        }
+        let Some((line, step)) = self.questions.take_next() else { return false };
+        match step {
+            Step::Join(room) if self.rooms.want(&room) => self.rooms.label(&room, line.id),
+            Step::Join(_) => {
+                self.refuse(Some(line.id), Refusal::Limit(LimitFault::RoomsOfUser));
+            }
+            Step::Part(room) => {
+                self.rooms.part(&room);
+                let question = Question::Part { room: (&room).into() };
+                self.send_question(Purpose::Part(line, room), question);
+            }
+            Step::Ask(ask) => self.send_ask(line, ask),
+        }
+        true
+    }
+
+    /// Leaves a room without a connection, if nothing is to be said in it before.
+    fn part_offline(&mut self, now: Moment) -> bool {
+        let Some((place, Step::Part(_))) = self.questions.next(now) else { return false };
+        if !self.outbox.is_answered_before(place) {
+            return false;
+        }
+        let Some((line, Step::Part(room))) = self.questions.take_next() else { return false };
+        if self.rooms.is_wanted(&room) {
+            self.rooms.part(&room);
+            self.out.event(Event::Parted { room });
+        } else {
+            self.refuse(Some(line.id), Refusal::State(StateFault::NotMember));
+        }
+        true
+    }
+
+    fn send_ask(&mut self, line: Line, ask: Ask) {
         let question = match &ask {
             Ask::Who(room) => Question::Who { room: room.into() },
             Ask::Rooms => Question::Rooms,
@@ -225,17 +290,17 @@ impl Client {
             Ask::History(room, count) => {
                 let pages = Pages::new(room.clone(), *count);
                 let progress = if *count == 0 { Progress::Done } else { Progress::More };
-                return self.continue_history(pages, progress);
+                return self.continue_history(line, pages, progress);
             }
         };
-        self.send_question(Purpose::User(ask), question);
+        self.send_question(Purpose::User(line, ask), question);
     }
 
-    fn continue_history(&mut self, pages: Pages, progress: Progress) {
+    fn continue_history(&mut self, line: Line, pages: Pages, progress: Progress) {
         match progress {
             Progress::More => {
                 let question = pages.question();
-                self.send_question(Purpose::History(pages), question);
+                self.send_question(Purpose::History(line, pages), question);
             }
             Progress::Done => {
                 let room = pages.room().clone();

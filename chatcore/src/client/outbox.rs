@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::client::{Outputs, Save, Unsent};
+use crate::client::{Outputs, Place, Save, Unsent};
 use crate::id::Counter;
 use crate::limits::REMEMBERED_ANSWERS;
 use crate::time::{Moment, Span};
@@ -26,7 +26,7 @@ pub(super) struct Outbox {
     /// Numbered commands, oldest first.
     entries: VecDeque<Entry>,
     /// Commands written before there was a session to number them in.
-    unnumbered: VecDeque<(String, Command)>,
+    unnumbered: VecDeque<(Place, String, Command)>,
     numbering: Numbering,
     /// The next command to send.
     next: Counter,
@@ -38,6 +38,7 @@ pub(super) struct Outbox {
 
 #[derive(Debug)]
 struct Entry {
+    place: Place,
     unsent: Unsent,
     /// Whether the server may have seen it under its number.
     exposed: bool,
@@ -68,34 +69,39 @@ impl Outbox {
         left.sort_by_key(|unsent| unsent.counter);
         left.dedup_by_key(|unsent| unsent.counter);
         self.last = left.last().map_or(last, |unsent| unsent.counter.max(last));
-        self.entries = left.into_iter().map(|unsent| Entry { unsent, exposed: true }).collect();
+        let entry = |unsent| Entry { place: Place::default(), unsent, exposed: true };
+        self.entries = left.into_iter().map(entry).collect();
         self.numbering = Numbering::Runs;
-        for (id, command) in core::mem::take(&mut self.unnumbered) {
-            self.number(id, command, out);
+        for (place, id, command) in core::mem::take(&mut self.unnumbered) {
+            self.number(place, id, command, out);
         }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.entries.len().saturating_add(self.unnumbered.len()) >= OUTBOX_MAX
+        self.len() >= OUTBOX_MAX
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.unnumbered.is_empty()
+        self.len() == 0
     }
 
-    /// Takes a new command.
-    pub(super) fn push(&mut self, id: String, command: Command, out: &mut Outputs) {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len().saturating_add(self.unnumbered.len())
+    }
+
+    /// Takes a new command; its place is behind all others.
+    pub(super) fn push(&mut self, place: Place, id: String, command: Command, out: &mut Outputs) {
         match self.numbering {
-            Numbering::Waits => self.unnumbered.push_back((id, command)),
-            Numbering::Runs => self.number(id, command, out),
+            Numbering::Waits => self.unnumbered.push_back((place, id, command)),
+            Numbering::Runs => self.number(place, id, command, out),
         }
     }
 
-    fn number(&mut self, id: String, command: Command, out: &mut Outputs) {
+    fn number(&mut self, place: Place, id: String, command: Command, out: &mut Outputs) {
         self.last = self.last.saturating_add(1);
         let unsent = Unsent { counter: self.last, id, command };
         out.save(Save::Queued(unsent.clone()));
-        self.entries.push_back(Entry { unsent, exposed: false });
+        self.entries.push_back(Entry { place, unsent, exposed: false });
     }
 
     /// Everything unanswered that has a number.
@@ -165,8 +171,29 @@ impl Outbox {
         self.next = Counter::ZERO;
     }
 
+    /// Whether everything before `place` was sent on this connection, or is answered.
+    pub(super) fn is_sent_before(&self, place: Place) -> bool {
+        self.unnumbered.is_empty()
+            && self.entries.get(self.next_index()).is_none_or(|entry| entry.place >= place)
+    }
+
+    /// Whether everything before `place` is answered.
+    pub(super) fn is_answered_before(&self, place: Place) -> bool {
+        let places = self.entries.iter().map(|entry| entry.place);
+        let mut places = places.chain(self.unnumbered.iter().map(|(place, _, _)| *place));
+        places.next().is_none_or(|first| first >= place)
+    }
+
+    fn next_index(&self) -> usize {
+        self.entries.partition_point(|entry| entry.unsent.counter < self.next)
+    }
+
     /// The next command to send, if it may be sent now.
-    pub(super) fn poll_send(&mut self, now: Moment) -> Option<(Counter, Command)> {
+    pub(super) fn poll_send(
+        &mut self,
+        now: Moment,
+        may_go: impl FnOnce(Place, &Command) -> bool,
+    ) -> Option<(Counter, Command)> {
         if let Some(until) = self.held_until {
             if now < until || !self.in_flight.is_empty() {
                 return None;
@@ -174,10 +201,10 @@ impl Outbox {
             self.held_until = None;
         }
         let end = self.first()?.saturating_add(WINDOW);
-        let place = self.entries.partition_point(|entry| entry.unsent.counter < self.next);
-        let entry = self.entries.get_mut(place)?;
+        let next = self.next_index();
+        let entry = self.entries.get_mut(next)?;
         let counter = entry.unsent.counter;
-        if counter >= end {
+        if counter >= end || !may_go(entry.place, &entry.unsent.command) {
             return None;
         }
         entry.exposed = true;
@@ -255,13 +282,21 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.load(counter(last), Vec::new(), &mut Outputs::default());
         for n in 0..fresh {
-            outbox.push(n.to_string(), command(&n.to_string()), &mut Outputs::default());
+            push(&mut outbox, n + 1, &n.to_string());
         }
         outbox
     }
 
+    fn push(outbox: &mut Outbox, place: u64, text: &str) {
+        outbox.push(Place(place), text.to_owned(), command(text), &mut Outputs::default());
+    }
+
+    fn poll_send(outbox: &mut Outbox, now: Moment) -> Option<(Counter, Command)> {
+        outbox.poll_send(now, |_, _| true)
+    }
+
     fn send_all(outbox: &mut Outbox, now: Moment) -> Vec<u64> {
-        core::iter::from_fn(|| outbox.poll_send(now)).map(|(counter, _)| counter.get()).collect()
+        core::iter::from_fn(|| poll_send(outbox, now)).map(|(counter, _)| counter.get()).collect()
     }
 
     fn numbers(outbox: &Outbox) -> Vec<u64> {
@@ -296,6 +331,29 @@ mod tests {
     }
 
     #[test]
+    fn command_counts_as_sent_until_it_has_to_be_sent_again_and_then_as_answered() {
+        let mut outbox = outbox(0, 2);
+        let now = Moment::default();
+        let state = |outbox: &Outbox| {
+            (outbox.is_sent_before(Place(3)), outbox.is_answered_before(Place(3)))
+        };
+        assert_eq!(state(&outbox), (false, false));
+        assert!(outbox.is_sent_before(Place(1)) && outbox.is_answered_before(Place(1)));
+        assert!(outbox.poll_send(now, |place, _| place < Place(1)).is_none());
+        assert_eq!(send_all(&mut outbox, now), [1, 2]);
+        assert_eq!(state(&outbox), (true, false));
+        assert!(outbox.land(counter(2)) && outbox.go_back(counter(2), now, Span::ZERO));
+        assert_eq!(state(&outbox), (false, false));
+        assert!(outbox.settle(counter(1)).is_some());
+        assert_eq!(send_all(&mut outbox, now), [2]);
+        outbox.restart();
+        assert_eq!(state(&outbox), (false, false));
+        assert_eq!(send_all(&mut outbox, now), [2]);
+        assert!(outbox.settle(counter(2)).is_some());
+        assert_eq!(state(&outbox), (true, true));
+    }
+
+    #[test]
     fn answer_that_is_not_due_settles_nothing() {
         let mut outbox = outbox(0, 1);
         assert_eq!(outbox.settle(counter(1)), None);
@@ -316,7 +374,7 @@ mod tests {
             send_all(&mut outbox, Moment::default());
             let (agreement, taken) = outbox.agree(counter(theirs));
             assert_eq!((agreement, taken.len()), (Agreement::Agreed, given_up), "{theirs}");
-            outbox.push(String::new(), command("new"), &mut Outputs::default());
+            push(&mut outbox, 3, "new");
             let new = *numbers(&outbox).last().unwrap();
             assert_eq!(new, theirs.max(12) + 1, "{theirs}");
         }
@@ -333,8 +391,8 @@ mod tests {
     fn b11_counters_at_their_end_do_not_panic() {
         let mut outbox = outbox(0, 2);
         let _ = outbox.agree(Counter::MAX);
-        outbox.push(String::new(), command("more"), &mut Outputs::default());
-        let _ = outbox.poll_send(Moment::default());
+        push(&mut outbox, 3, "more");
+        let _ = poll_send(&mut outbox, Moment::default());
         assert_eq!(numbers(&outbox).last(), Some(&Counter::MAX.get()));
     }
 }

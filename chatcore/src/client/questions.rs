@@ -1,14 +1,16 @@
-//! Questions under way, and those that wait for a connection.
+//! Questions under way, and those that wait for a connection or for their turn.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::client::Ask;
+use crate::client::{Ask, Place};
 use crate::id::{Incarnation, RequestId, Seq};
 use crate::text::RoomName;
+use crate::time::Moment;
 use crate::wire::{LIST_MAX, Question, Record, RecordBody};
 
-/// The most questions of the user that are unanswered.
-const QUESTIONS_MAX: usize = 64;
+/// The most questions of the user that are unanswered, joins and parts among them: as many as a
+/// server answers at once, and enough to join all the rooms it allows in one go.
+const QUESTIONS_MAX: usize = 128;
 /// The most records that one [`Ask::History`] gives.
 const HISTORY_MAX: u64 = 10_000;
 /// The most bytes of text that one [`Ask::History`] gathers; it then ends early.
@@ -18,7 +20,37 @@ const HISTORY_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Questions {
     last: RequestId,
     pending: BTreeMap<RequestId, Purpose>,
-    waiting: VecDeque<Ask>,
+    /// What the user did and what was not asked yet, or has to be asked again, in order.
+    waiting: VecDeque<(Line, Step)>,
+    /// After a refusal: nothing is asked before this.
+    held_until: Option<Moment>,
+}
+
+/// Something the user did that is no command: a question to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Join(RoomName),
+    Part(RoomName),
+    Ask(Ask),
+}
+
+/// Where in the order a question of the user stands, and the user's label for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) place: Place,
+    pub(super) id: String,
+}
+
+impl Step {
+    /// The room it is about.
+    pub(super) const fn room(&self) -> Option<&RoomName> {
+        match self {
+            Self::Join(room)
+            | Self::Part(room)
+            | Self::Ask(Ask::Who(room) | Ask::Whois(room, _) | Ask::History(room, _)) => Some(room),
+            Self::Ask(Ask::Rooms) => None,
+        }
+    }
 }
 
 /// What an answer is for.
@@ -27,38 +59,73 @@ pub(super) enum Purpose {
     /// To follow a room.
     Join(RoomName),
     /// To leave a room.
-    Part(RoomName),
+    Part(Line, RoomName),
     /// To know who is in a room.
     List(RoomName),
     /// The user asked.
-    User(Ask),
+    User(Line, Ask),
     /// The user asked for records; here is what has come.
-    History(Pages),
+    History(Line, Pages),
 }
 
 impl Questions {
-    /// Takes a question of the user; false when there are too many.
-    pub(super) fn push(&mut self, ask: Ask) -> bool {
-        let room = self.has_room();
-        if room {
-            self.waiting.push_back(ask);
-        }
-        room
+    /// Takes what the user did, behind all before it.
+    pub(super) fn push(&mut self, line: Line, step: Step) {
+        self.waiting.push_back((line, step));
     }
 
-    /// Whether the user may ask one more question.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether so much is unanswered that the user may ask nothing more.
+    pub(super) fn is_full(&self) -> bool {
         let of_user = |purpose: &&Purpose| match purpose {
-            Purpose::Part(_) | Purpose::User(_) | Purpose::History(_) => true,
+            Purpose::Part(..) | Purpose::User(..) | Purpose::History(..) => true,
             Purpose::Join(_) | Purpose::List(_) => false,
         };
         let pending = self.pending.values().filter(of_user).count();
-        self.waiting.len().saturating_add(pending) < QUESTIONS_MAX
+        self.waiting.len().saturating_add(pending) >= QUESTIONS_MAX
     }
 
-    /// Takes the next question of the user that can be asked now.
-    pub(super) fn poll_waiting(&mut self) -> Option<Ask> {
+    /// What is next, unless it has to wait: after a refusal, or for a room to be left.
+    pub(super) fn next(&mut self, now: Moment) -> Option<(Place, &Step)> {
+        self.held_until = self.held_until.filter(|until| now < *until);
+        if self.held_until.is_some() || self.parting().is_some() {
+            return None;
+        }
+        self.waiting.front().map(|(line, step)| (line.place, step))
+    }
+
+    /// Takes what is next.
+    pub(super) fn take_next(&mut self) -> Option<(Line, Step)> {
         self.waiting.pop_front()
+    }
+
+    /// Only what comes before this may go out.
+    pub(super) fn barrier(&self) -> Option<Place> {
+        let waiting = self.waiting.front().map(|(line, _)| line.place);
+        self.parting().into_iter().chain(waiting).min()
+    }
+
+    /// The place of a part under way: what comes after it is about another state of the room.
+    fn parting(&self) -> Option<Place> {
+        self.pending.values().find_map(|purpose| match purpose {
+            Purpose::Part(line, _) => Some(line.place),
+            Purpose::Join(_) | Purpose::List(_) | Purpose::User(..) | Purpose::History(..) => None,
+        })
+    }
+
+    /// Asks again after a while, at the old place.
+    pub(super) fn retry(&mut self, line: Line, step: Step, at: Moment) {
+        self.put_back(line, step);
+        self.held_until = self.held_until.max(Some(at));
+    }
+
+    fn put_back(&mut self, line: Line, step: Step) {
+        let index = self.waiting.partition_point(|(waiting, _)| waiting.place < line.place);
+        self.waiting.insert(index, (line, step));
+    }
+
+    /// When questions may be asked again.
+    pub(super) const fn deadline(&self) -> Option<Moment> {
+        self.held_until
     }
 
     /// Labels a question that is being asked.
@@ -90,18 +157,16 @@ impl Questions {
     /// The connection is gone: what the user asked is asked again on the next one. Returns the
     /// rooms that the loss has left.
     pub(super) fn disconnect(&mut self) -> Vec<RoomName> {
+        self.held_until = None;
         let mut parted = Vec::new();
-        let mut again = VecDeque::new();
         for purpose in core::mem::take(&mut self.pending).into_values() {
             match purpose {
                 Purpose::Join(_) | Purpose::List(_) => {}
-                Purpose::Part(room) => parted.push(room),
-                Purpose::User(ask) => again.push_back(ask),
-                Purpose::History(pages) => again.push_back(pages.into_ask()),
+                Purpose::Part(_, room) => parted.push(room),
+                Purpose::User(line, ask) => self.put_back(line, Step::Ask(ask)),
+                Purpose::History(line, pages) => self.put_back(line, pages.into_step()),
             }
         }
-        again.append(&mut self.waiting);
-        self.waiting = again;
         parted
     }
 }
@@ -138,8 +203,9 @@ impl Pages {
         self.records.into()
     }
 
-    fn into_ask(self) -> Ask {
-        Ask::History(self.room, self.wanted)
+    /// The question from its beginning.
+    pub(super) fn into_step(self) -> Step {
+        Step::Ask(Ask::History(self.room, self.wanted))
     }
 
     /// How many are lacking.
@@ -200,7 +266,7 @@ fn size(record: &Record) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Timestamp;
+    use crate::time::{Span, Timestamp};
 
     fn page(seqs: core::ops::RangeInclusive<u64>) -> Vec<Record> {
         let record = |seq| Record {
@@ -252,23 +318,53 @@ mod tests {
         assert_eq!(seqs(pages), [5, 6]);
     }
 
+    fn line(place: u64) -> Line {
+        Line { place: Place(place), id: place.to_string() }
+    }
+
     #[test]
     fn questions_of_a_lost_connection_are_asked_again_in_order() {
         let mut questions = Questions::default();
         let lobby: RoomName = "lobby".parse().unwrap();
-        questions.label(Purpose::User(Ask::Rooms));
-        questions.label(Purpose::Part(lobby.clone()));
-        questions.label(Purpose::History(Pages::new(lobby.clone(), 5)));
-        assert!(questions.push(Ask::Who(lobby.clone())));
+        questions.push(line(4), Step::Ask(Ask::Who(lobby.clone())));
+        questions.label(Purpose::User(line(2), Ask::Rooms));
+        questions.label(Purpose::Part(line(3), lobby.clone()));
+        // Asked for before the others; this is its second page.
+        questions.label(Purpose::History(line(1), Pages::new(lobby.clone(), 5)));
         assert_eq!(questions.disconnect(), std::slice::from_ref(&lobby));
-        let again: Vec<Ask> = core::iter::from_fn(|| questions.poll_waiting()).collect();
-        assert_eq!(again, [Ask::Rooms, Ask::History(lobby.clone(), 5), Ask::Who(lobby)]);
+        let again: Vec<Ask> = core::iter::from_fn(|| questions.take_next())
+            .map(|(_, step)| match step {
+                Step::Ask(ask) => ask,
+                Step::Join(_) | Step::Part(_) => panic!("{step:?}"),
+            })
+            .collect();
+        assert_eq!(again, [Ask::History(lobby.clone(), 5), Ask::Rooms, Ask::Who(lobby)]);
     }
 
     #[test]
-    fn no_more_than_64_questions_wait() {
+    fn nothing_passes_a_question_that_has_to_be_asked_again_or_a_part_under_way() {
         let mut questions = Questions::default();
-        assert!((0..64).all(|_| questions.push(Ask::Rooms)));
-        assert!(!questions.push(Ask::Rooms));
+        let now = Moment::default();
+        let (dev, at) = ("dev".parse::<RoomName>().unwrap(), now + Span::from_secs(1));
+        questions.retry(line(2), Step::Ask(Ask::Rooms), at);
+        questions.retry(line(1), Step::Ask(Ask::Rooms), now);
+        assert_eq!((questions.barrier(), questions.next(now)), (Some(Place(1)), None));
+        assert_eq!(questions.deadline(), Some(at));
+        assert_eq!(questions.next(at), Some((Place(1), &Step::Ask(Ask::Rooms))));
+        questions.take_next();
+        let request = questions.label(Purpose::Part(line(1), dev));
+        assert_eq!((questions.barrier(), questions.next(at)), (Some(Place(1)), None));
+        questions.take(request);
+        assert_eq!(questions.barrier(), Some(Place(2)));
+    }
+
+    #[test]
+    fn no_more_questions_wait_than_a_server_answers_at_once() {
+        let mut questions = Questions::default();
+        for place in 0..128 {
+            assert!(!questions.is_full());
+            questions.push(line(place), Step::Ask(Ask::Rooms));
+        }
+        assert!(questions.is_full());
     }
 }

@@ -23,8 +23,20 @@ struct Room {
     cursor: Option<Cursor>,
     gate: Option<GateState>,
     roster: Roster,
-    /// The life that a reset of this user's own is about to end.
-    ending: Option<Incarnation>,
+    /// The user's label for the join that is not answered.
+    label: Option<String>,
+    resets: Resets,
+    /// The newest post of the user's own that has a place.
+    own_post: Option<Cursor>,
+}
+
+/// Resets of the user's own: each begins the life after the one before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Resets {
+    /// How many are unanswered.
+    pending: u64,
+    /// The life that the last answered one began, or that was there before the first.
+    life: Incarnation,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,8 +99,29 @@ impl Rooms {
         true
     }
 
+    /// Gives the join of a room that is wanted the user's label.
+    pub(super) fn label(&mut self, name: &RoomName, label: String) {
+        if let Some(room) = self.0.get_mut(name)
+            && room.membership != Membership::In
+        {
+            room.label = Some(label);
+        }
+    }
+
+    pub(super) fn take_label(&mut self, name: &RoomName) -> Option<String> {
+        self.0.get_mut(name)?.label.take()
+    }
+
     pub(super) fn is_wanted(&self, name: &RoomName) -> bool {
         self.0.get(name).is_some_and(|room| room.membership != Membership::Out)
+    }
+
+    /// Whether a room is wanted and its join is not answered on this connection.
+    pub(super) fn is_joining(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|room| match room.membership {
+            Membership::Wanted(_) | Membership::Asked => true,
+            Membership::Out | Membership::In => false,
+        })
     }
 
     /// The rooms the client follows or is about to.
@@ -131,30 +164,64 @@ impl Rooms {
     /// The journal is another one: nothing of it was seen.
     pub(super) fn forget(&mut self) {
         for room in self.0.values_mut() {
-            *room = Room { membership: room.membership, ..Room::default() };
+            let (membership, label) = (room.membership, room.label.take());
+            let resets = Resets { life: Incarnation::ZERO, ..room.resets };
+            *room = Room { membership, label, resets, ..Room::default() };
         }
     }
 
-    /// The life that a post written now is for. While a reset of the user's own is under way it is
-    /// the one that begins, whose number is not known yet.
+    /// The life that a post written now is for. While resets of the user's own are under way it is
+    /// the one that the last of them begins, which has no number before it is met.
     pub(super) fn incarnation_for_post(&self, name: &RoomName) -> Option<Incarnation> {
-        let ending = self.0.get(name)?.ending;
-        self.incarnation(name).filter(|life| ending.is_none_or(|ending| *life > ending))
+        let Resets { pending, life } = self.0.get(name)?.resets;
+        self.incarnation(name).filter(|known| known.get() >= life.get().saturating_add(pending))
     }
 
     /// The user resets a room.
-    pub(super) fn begin_reset(&mut self, name: &RoomName) {
-        let life = self.incarnation(name);
+    pub(super) fn begin_reset(&mut self, name: &str) {
+        let Some(room) = self.0.get_mut(name) else { return };
+        let resets = &mut room.resets;
+        if let (0, Some(cursor)) = (resets.pending, room.cursor) {
+            resets.life = resets.life.max(cursor.incarnation);
+        }
+        resets.pending = resets.pending.saturating_add(1);
+    }
+
+    /// A reset of the user's own is safe. Returns the life that it began, whose first notice may
+    /// still be under way.
+    pub(super) fn end_reset(&mut self, name: &str) -> Incarnation {
+        let Some(room) = self.0.get_mut(name) else { return Incarnation::ZERO };
+        let known = room.cursor.map_or(Incarnation::ZERO, |cursor| cursor.incarnation);
+        if room.resets.pending > 0 {
+            room.resets.pending = room.resets.pending.saturating_sub(1);
+            room.resets.life = room.resets.life.next();
+        }
+        // A later life can only be that of another's reset, or of one whose answer comes next.
+        if room.resets.pending > 0 { room.resets.life } else { room.resets.life.max(known) }
+    }
+
+    /// A reset of the user's own has no effect.
+    pub(super) fn give_up_reset(&mut self, name: &str) {
         if let Some(room) = self.0.get_mut(name) {
-            room.ending = life;
+            room.resets.pending = room.resets.pending.saturating_sub(1);
         }
     }
 
-    /// A reset of the user's own was refused.
-    pub(super) fn give_up_reset(&mut self, name: &RoomName) {
+    /// A post of the user's own has this place.
+    pub(super) fn note_own_post(&mut self, name: &RoomName, place: Cursor) {
         if let Some(room) = self.0.get_mut(name) {
-            room.ending = None;
+            room.own_post = Some(place);
         }
+    }
+
+    /// Whether a post of the user's own is visible and was not shown yet.
+    pub(super) fn owes_own_post(&self) -> bool {
+        self.0.values().any(|room| match (room.own_post, room.cursor) {
+            (Some(post), Some(shown)) => {
+                post.incarnation == shown.incarnation && post.seq > shown.seq
+            }
+            _ => false,
+        })
     }
 
     /// The life of a room as last known.
@@ -185,31 +252,35 @@ impl Rooms {
 
     /// A join was granted.
     pub(super) fn join(&mut self, joined: JoinedRoom, out: &mut Outputs) {
-        let JoinedRoom { room: name, gate, after, users } = joined;
+        let JoinedRoom { room: name, gate, after, users, opened } = joined;
         let Some(room) = self.0.get_mut(&name) else { return };
         if room.membership != Membership::Asked {
             return;
         }
         room.membership = Membership::In;
+        room.label = None;
         if room.cursor.is_some_and(|cursor| cursor.incarnation != gate.incarnation) {
             room.reset(&name, gate.incarnation, gate.threshold, out);
         }
         match room.cursor {
             Some(cursor) if after > cursor.seq => room.skip(&name, after, out),
             Some(_) => {}
-            None => room.advance(&name, gate.incarnation, after, out),
+            None => {
+                room.resets.life = gate.incarnation;
+                room.advance(&name, gate.incarnation, after, out);
+            }
         }
         if let Some(list) = users {
             room.roster.seed(list);
         }
-        room.take_gate(&name, gate, out);
+        room.take_gate(&name, gate, opened, out);
     }
 
     pub(super) fn gate(&mut self, name: &RoomName, gate: GateState, out: &mut Outputs) {
         let Some((room, cursor)) = self.followed(name) else { return };
         match gate.incarnation.cmp(&cursor.incarnation) {
             core::cmp::Ordering::Less => {}
-            core::cmp::Ordering::Equal => room.take_gate(name, gate, out),
+            core::cmp::Ordering::Equal => room.take_gate(name, gate, false, out),
             core::cmp::Ordering::Greater => room.rejoin(),
         }
     }
@@ -323,9 +394,11 @@ impl Room {
         self.advance(name, incarnation, Seq::ZERO, out);
     }
 
-    fn take_gate(&mut self, name: &RoomName, gate: GateState, out: &mut Outputs) {
-        self.gate = Some(gate);
-        out.event(Event::Gate { room: name.clone(), gate });
+    /// Takes a gate, which `opened` by joining or opens if it was seen closed.
+    fn take_gate(&mut self, name: &RoomName, gate: GateState, opened: bool, out: &mut Outputs) {
+        let before = self.gate.replace(gate);
+        let opened = gate.open && (opened || before.is_some_and(|before| !before.open));
+        out.event(Event::Gate { room: name.clone(), gate, opened });
         self.show_users(name, out);
         self.roster.heed(gate);
     }

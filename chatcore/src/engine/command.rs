@@ -143,17 +143,18 @@ impl Engine {
         Ok(Change::Reset { room: name, incarnation, threshold, command })
     }
 
-    /// Opens a gate once enough distinct users are connected at this instant.
-    pub(super) fn open_gate_if_met(&mut self, now: Now, room: &RoomName) {
+    /// Opens a gate once enough distinct users are connected at this instant; whether that is now.
+    pub(super) fn open_gate_if_met(&mut self, now: Now, room: &RoomName) -> bool {
         self.changed_gates.push(room.clone());
-        let Some(state) = self.durable.room(room) else { return };
+        let Some(state) = self.durable.room(room) else { return false };
         let gate = state.gate();
         if gate.is_open() || self.volatile.attending(room) < u32::from(gate.threshold().get()) {
-            return;
+            return false;
         }
         let incarnation = state.incarnation();
         self.append(now, Change::GateOpened { room: room.clone(), incarnation });
         self.outputs.push_back(Output::Event(Event::GateOpened { room: room.clone() }));
+        true
     }
 
     /// A user stops being a member of a room.

@@ -20,7 +20,7 @@ pub(crate) enum Pending {
     /// The answer to a post; whether it names a place depends on the gate at that time.
     Posted { conn: ConnId, counter: Counter, room: RoomName, incarnation: Incarnation, seq: Seq },
     /// The answer to a join, and the start of following.
-    Joined { conn: ConnId, request: RequestId, room: RoomName, start: Start },
+    Joined { conn: ConnId, request: RequestId, room: RoomName, start: Start, opened: bool },
     /// The answer to leaving a room, and the end of following.
     Parted { conn: ConnId, request: RequestId, room: RoomName },
     /// The answer to a question that changes nothing: it shows the committed state of then.
@@ -165,9 +165,11 @@ impl Engine {
                 let seq = visible.then_some(seq);
                 self.send(conn, ServerFrame::Accepted { counter, room, incarnation, seq });
             }
-            Pending::Joined { conn, request, room, start } => {
+            Pending::Joined { conn, request, room, start, opened } => {
                 self.show();
-                self.release_joined(conn, request, room, start);
+                // Who is there when a gate opens starts at the first record.
+                let start = if opened { Start::At(Seq::ZERO.next()) } else { start };
+                self.release_joined(conn, request, room, start, opened);
             }
             Pending::Parted { conn, request, room } => {
                 self.deliver(Directive::Unfollow { conn, room: room.clone() });
@@ -181,7 +183,14 @@ impl Engine {
         }
     }
 
-    fn release_joined(&mut self, conn: ConnId, request: RequestId, room: RoomName, start: Start) {
+    fn release_joined(
+        &mut self,
+        conn: ConnId,
+        request: RequestId,
+        room: RoomName,
+        start: Start,
+        opened: bool,
+    ) {
         if self.volatile.online(conn).is_none() {
             return;
         }
@@ -191,7 +200,7 @@ impl Engine {
         let (after, visible) = (Self::resolve_start(feed, start), feed.visible);
         let gate = self.gate_of(&room, feed);
         let users = gate.open.then(|| Self::user_list(&room, feed));
-        let joined = JoinedRoom { room: room.clone(), gate, after, users };
+        let joined = JoinedRoom { room: room.clone(), gate, after, users, opened };
         self.send(conn, ServerFrame::Answer { request, answer: Answer::Joined(joined) });
         self.deliver(Directive::Follow { conn, room, after, visible, gate });
     }

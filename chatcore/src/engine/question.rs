@@ -131,9 +131,9 @@ impl Engine {
             self.append(now, change);
         }
         self.volatile.attend(conn, &room);
-        self.open_gate_if_met(now, &room);
+        let opened = self.open_gate_if_met(now, &room);
         let index = self.basis_of_presence(&room, &user);
-        Ok((index, Pending::Joined { conn, request, room, start }))
+        Ok((index, Pending::Joined { conn, request, room, start, opened }))
     }
 
     /// The entry that an answer waits for which says that a user is or is not in a room, and

@@ -124,7 +124,7 @@ impl fmt::Display for Refusal {
                 write!(f, "the server is busy, try again in {} ms", retry_ms.as_millis())
             }
             Self::Gate { have, need } => {
-                write!(f, "the gate is closed: {have} of {need} users connected")
+                write!(f, "messages are held until {need} users are connected (now {have})")
             }
             Self::Gone => f.write_str("the server moved or stopped"),
             Self::Store => f.write_str("not saved: the server cannot store anything now"),

@@ -173,6 +173,8 @@ pub struct JoinedRoom {
     pub after: Seq,
     /// Who is there; `None` while the gate is closed.
     pub users: Option<UserList>,
+    /// Whether the gate opened by this very join: the client was there and gets everything.
+    pub opened: bool,
 }
 
 /// Who is in a room.

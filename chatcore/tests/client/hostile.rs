@@ -1,161 +1,22 @@
-//! A client against a server that is scripted, broken or malicious.
+//! A client against a server that is broken or malicious.
 
-use chatcore::client::{Ask, Client, Event, Input, Output, Save, Saved, Stop, Unsent};
-use chatcore::id::{
-    Counter, Generation, Incarnation, LogId, Nonce, PublicKey, RequestId, Seq, SessionId,
-    Signature, Threshold,
-};
-use chatcore::time::{Moment, Span, Timestamp};
+use chatcore::client::{Ask, Event, Input, Output, Save, Saved, Stop, Unsent};
+use chatcore::id::{Generation, Incarnation, RequestId, Seq, Signature, Threshold};
+use chatcore::time::{Moment, Span};
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, GateState, JoinedRoom, List, NameFault, Record, RecordBody,
-    Refusal, ServerFrame, ServerHello, StateFault, UserList, VERSION, Welcome,
+    Answer, AuthFault, ClientFrame, List, NameFault, Refusal, ServerFrame, ServerHello, StateFault,
+    UserList, Welcome,
 };
 use proptest::prelude::*;
 
-use crate::rig::{config, lobby};
-
-const SESSION: SessionId = SessionId::new([1; 16]);
-
-/// A client whose every output is at hand, and the clock.
-struct Script {
-    client: Client,
-    now: u64,
-    saved: Saved,
-}
-
-const fn hello(log: u8, key: u8) -> ServerHello {
-    ServerHello {
-        version: VERSION,
-        features: 0,
-        server_key: PublicKey::new([key; 32]),
-        log_id: LogId::new([log; 16]),
-        generation: Generation::ZERO,
-        nonce: Nonce::new([0; 32]),
-    }
-}
-
-fn counter(n: u64) -> Counter {
-    Counter::new(n).unwrap()
-}
-
-impl Script {
-    fn new(saved: Saved) -> Self {
-        let mut script = Self { client: Client::new(config("alice")), now: 0, saved };
-        script.say(Input::Start);
-        script
-    }
-
-    fn online() -> Self {
-        let mut script = Self::new(Saved::new(SESSION));
-        script.log_in(&hello(1, 9));
-        script.welcome(SESSION, 0, false);
-        script
-    }
-
-    fn say(&mut self, input: Input) -> Vec<Output> {
-        self.client.handle(Moment::from_millis(self.now), input);
-        self.drain()
-    }
-
-    fn drain(&mut self) -> Vec<Output> {
-        let outputs: Vec<Output> = core::iter::from_fn(|| self.client.poll_output()).collect();
-        for output in &outputs {
-            if let Output::Save(save) = output {
-                self.saved.apply(save.clone());
-            }
-        }
-        outputs
-    }
-
-    fn frame(&mut self, frame: ServerFrame) -> Vec<Output> {
-        self.say(Input::Frame(frame))
-    }
-
-    fn log_in(&mut self, hello: &ServerHello) -> Vec<Output> {
-        self.say(Input::Dialled);
-        let outputs = self.frame(ServerFrame::Hello(hello.clone()));
-        if outputs.iter().any(|output| matches!(output, Output::Identify { .. })) {
-            let (key, saved) = (PublicKey::new([1; 32]), self.saved.clone());
-            self.say(Input::Identified { key, saved });
-        }
-        self.say(Input::Signed(Signature::new([0; 64])))
-    }
-
-    fn welcome(&mut self, session: SessionId, last: u64, known: bool) -> Vec<Output> {
-        let (user, last_counter) = ("alice".parse().unwrap(), counter(last));
-        let operator = false;
-        self.frame(ServerFrame::Welcome(Welcome { user, session, last_counter, known, operator }))
-    }
-
-    /// Loses the connection and waits until the next dial.
-    fn lose(&mut self) {
-        self.say(Input::Lost { reason: "lost".into() });
-        self.wait();
-    }
-
-    fn wait(&mut self) -> Vec<Output> {
-        self.now = self.client.next_timeout().unwrap().as_millis();
-        self.say(Input::Timeout)
-    }
-
-    fn post(&mut self, id: &str) -> Vec<Output> {
-        let (room, body, id) = (lobby(), id.parse().unwrap(), id.to_owned());
-        self.say(Input::Post { room, body, id })
-    }
-
-    fn refuse(&mut self, n: u64, refusal: Refusal) -> Vec<Output> {
-        self.frame(ServerFrame::Refused { counter: counter(n), refusal })
-    }
-}
-
-fn submitted(outputs: &[Output]) -> Vec<u64> {
-    let submits = outputs.iter().filter_map(|output| match output {
-        Output::Send(ClientFrame::Submit { counter, .. }) => Some(counter.get()),
-        _ => None,
-    });
-    submits.collect()
-}
-
-fn refused(outputs: &[Output]) -> Vec<&str> {
-    let refused = outputs.iter().filter_map(|output| match output {
-        Output::Event(Event::Refused { id: Some(id), .. }) => Some(id.as_str()),
-        _ => None,
-    });
-    refused.collect()
-}
-
-fn stopped(outputs: &[Output]) -> Option<Stop> {
-    outputs.iter().find_map(|output| match output {
-        Output::Stopped(stop) => Some(*stop),
-        _ => None,
-    })
-}
-
-fn record(incarnation: u64, seq: u64) -> ServerFrame {
-    ServerFrame::Record(Record {
-        room: lobby(),
-        incarnation: Incarnation::new(incarnation).unwrap(),
-        seq: Seq::new(seq).unwrap(),
-        at: Timestamp::default(),
-        body: RecordBody::Joined { user: "bob".parse().unwrap() },
-    })
-}
-
-fn gate(incarnation: u64, open: bool) -> GateState {
-    let incarnation = Incarnation::new(incarnation).unwrap();
-    GateState { incarnation, users: 1, threshold: Threshold::DEFAULT, open }
-}
-
-fn joined(request: u64, incarnation: u64, after: u64) -> ServerFrame {
-    let (room, gate) = (lobby(), gate(incarnation, false));
-    let joined = JoinedRoom { room, gate, after: Seq::new(after).unwrap(), users: None };
-    let request = RequestId::new(request).unwrap();
-    ServerFrame::Answer { request, answer: Answer::Joined(joined) }
-}
+use crate::rig::{ask, join, lobby, part};
+use crate::script::{
+    SESSION, Script, counter, gate, hello, joined, record, refused, stopped, submitted,
+};
 
 #[test]
 fn b8_passing_refusal_is_retried_with_everything_after_it() {
-    let mut script = Script::online();
+    let mut script = Script::joined();
     for id in ["a", "b", "c"] {
         script.post(id);
     }
@@ -170,7 +31,7 @@ fn b8_passing_refusal_is_retried_with_everything_after_it() {
 
 #[test]
 fn b8_reused_counter_is_final_for_its_command_alone() {
-    let mut script = Script::online();
+    let mut script = Script::joined();
     script.post("a");
     script.post("b");
     let outputs = script.refuse(1, Refusal::State(StateFault::CounterReused));
@@ -180,7 +41,7 @@ fn b8_reused_counter_is_final_for_its_command_alone() {
 
 #[test]
 fn b8_counter_that_nobody_has_ends_the_session_and_not_the_client() {
-    let mut script = Script::online();
+    let mut script = Script::joined();
     script.post("a");
     let outputs = script.refuse(1, Refusal::State(StateFault::Counter { expect: counter(7) }));
     assert_eq!(refused(&outputs), ["a"]);
@@ -189,19 +50,19 @@ fn b8_counter_that_nobody_has_ends_the_session_and_not_the_client() {
     let outputs = script.log_in(&hello(1, 9));
     let Some(Output::Send(ClientFrame::Login(login))) = outputs.last() else { panic!() };
     assert_ne!(login.session, SESSION);
-    assert_eq!(submitted(&script.welcome(login.session, 0, false)), [1]);
+    assert_eq!(submitted(&script.enter(login.session, 0, false)), [1]);
     assert_eq!(script.saved.session, login.session);
 }
 
 #[test]
 fn b8_copied_file_never_has_its_text_taken_for_another() {
-    let mut script = Script::online();
+    let mut script = Script::joined();
     script.post("a");
     script.frame(ServerFrame::Applied { counter: counter(1) });
     script.lose();
     script.post("b");
     script.log_in(&hello(1, 9));
-    let outputs = script.welcome(SESSION, 200, true);
+    let outputs = script.enter(SESSION, 200, true);
     assert_eq!(submitted(&outputs), [201]);
     assert_eq!(script.saved.last_counter, counter(201));
     assert_eq!(script.saved.outbox[0].id, "b");
@@ -209,11 +70,11 @@ fn b8_copied_file_never_has_its_text_taken_for_another() {
 
 #[test]
 fn b8_saved_command_whose_number_was_used_long_ago_is_given_up_and_shown() {
-    let mut first = Script::online();
+    let mut first = Script::joined();
     first.post("a");
     let mut script = Script::new(first.saved);
     script.log_in(&hello(1, 9));
-    let outputs = script.welcome(SESSION, 65, true);
+    let outputs = script.enter(SESSION, 65, true);
     let given_up = |output: &Output| matches!(output, Output::Event(Event::Abandoned { .. }));
     assert!(outputs.iter().any(given_up));
     assert_eq!(submitted(&outputs), Vec::<u64>::new());
@@ -222,7 +83,7 @@ fn b8_saved_command_whose_number_was_used_long_ago_is_given_up_and_shown() {
 
 #[test]
 fn command_is_saved_before_it_is_sent() {
-    let mut script = Script::online();
+    let mut script = Script::joined();
     let outputs = script.post("a");
     assert!(matches!(
         outputs.as_slice(),
@@ -383,10 +244,10 @@ fn any_input() -> impl Strategy<Value = Input> {
         1 => Just(Input::Signed(Signature::new([0; 64]))),
         1 => Just(Input::Timeout),
         1 => Just(Input::Lost { reason: String::new() }),
-        1 => Just(Input::Ask(Ask::Who(lobby()))),
-        1 => Just(Input::Ask(Ask::History(lobby(), u64::MAX))),
-        1 => Just(Input::Join { room: lobby() }),
-        1 => Just(Input::Part { room: lobby() }),
+        1 => Just(ask(Ask::Who(lobby()))),
+        1 => Just(ask(Ask::History(lobby(), u64::MAX))),
+        1 => Just(join(lobby())),
+        1 => Just(part(lobby())),
         1 => Just(Input::Post {
             room: lobby(),
             body: "hi".parse().unwrap(),

@@ -6,13 +6,15 @@
 )]
 
 mod hostile;
+mod order;
 mod rig;
+mod script;
 
 use chatcore::client::{Ask, Client, Drain, Event, Input, Output, Stop};
 use chatcore::id::Threshold;
 use chatcore::wire::RecordBody;
 use proptest::prelude::*;
-use rig::{Fault, World, config, lobby};
+use rig::{Fault, World, ask, config, lobby};
 
 const LINES: [&str; 5] = ["one", "two", "three", "four", "five"];
 const ALICE: usize = 0;
@@ -185,8 +187,8 @@ fn history_is_gathered_over_many_pages() {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     world.type_lines(ALICE, &lines);
     world.run_until(|world| world.hosts[ALICE].is_drained());
-    world.tell(ALICE, Input::Ask(Ask::History(lobby(), 550)));
-    world.tell(ALICE, Input::Ask(Ask::History(lobby(), 5_000)));
+    world.tell(ALICE, ask(Ask::History(lobby(), 550)));
+    world.tell(ALICE, ask(Ask::History(lobby(), 5_000)));
     let sizes = |world: &World| -> Vec<(usize, u64)> {
         let histories = world.hosts[ALICE].events.iter().filter_map(|event| match event {
             Event::History { records, .. } => Some((records.len(), records[0].seq.get())),
@@ -243,6 +245,7 @@ fn quit_waits_for_the_answers_and_leaves_at_once_when_told_to() {
     world.run_until(|world| world.hosts[ALICE].stopped.is_some());
     assert_eq!(world.hosts[ALICE].stopped, Some(Stop::Done));
     assert_eq!(world.hosts[ALICE].sent(), LINES);
+    assert_eq!(world.hosts[ALICE].shown(), LINES);
     let mut world = World::new(1, &["alice"]);
     world.reachable = false;
     world.type_lines(ALICE, &LINES);

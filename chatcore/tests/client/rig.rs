@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use chatcore::client::{Client, ClientConfig, Event, Input, Output, Save, Saved, Stop};
+use chatcore::client::{Ask, Client, ClientConfig, Event, Input, Output, Save, Saved, Stop};
 use chatcore::codec::{FrameBuffer, decode};
 use chatcore::delivery::Delivery;
 use chatcore::engine::{self, Config, Engine};
@@ -19,6 +19,18 @@ const ROUNDS_MAX: usize = 300;
 
 pub(crate) fn lobby() -> RoomName {
     "lobby".parse().unwrap()
+}
+
+pub(crate) fn join(room: RoomName) -> Input {
+    Input::Join { room, id: "join".into() }
+}
+
+pub(crate) fn part(room: RoomName) -> Input {
+    Input::Part { room, id: "part".into() }
+}
+
+pub(crate) fn ask(ask: Ask) -> Input {
+    Input::Ask { ask, id: "ask".into() }
 }
 
 /// Where the first client's connection, or the client itself, ends; once.

@@ -384,7 +384,7 @@ fn j1_closed_gate_answers_two_counts_and_nothing_else() {
     rig.whois("bob", "lobby", "ana");
     rig.whois("bob", "lobby", "\u{1}");
     rig.history("bob", "lobby", None, 10);
-    let no = "bob < no: E_GATE the gate is closed: 2 of 3 users connected";
+    let no = "bob < no: E_GATE messages are held until 3 users are connected (now 2)";
     rig.expect(&[no, no, no, no]);
 }
 
@@ -453,6 +453,27 @@ fn j4_nth_user_that_joins_and_leaves_at_once_opens_for_good() {
         rig.heard("ana"),
         ["gate lobby 1/2 open", "lobby 1:1 +ana", "lobby 1:2 +bob", "lobby 1:3 -bob",]
     );
+}
+
+#[test]
+fn j4_whoever_opens_the_gate_by_joining_is_told_and_gets_everything() {
+    let mut rig = rig();
+    rig.enter("ana", "lobby");
+    rig.login("bob");
+    rig.forget();
+    // Even who asks for no history was there.
+    rig.join_from("bob", "lobby", Start::Last(0));
+    rig.enter("cem", "lobby");
+    let joined = |name: &str| {
+        let frames = rig.peers[name].frames.iter();
+        let mut answers = frames.filter_map(|frame| match frame {
+            ServerFrame::Answer { answer: Answer::Joined(joined), .. } => Some(joined.opened),
+            _ => None,
+        });
+        answers.next()
+    };
+    assert_eq!((joined("bob"), joined("cem")), (Some(true), Some(false)));
+    assert_eq!(rig.heard("bob")[1..3], ["lobby 1:1 +ana", "lobby 1:2 +bob"]);
 }
 
 #[test]

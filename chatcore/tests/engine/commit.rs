@@ -44,7 +44,7 @@ fn nothing_leaves_before_it_is_safe_but_pongs_and_closes() {
     ]);
     rig.persisting = Persisting::AtOnce;
     rig.expect(&[
-        "bob < no: E_GATE the gate is closed: 1 of 4 users connected",
+        "bob < no: E_GATE messages are held until 4 users are connected (now 1)",
         "bob < parted lobby",
         "cem < welcome cem last 0",
     ]);

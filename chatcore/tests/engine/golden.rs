@@ -68,7 +68,7 @@ fn reset_clears_the_room_and_closes_the_gate() {
     rig.history("bob", "lobby", None, 9);
     rig.expect(&[
         "bob < accepted 2 lobby held",
-        "bob < no: E_GATE the gate is closed: 2 of 3 users connected",
+        "bob < no: E_GATE messages are held until 3 users are connected (now 2)",
     ]);
     rig.join("cem");
     rig.expect(&[

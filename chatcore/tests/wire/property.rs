@@ -175,8 +175,10 @@ fn record() -> impl Strategy<Value = Record> {
 fn answer() -> impl Strategy<Value = Answer> {
     let info = (user(), public_key(), any::<(bool, bool)>())
         .prop_map(|(user, key, (connected, operator))| UserInfo { user, key, connected, operator });
-    let joined = (room(), gate(), seq(), proptest::option::of(user_list()))
-        .prop_map(|(room, gate, after, users)| JoinedRoom { room, gate, after, users });
+    let joined =
+        (room(), gate(), seq(), proptest::option::of(user_list()), any::<bool>()).prop_map(
+            |(room, gate, after, users, opened)| JoinedRoom { room, gate, after, users, opened },
+        );
     let room_info = (room(), gate()).prop_map(|(room, gate)| RoomInfo { room, gate });
     prop_oneof![
         joined.prop_map(Answer::Joined),

@@ -231,8 +231,8 @@ fn users() -> UserList {
 }
 
 pub(crate) fn answers() -> Vec<(&'static str, Answer)> {
-    let joined = |gate, after, users| {
-        Answer::Joined(JoinedRoom { room: lobby(), gate, after: seq(after), users })
+    let joined = |gate, after, users, opened| {
+        Answer::Joined(JoinedRoom { room: lobby(), gate, after: seq(after), users, opened })
     };
     let whois = UserInfo {
         user: user("bob"),
@@ -247,8 +247,9 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer)> {
     let incarnation = life(2);
     let page = |records| Answer::History { room: lobby(), incarnation, records };
     vec![
-        ("", joined(gate(2, true), 299, Some(users()))),
-        ("_held", joined(gate(1, false), 0, None)),
+        ("", joined(gate(2, true), 299, Some(users()), false)),
+        ("_held", joined(gate(1, false), 0, None, false)),
+        ("_opened", joined(gate(2, true), 0, Some(users()), true)),
         ("", Answer::Parted { room: lobby() }),
         ("", Answer::Users(users())),
         ("", Answer::Rooms { rooms, count: 2 }),

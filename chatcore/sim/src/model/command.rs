@@ -173,17 +173,19 @@ impl Model {
         self.append(Change::Left { room: room.clone(), incarnation, seq, user: user.clone() });
     }
 
-    /// The gate opens if enough distinct users follow the room at this instant.
-    pub(super) fn open_if_met(&mut self, room: &RoomName) {
+    /// The gate opens if enough distinct users follow the room at this instant. Says whether it
+    /// did.
+    pub(super) fn open_if_met(&mut self, room: &RoomName) -> bool {
         self.touched.push(room.clone());
-        let Some(state) = self.facts.rooms.get(room) else { return };
+        let Some(state) = self.facts.rooms.get(room) else { return false };
         let users = self.process.sides.get(room).map_or(0, |side| side.users.len());
         if state.open || users < usize::from(state.threshold.get()) {
-            return;
+            return false;
         }
         let incarnation = state.incarnation;
         self.append(Change::GateOpened { room: room.clone(), incarnation });
         self.due.events.push(Event::GateOpened { room: room.clone() });
+        true
     }
 }
 

@@ -156,7 +156,9 @@ impl Model {
 
     fn answer(&mut self, conn: ConnId, request: RequestId, asked: Asked) {
         let answer = match asked {
-            Asked::Join { room, start } => return self.joined(conn, request, room, start),
+            Asked::Join { room, start, opens } => {
+                return self.joined((conn, request), room, start, opens);
+            }
             Asked::Part { room } => {
                 self.tell(conn, Directive::Unfollow { conn, room: room.clone() });
                 Ok(Answer::Parted { room })
@@ -196,7 +198,13 @@ impl Model {
         Ok(UserInfo { user, key, connected, operator })
     }
 
-    fn joined(&mut self, conn: ConnId, request: RequestId, room: RoomName, start: Start) {
+    fn joined(
+        &mut self,
+        (conn, request): (ConnId, RequestId),
+        room: RoomName,
+        start: Start,
+        opens: bool,
+    ) {
         if self.process.online(conn).is_none() {
             return;
         }
@@ -205,6 +213,8 @@ impl Model {
         let truth = self.safe.rooms.get(&room).expect("a room that is joined is made");
         let visible = truth.visible();
         let after = match start {
+            // Who is there when a gate opens gets all of it.
+            _ if opens => Seq::ZERO,
             Start::After(cursor) if cursor.incarnation == truth.incarnation => cursor.seq,
             Start::After(_) => Seq::ZERO,
             Start::Last(count) => visible.saturating_sub(count),
@@ -213,7 +223,8 @@ impl Model {
         let after = after.min(visible);
         let gate = gate_of(truth, self.process.sides.get(&room));
         let users = truth.open.then(|| user_list(&room, truth));
-        let answer = Answer::Joined(JoinedRoom { room: room.clone(), gate, after, users });
+        let answer =
+            Answer::Joined(JoinedRoom { room: room.clone(), gate, after, users, opened: opens });
         self.due.send(conn, ServerFrame::Answer { request, answer });
         self.due.must(What::Exactly(Directive::Follow { conn, room, after, visible, gate }));
     }

@@ -154,7 +154,7 @@ pub(super) enum Waiting {
 /// A question whose answer shows what is safe when it leaves.
 #[derive(Debug)]
 pub(super) enum Asked {
-    Join { room: RoomName, start: Start },
+    Join { room: RoomName, start: Start, opens: bool },
     Part { room: RoomName },
     Who { room: RoomName },
     Rooms,

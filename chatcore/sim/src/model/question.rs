@@ -110,8 +110,8 @@ impl Model {
         let changes = self.decide_join(&room, &user)?;
         self.admit_changes(changes)?.into_iter().for_each(|change| self.append(change));
         self.process.attend(conn, &room);
-        self.open_if_met(&room);
-        Ok((self.basis_of_presence(&room, &user), Asked::Join { room, start }))
+        let opens = self.open_if_met(&room);
+        Ok((self.basis_of_presence(&room, &user), Asked::Join { room, start, opens }))
     }
 
     /// An answer that says that a user is in a room or not tells of that, and of the gate.

@@ -255,7 +255,7 @@ impl Witness {
             Event::Reset { room, incarnation, threshold } => {
                 self.reset(client, room, *incarnation, *threshold)
             }
-            Event::Gate { room, gate } => self.gate(client, room, *gate),
+            Event::Gate { room, gate, .. } => self.gate(client, room, *gate),
             Event::Users { room, count, names } => {
                 let closed = self.place(client, room).gate.is_some_and(|gate| !gate.open);
                 hold!(!closed, "no names before the gate opens", "{client} {room}");
@@ -268,7 +268,9 @@ impl Witness {
             Event::Sent { id, room, incarnation, seq } => {
                 self.sent(client, id, (room, *incarnation, *seq))
             }
-            Event::Refused { id: Some(id), refusal } => self.refused(client, id, *refusal),
+            Event::Refused { id: Some(id), refusal } if self.commands.contains_key(id) => {
+                self.refused(client, id, *refusal)
+            }
             Event::Abandoned { id, .. } => self.settle(id, Fate::Unknown),
             Event::History { records, .. } => self.history(client, records),
             Event::Connected { .. }
@@ -277,7 +279,7 @@ impl Witness {
             | Event::Rooms { .. }
             | Event::User(_)
             | Event::Notice(_)
-            | Event::Refused { id: None, .. } => Ok(()),
+            | Event::Refused { .. } => Ok(()),
         }
     }
 

@@ -343,7 +343,7 @@ impl World<'_> {
             }
             Question::History(count) => Ask::History(room, count.into()),
         };
-        self.tell(client, Input::Ask(ask))
+        self.tell(client, Input::Ask { ask, id: String::new() })
     }
 
     pub(crate) fn quit(&mut self, client: usize, drain: Drain) -> Result<(), Broken> {

@@ -35,11 +35,11 @@ impl World<'_> {
             }
             Deed::Join { client, room } => {
                 let room = self.room(room);
-                self.tell(self.with_client(client), ClientInput::Join { room })
+                self.tell(self.with_client(client), ClientInput::Join { room, id: String::new() })
             }
             Deed::Part { client, room } => {
                 let room = self.room(room);
-                self.tell(self.with_client(client), ClientInput::Part { room })
+                self.tell(self.with_client(client), ClientInput::Part { room, id: String::new() })
             }
             Deed::Ask { client, room, question } => {
                 self.ask(self.with_client(client), self.room(room), question)
