@@ -527,6 +527,8 @@ impl Client {
 
     fn stop_if_drained(&mut self, now: Moment) {
         if !self.quitting || self.awaits_answers() {
+            // What is done meanwhile has to be answered first.
+            self.lingering = None;
             return;
         }
         if self.is_online() && self.rooms.owes_own_post() {

@@ -178,7 +178,7 @@ fn e1_gate_opens_though_the_store_is_full_and_is_not_told_before_it_is_safe() {
     rig.forget();
     rig.join_from("ana", "lobby", after(1, 0));
     rig.who("bob", "lobby");
-    rig.expect(&["bob < no: E_GATE the gate is closed: 1 of 2 users connected"]);
+    rig.expect(&["bob < no: E_GATE messages are held until 2 users are connected (now 1)"]);
     rig.persist();
     rig.expect(&[
         "ana < joined lobby 2/2 open after 0 with ana,bob",

@@ -22,7 +22,7 @@ use chatcore::text::RoomName;
 use chatcore::time::{Moment, Now, Timestamp};
 use fastrand::Rng;
 
-use crate::broken::Broken;
+use crate::broken::{Broken, hold};
 use crate::marks::{Mark, Marks};
 use crate::model::Model;
 use crate::plan::{NetOptions, Plan, Profile};
@@ -221,6 +221,8 @@ impl<'a> World<'a> {
 
     /// Whether everything that has to come has come.
     fn has_ended(&mut self) -> Result<bool, Broken> {
+        let goes_on = self.steps < 2 * STEPS_MAX;
+        hold!(goes_on, "a world comes to an end", "at {}", self.now);
         let Some((moved_at, moved)) = self.healed else { return Ok(false) };
         if self.plan.options.profile == Profile::Extreme {
             return Ok(true);
