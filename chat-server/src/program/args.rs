@@ -23,7 +23,8 @@ pub(super) struct Args {
     #[arg(value_name = "run", value_parser = ["run"], hide = true)]
     _job: Option<String>,
 
-    /// Where to listen: `chat://HOST:PORT` or `unix:/PATH`; port 0 picks a free port. May be repeated
+    /// Where to listen: `chat://HOST:PORT` or `unix:/PATH`; port 0 picks a free port. May be repeated:
+    /// each client is then told the one that it came in by
     #[arg(long, value_name = "URI", env = "CHAT_LISTEN", value_delimiter = ',',
           default_values_t = [Address::default()])]
     pub(super) listen: Vec<Address>,

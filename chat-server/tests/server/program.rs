@@ -107,6 +107,22 @@ async fn c12_sigterm_under_load_tells_everybody_and_exits_0_in_time() {
 }
 
 #[tokio::test]
+async fn log_in_tells_the_url_of_the_listener_that_it_came_in_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = format!("unix:{}", folder.path().join("chat.sock").display());
+    let options = ["--json", "--listen", "chat://127.0.0.1:0", "--listen", &file];
+    let mut program = Program::start(&options);
+    let (tcp, unix) = (program.address(), program.address());
+    let Address::Tcp { port, .. } = tcp else { panic!("{tcp}") };
+    let by_name = Address::Tcp { host: "localhost".to_owned(), port };
+    for (dialled, listening) in [(&tcp, &tcp), (&by_name, &tcp), (&unix, &unix)] {
+        let welcome = Peer::connect(dialled).await.log_in("ana").await.unwrap();
+        let told = welcome.address.map(|address| address.to_string());
+        assert_eq!(told, Some(listening.to_string()), "{dialled}");
+    }
+}
+
+#[tokio::test]
 async fn c12_client_that_reads_nothing_does_not_keep_the_server_from_stopping() {
     let mut program = Program::start(&FREE_PORT);
     let address = program.address();

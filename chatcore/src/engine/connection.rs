@@ -2,7 +2,7 @@
 
 use crate::engine::volatile::{Connection, Online, Phase, Presence, Volatile};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
-use crate::id::{ConnId, Digest, Nonce, RequestId, SessionId};
+use crate::id::{ConnId, RequestId, SessionId};
 use crate::log::Change;
 use crate::text::{RoomName, UserName};
 use crate::time::{Moment, Now, Span, Timestamp};
@@ -31,8 +31,7 @@ impl Engine {
         &mut self,
         now: Now,
         conn: ConnId,
-        nonce: Nonce,
-        channel: Option<Digest>,
+        connection: Connection,
     ) -> Result<(), Misuse> {
         if self.volatile.connections.contains_key(&conn) {
             return Err(Misuse::ConnectionReused(conn));
@@ -43,7 +42,6 @@ impl Engine {
         let limits = &self.config.limits;
         let full = serving >= limits.connections_max
             || self.volatile.greeting >= Volatile::greeting_max(limits);
-        let connection = Connection::new(nonce, channel, now.moment);
         self.volatile.connections.insert(conn, connection);
         self.volatile.greeting = self.volatile.greeting.saturating_add(1);
         if self.stopping {
@@ -340,8 +338,10 @@ impl Engine {
         let session = self.durable.session(&login.session).expect("a session that logs in exists");
         let operator = self.durable.user(&user).is_some_and(|user| user.operator);
         let last_counter = session.last();
-        let welcome =
-            Welcome { user: user.clone(), session: login.session, last_counter, known, operator };
+        let connection = self.volatile.connections.get(&conn);
+        let address = connection.and_then(|connection| connection.address.clone());
+        let (name, session) = (user.clone(), login.session);
+        let welcome = Welcome { user: name, session, last_counter, known, operator, address };
         self.reply(conn, ServerFrame::Welcome(welcome));
         if first_user {
             self.reply(conn, ServerFrame::Notice(Notice::FirstUserIsOperator));

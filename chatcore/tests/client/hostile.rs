@@ -83,8 +83,14 @@ impl Script {
 
     fn welcome(&mut self, session: SessionId, last: u64, known: bool) -> Vec<Output> {
         let (user, last_counter) = ("alice".parse().unwrap(), counter(last));
-        let operator = false;
-        self.frame(ServerFrame::Welcome(Welcome { user, session, last_counter, known, operator }))
+        self.frame(ServerFrame::Welcome(Welcome {
+            user,
+            session,
+            last_counter,
+            known,
+            operator: false,
+            address: None,
+        }))
     }
 
     /// Loses the connection and waits until the next dial.
@@ -356,6 +362,7 @@ fn any_frame() -> impl Strategy<Value = ServerFrame> {
                     last_counter: counter(a),
                     known: open,
                     operator: open,
+                    address: None,
                 }),
                 3 => {
                     ServerFrame::Accepted { counter: counter(b), room, incarnation, seq: Some(seq) }
