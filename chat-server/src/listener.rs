@@ -45,19 +45,44 @@ pub enum ListenError {
         address: Address,
     },
     /// A file that is no socket is in the way.
-    #[error("cannot listen on {address}: there is a file that is no socket")]
+    #[error("cannot listen on {address}: something else than a socket is there already")]
     NotASocket {
         /// The address.
         address: Address,
     },
+    /// The host cannot be found.
+    #[error(
+        "cannot listen on {address}: no machine of this name is found ({source}); write \
+         chat://HOST:PORT, as in chat://127.0.0.1:5000, or unix:/PATH"
+    )]
+    UnknownHost {
+        /// The address.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
     /// The system says no.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", advice(address, source))]
     Io {
         /// The address.
         address: Address,
         /// Why.
         source: io::Error,
     },
+}
+
+/// What to do about an error, where the system's own words do not tell.
+fn advice(address: &Address, error: &io::Error) -> &'static str {
+    use io::ErrorKind::{AddrNotAvailable, InvalidInput, NotFound, PermissionDenied};
+    match (address, error.kind()) {
+        (Address::Tcp { .. }, AddrNotAvailable) => "; it is no address of this machine",
+        (Address::Tcp { port: 1..1024, .. }, PermissionDenied) => {
+            "; ports below 1024 are the system's, choose a higher one"
+        }
+        (Address::Unix(_), NotFound) => "; the folder must exist",
+        (Address::Unix(_), InvalidInput) => "; it may have about 100 bytes, choose a shorter one",
+        _ => "",
+    }
 }
 
 /// Whether addresses of other machines' networks may carry unencrypted bytes.
@@ -184,7 +209,8 @@ async fn bind_tcp(
     plaintext: Plaintext,
 ) -> Result<Listener, ListenError> {
     let wrap = |source| ListenError::Io { address: address.clone(), source };
-    let found: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(wrap)?.collect();
+    let unknown = |source| ListenError::UnknownHost { address: address.clone(), source };
+    let found: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(unknown)?.collect();
     let exposed = found.iter().any(|socket| !socket.ip().is_loopback());
     if exposed && plaintext == Plaintext::LoopbackOnly {
         return Err(ListenError::Exposed { address: address.clone() });
