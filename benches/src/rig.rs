@@ -79,7 +79,8 @@ impl Rig {
     fn log_in(&mut self, number: u64) {
         let conn = ConnId::new(number);
         self.delivery.add(conn);
-        self.handle(Input::Connected { conn, nonce: Nonce::new([0; 32]), channel: None });
+        let nonce = Nonce::new([0; 32]);
+        self.handle(Input::Connected { conn, nonce, channel: None, address: None });
         let (role, versions) = (Role::Client, VersionRange::SUPPORTED);
         self.frame(conn, ClientFrame::Hello(ClientHello { role, versions, features: 0 }));
         let mut key = [0; 32];

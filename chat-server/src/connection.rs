@@ -29,6 +29,13 @@ const BYTES_AT_ONCE: usize = 32 << 10;
 
 /// How long a closed connection is still read, unheard: bytes that nobody reads would make the
 /// system reset the connection, and the peer lose the last frame, which says why.
+///
+/// It begins when the last frame is written and the writing side closed, and ends as soon as the peer
+/// closes too, so that only who does not waits for all of it. A shorter time would cut off peers on
+/// slow networks, whose hello may still be on its way, and win nothing against hostile ones: who is
+/// turned away, as by a full server, holds a descriptor for so long, and who never says hello for the
+/// ten times longer `login_time`. The last frame itself waits only behind what the peer left unread:
+/// nothing, for who is turned away at once.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The largest frame that a connection may send now.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chatcore::engine::{Directive, Engine, Event, Input, Misuse, Need, Output};
 use chatcore::id::{ConnId, Nonce};
+use chatcore::text::HostAddress;
 use chatcore::time::Span;
 use chatcore::wire::{ClientFrame, Refusal};
 use tokio::sync::mpsc;
@@ -28,7 +29,13 @@ const VERIFY_RETRY: Span = Span::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Message {
     /// A connection was accepted, and its shard knows it.
-    Connected { conn: ConnId, nonce: Nonce, frame_limit: Arc<FrameLimit> },
+    Connected {
+        conn: ConnId,
+        nonce: Nonce,
+        /// The address it came in by.
+        address: Option<HostAddress>,
+        frame_limit: Arc<FrameLimit>,
+    },
     /// A connection sent frames.
     Frames { conn: ConnId, frames: Vec<ClientFrame> },
     /// A connection has to close.
@@ -95,9 +102,9 @@ impl Host {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Connected { conn, nonce, frame_limit } => {
+            Message::Connected { conn, nonce, address, frame_limit } => {
                 self.frame_limits.insert(conn, frame_limit);
-                self.handle(Input::Connected { conn, nonce, channel: None });
+                self.handle(Input::Connected { conn, nonce, channel: None, address });
             }
             Message::Frames { conn, frames } => {
                 for frame in frames {

@@ -17,8 +17,22 @@ pub struct ServerKey {
 /// Why the key cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The file or its folder cannot be used.
-    #[error("cannot use the server key {}: {source}", path.display())]
+    /// The folder cannot be made.
+    #[error(
+        "cannot make the folder {} for the server's key: {source}; name another with --data",
+        path.display()
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file cannot be used.
+    #[error(
+        "cannot use the server key {}: {source}; name another folder with --data",
+        path.display()
+    )]
     Io {
         /// The file.
         path: PathBuf,
@@ -68,7 +82,8 @@ impl ServerKey {
     pub fn in_folder(folder: &Path) -> Result<Self, KeyError> {
         let path = folder.join("server.key");
         let wrap = |source| KeyError::Io { path: path.clone(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrap)?;
+        let unmade = |source| KeyError::Folder { path: folder.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unmade)?;
         match File::open(&path) {
             Ok(file) => Self::read(&path, file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -7,11 +7,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chatcore::address::Address;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use chatcore::text::HostAddress;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::connection::Source;
 use crate::server::Transport;
+use crate::shard::Sink;
 
 /// The first and the longest wait after the system refused a descriptor.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
@@ -42,19 +45,44 @@ pub enum ListenError {
         address: Address,
     },
     /// A file that is no socket is in the way.
-    #[error("cannot listen on {address}: there is a file that is no socket")]
+    #[error("cannot listen on {address}: something else than a socket is there already")]
     NotASocket {
         /// The address.
         address: Address,
     },
+    /// The host cannot be found.
+    #[error(
+        "cannot listen on {address}: no machine of this name is found ({source}); write \
+         chat://HOST:PORT, as in chat://127.0.0.1:5000, or unix:/PATH"
+    )]
+    UnknownHost {
+        /// The address.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
     /// The system says no.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", advice(address, source))]
     Io {
         /// The address.
         address: Address,
         /// Why.
         source: io::Error,
     },
+}
+
+/// What to do about an error, where the system's own words do not tell.
+fn advice(address: &Address, error: &io::Error) -> &'static str {
+    use io::ErrorKind::{AddrNotAvailable, InvalidInput, NotFound, PermissionDenied};
+    match (address, error.kind()) {
+        (Address::Tcp { .. }, AddrNotAvailable) => "; it is no address of this machine",
+        (Address::Tcp { port: 1..1024, .. }, PermissionDenied) => {
+            "; ports below 1024 are the system's, choose a higher one"
+        }
+        (Address::Unix(_), NotFound) => "; the folder must exist",
+        (Address::Unix(_), InvalidInput) => "; it may have about 100 bytes, choose a shorter one",
+        _ => "",
+    }
 }
 
 /// Whether addresses of other machines' networks may carry unencrypted bytes.
@@ -72,6 +100,8 @@ pub enum Plaintext {
 pub(crate) struct Listener {
     socket: Socket,
     address: Address,
+    /// The same for clients to be told; `None` when it is not fit to be shown.
+    told: Option<HostAddress>,
 }
 
 #[derive(Debug)]
@@ -97,6 +127,12 @@ impl Listener {
             Address::Tcp { host, port } => bind_tcp(address, host, *port, plaintext).await,
             Address::Unix(path) => bind_unix(address, path.clone()).await,
         }
+    }
+
+    fn new(socket: Socket, address: Address) -> Self {
+        // A path of a socket file may hold anything; its clients know it anyway.
+        let told = address.to_string().parse().ok();
+        Self { socket, address, told }
     }
 
     /// The address it really has: a free port has a number now.
@@ -135,11 +171,24 @@ impl Listener {
 
     async fn accept(&self) -> io::Result<Transport> {
         match &self.socket {
-            Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| from_tcp(stream)),
+            Socket::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Messages are small and somebody waits for them. A socket that refuses is slower,
+                // not wrong.
+                let _ = stream.set_nodelay(true);
+                let (source, sink) = stream.into_split();
+                Ok(self.transport(Box::pin(source), Box::pin(sink)))
+            }
             Socket::Unix { listener, .. } => {
-                listener.accept().await.map(|(stream, _)| from_unix(stream))
+                let (stream, _) = listener.accept().await?;
+                let (source, sink) = stream.into_split();
+                Ok(self.transport(Box::pin(source), Box::pin(sink)))
             }
         }
+    }
+
+    fn transport(&self, source: Source, sink: Sink) -> Transport {
+        Transport { address: self.told.clone(), source, sink }
     }
 
     /// Uses the descriptor in reserve to accept one connection and close it, so that whoever
@@ -160,7 +209,8 @@ async fn bind_tcp(
     plaintext: Plaintext,
 ) -> Result<Listener, ListenError> {
     let wrap = |source| ListenError::Io { address: address.clone(), source };
-    let found: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(wrap)?.collect();
+    let unknown = |source| ListenError::UnknownHost { address: address.clone(), source };
+    let found: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(unknown)?.collect();
     let exposed = found.iter().any(|socket| !socket.ip().is_loopback());
     if exposed && plaintext == Plaintext::LoopbackOnly {
         return Err(ListenError::Exposed { address: address.clone() });
@@ -175,7 +225,7 @@ async fn bind_tcp(
     })?;
     let port = listener.local_addr().map_err(wrap)?.port();
     let address = Address::Tcp { host: host.to_owned(), port };
-    Ok(Listener { socket: Socket::Tcp(listener), address })
+    Ok(Listener::new(Socket::Tcp(listener), address))
 }
 
 async fn bind_unix(address: &Address, path: PathBuf) -> Result<Listener, ListenError> {
@@ -193,19 +243,7 @@ async fn bind_unix(address: &Address, path: PathBuf) -> Result<Listener, ListenE
     }
     let listener = UnixListener::bind(&path).map_err(wrap)?;
     let socket = Socket::Unix { listener, _file: SocketFile(path) };
-    Ok(Listener { socket, address: address.clone() })
-}
-
-fn from_tcp(stream: TcpStream) -> Transport {
-    // Messages are small and somebody waits for them. A socket that refuses is slower, not wrong.
-    let _ = stream.set_nodelay(true);
-    let (source, sink) = stream.into_split();
-    Transport { source: Box::pin(source), sink: Box::pin(sink) }
-}
-
-fn from_unix(stream: UnixStream) -> Transport {
-    let (source, sink) = stream.into_split();
-    Transport { source: Box::pin(source), sink: Box::pin(sink) }
+    Ok(Listener::new(socket, address.clone()))
 }
 
 /// Whether the system, not the peer, is the reason.

@@ -10,6 +10,7 @@ use chatcore::engine::{Archive, Config, Engine};
 use chatcore::id::{ConnId, Generation, LogId, Nonce, Threshold};
 use chatcore::limits::{Limits, LimitsError};
 use chatcore::log::{Founding, OperatorRule};
+use chatcore::text::HostAddress;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
@@ -90,6 +91,8 @@ pub enum Stopped {
 
 /// Both directions of a connection.
 pub(crate) struct Transport {
+    /// The address it came in by, for its client to be told.
+    pub(crate) address: Option<HostAddress>,
     pub(crate) source: Source,
     pub(crate) sink: Sink,
 }
@@ -179,7 +182,9 @@ impl Server {
     /// registered.
     pub async fn attach<T: AsyncRead + AsyncWrite + Send + 'static>(&self, stream: T) {
         let (source, sink) = tokio::io::split(stream);
-        let transport = Transport { source: Box::pin(source), sink: Box::pin(sink) };
+        let (source, sink) = (Box::pin(source), Box::pin(sink));
+        // Where it came in only the embedding program knows.
+        let transport = Transport { address: None, source, sink };
         // The receiver is gone only when the engine is.
         let _ = self.accepted.send(transport).await;
     }
@@ -255,7 +260,8 @@ impl Registry {
         let add = ShardMessage::Add { conn, sink: transport.sink, closed: closed.clone() };
         self.tell_shard(conn, add).await;
         let frame_limit_of_reader = Arc::clone(&frame_limit);
-        self.tell_engine(Message::Connected { conn, nonce, frame_limit }).await;
+        let address = transport.address;
+        self.tell_engine(Message::Connected { conn, nonce, address, frame_limit }).await;
         let reader = Connection {
             conn,
             source: transport.source,

@@ -1,6 +1,7 @@
 //! Where a server is: the addresses that people and programs write.
 
 use core::fmt;
+use core::net::Ipv6Addr;
 use core::str::FromStr;
 use std::path::{Path, PathBuf};
 
@@ -35,23 +36,35 @@ pub enum Address {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// A scheme that does not exist.
-    #[error("an address begins with chat:// or unix:")]
+    #[error("an address begins with chat:// or unix:, as in chat://127.0.0.1:5000")]
     Scheme,
     /// A scheme that is planned.
     #[error("{0} is not in this version yet: use chat:// or unix:")]
     NotYet(&'static str),
     /// There is no host.
-    #[error("the address names no host: write chat://host:port")]
+    #[error("the address names no host: write chat://HOST:PORT, as in chat://127.0.0.1:5000")]
+    NoHost,
+    /// There is a port and no host.
+    #[error("{0} is a port without a host: write chat://127.0.0.1:{0}")]
+    PortAlone(u16),
+    /// The host is neither a name nor an IP address.
+    #[error(
+        "the host is no name and no IP address: write chat://HOST:PORT, as in \
+         chat://127.0.0.1:5000 or chat://[::1]:5000"
+    )]
     Host,
     /// The port is no number up to 65535.
-    #[error("the port must be a number from 0 to 65535")]
+    #[error("the port must be a number from 0 to 65535; without :PORT it is 5000")]
     Port,
     /// Something follows host and port.
-    #[error("nothing may follow the port: write chat://host:port")]
+    #[error("nothing may follow the port: write chat://HOST:PORT")]
     Path,
+    /// A path without the scheme of a Unix socket.
+    #[error("for the path of a Unix socket write unix: before it, as in unix:/path/to/socket")]
+    PathAlone,
     /// The path of a Unix socket is empty.
     #[error("the address names no path: write unix:/path/to/socket")]
-    UnixPath,
+    NoPath,
 }
 
 const NOT_YET: [&str; 5] = ["chats://", "ws://", "wss://", "http://", "https://"];
@@ -84,27 +97,44 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             return match path {
-                "" => Err(AddressError::UnixPath),
+                "" => Err(AddressError::NoPath),
                 path => Ok(Self::Unix(path.into())),
             };
         }
         if let Some(scheme) = NOT_YET.into_iter().find(|scheme| text.starts_with(scheme)) {
             return Err(AddressError::NotYet(scheme));
         }
+        if text.starts_with(['/', '.', '~']) {
+            return Err(AddressError::PathAlone);
+        }
         let rest = text.strip_prefix("chat://").unwrap_or(text);
-        if rest.contains("://") {
+        if rest.contains("://") || rest.starts_with("chat:/") {
             return Err(AddressError::Scheme);
         }
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains('/') {
             return Err(AddressError::Path);
         }
-        let (host, port) = split_port(rest)?;
-        if host.is_empty() {
-            return Err(AddressError::Host);
+        // A number would be looked up as an address of four bytes, which nobody means.
+        if let Ok(port) = rest.strip_prefix(':').unwrap_or(rest).parse() {
+            return Err(AddressError::PortAlone(port));
         }
+        let (host, port) = split_port(rest)?;
+        check_host(host)?;
         Ok(Self::Tcp { host: host.to_owned(), port })
     }
+}
+
+/// Refuses what no resolver could make sense of.
+fn check_host(host: &str) -> Result<(), AddressError> {
+    let is_of_a_name = |sign: char| sign.is_alphanumeric() || ['-', '.', '_'].contains(&sign);
+    if host.is_empty() {
+        return Err(AddressError::NoHost);
+    }
+    // The part of an IPv6 address behind `%` names an interface.
+    let (address, _) = host.split_once('%').unwrap_or((host, ""));
+    let is_host = address.parse::<Ipv6Addr>().is_ok() || host.chars().all(is_of_a_name);
+    if is_host { Ok(()) } else { Err(AddressError::Host) }
 }
 
 /// Splits `host:port`, `[v6]:port`, or either without a port.
@@ -152,6 +182,9 @@ mod tests {
             ("chat://example.org/", "chat://example.org:5000"),
             ("[::1]:7", "chat://[::1]:7"),
             ("::1", "chat://[::1]:5000"),
+            ("fe80::1%eth0", "chat://[fe80::1%eth0]:5000"),
+            ("chat:7", "chat://chat:7"),
+            ("bücher.example", "chat://bücher.example:5000"),
             ("unix:/run/chat.sock", "unix:/run/chat.sock"),
             ("unix:///run/chat.sock", "unix:/run/chat.sock"),
         ] {
@@ -163,16 +196,27 @@ mod tests {
     #[test]
     fn bad_addresses_say_what_is_wrong() {
         for (text, error) in [
-            ("", AddressError::Host),
-            ("chat://:5000", AddressError::Host),
+            ("", AddressError::NoHost),
+            ("chat://", AddressError::NoHost),
+            (":", AddressError::Port),
+            ("5001", AddressError::PortAlone(5001)),
+            (":5001", AddressError::PortAlone(5001)),
+            ("chat://:5000", AddressError::PortAlone(5000)),
+            ("a host", AddressError::Host),
+            ("[::1", AddressError::Host),
+            ("chat:127.0.0.1:5000", AddressError::Host),
+            ("chat:/127.0.0.1", AddressError::Scheme),
+            ("/tmp/chat.sock", AddressError::PathAlone),
+            ("./chat.sock", AddressError::PathAlone),
             ("chat://host:99999", AddressError::Port),
             ("chat://host:", AddressError::Port),
             ("chat://host:1/room", AddressError::Path),
             ("ftp://host", AddressError::Scheme),
-            ("unix:", AddressError::UnixPath),
+            ("unix:", AddressError::NoPath),
             ("wss://host", AddressError::NotYet("wss://")),
         ] {
             assert_eq!(normal(text), Err(error), "{text}");
+            assert!(error.to_string().contains(':'), "{text} must be told what to write: {error}");
         }
     }
 }

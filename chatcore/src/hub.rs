@@ -63,7 +63,7 @@ impl Hub {
     pub fn connect(&mut self, now: Now, conn: ConnId, nonce: Nonce) {
         self.incoming.insert(conn, FrameBuffer::new(GREETING_FRAME_BYTES_MAX));
         self.delivery.add(conn);
-        self.handle(now, Input::Connected { conn, nonce, channel: None });
+        self.handle(now, Input::Connected { conn, nonce, channel: None, address: None });
     }
 
     /// A connection sent bytes, cut anywhere. Those of a connection that is gone are dropped.

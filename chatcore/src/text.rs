@@ -1,10 +1,11 @@
-//! Text of people: names and message bodies, checked once and valid by construction.
+//! Text that travels: names, message bodies and addresses, checked once and valid by construction.
 //!
-//! [`UserName`], [`RoomName`] and [`Body`] can only be made by parsing, and decoding one with
+//! [`UserName`], [`RoomName`], [`Body`] and [`HostAddress`] can only be made by parsing, and decoding one with
 //! serde checks the same rules. Where a bad text of a peer must become a refusal with a reason,
 //! and not a frame that cannot be decoded, the wire carries [`Untrusted`] instead.
 
 mod body;
+mod host_address;
 mod mark;
 mod name;
 mod precis;
@@ -12,6 +13,7 @@ mod skeleton;
 mod untrusted;
 
 pub use body::{BODY_BYTES_MAX, Body, BodyError};
+pub use host_address::{HOST_ADDRESS_BYTES_MAX, HostAddress, HostAddressError};
 pub use name::{
     NameError, ROOM_NAME_BYTES_MAX, ROOM_NAME_CHARS_MAX, RoomName, USER_NAME_BYTES_MAX,
     USER_NAME_CHARS_MAX, UserName,

@@ -14,6 +14,7 @@ pub(crate) enum Event {
     Reset(Reset),
     Sent(Sent),
     Error(Failed),
+    Connected(Connected),
     /// The client was killed here.
     Killed,
     /// Nothing that a rule is about.
@@ -82,6 +83,14 @@ pub(crate) struct Sent {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Failed {
     pub(crate) id: Option<String>,
+    /// The text of a post that was given up.
+    pub(crate) line: Option<String>,
+}
+
+/// A log-in.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Connected {
+    pub(crate) server: String,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +142,7 @@ impl Event {
             "gap" => Self::Gap(serde_json::from_str(line)?),
             "reset" => Self::Reset(serde_json::from_str(line)?),
             "sent" => Self::Sent(serde_json::from_str(line)?),
+            "connected" => Self::Connected(serde_json::from_str(line)?),
             "error" => Self::Error(serde_json::from_str(line)?),
             "killed" => Self::Killed,
             _ => Self::Other,

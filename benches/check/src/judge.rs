@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, BufRead};
 
-use crate::event::{Content, Event, Failed, Gap, Gate, Place, Post, Record, Reset, Sent, Users};
-use crate::life::{PostStanding, Standing};
+use crate::event::{
+    Connected, Content, Event, Failed, Gap, Gate, Place, Post, Record, Reset, Sent, Users,
+};
+use crate::life::Standing;
+use crate::posts::PostStanding;
 use crate::stream::Stream;
 use crate::verdict::Verdict;
 
@@ -16,6 +19,8 @@ pub struct Judge {
     posts: BTreeMap<String, KnownPost>,
     acknowledged: BTreeMap<String, Acknowledged>,
     refused: BTreeSet<String>,
+    /// The host that everybody has to be connected to, if that is known.
+    server: Option<String>,
     /// The last life of each room that anybody knows of.
     newest: BTreeMap<String, u64>,
     streams: Vec<Stream>,
@@ -46,6 +51,11 @@ struct Acknowledged {
 }
 
 impl Judge {
+    /// Condemns whoever says it is connected to another host than `server`.
+    pub fn expect_server(&mut self, server: String) {
+        self.server = Some(server);
+    }
+
     /// Reads what one user was shown, in all runs of its client.
     ///
     /// # Errors
@@ -93,7 +103,8 @@ impl Judge {
             Event::Gap(gap) => self.take_gap(stream, &gap),
             Event::Reset(reset) => self.take_reset(stream, &reset),
             Event::Sent(sent) => self.take_sent(stream, sent),
-            Event::Error(Failed { id }) => self.refused.extend(id),
+            Event::Error(failed) => self.take_failed(failed),
+            Event::Connected(connected) => self.take_connected(stream, &connected),
             Event::Killed => {
                 stream.kill();
                 self.found.kills = self.found.kills.saturating_add(1);
@@ -148,8 +159,8 @@ impl Judge {
         let key = posts.get(post.id).map_or(posts.len(), |known| known.key);
         posts.entry(post.id.to_owned()).or_insert_with(|| KnownPost { key, place: place.clone() });
         let name = stream.name.clone();
-        let Some(life) = stream.enter(&place.room, place.incarnation) else { return };
-        match life.show_post(key, post) {
+        let Some(room) = stream.rooms.get_mut(&place.room) else { return };
+        match room.posts.show(key, post) {
             PostStanding::New => {}
             PostStanding::Doubled => {
                 found.doubled.add(|| format!("{name}: {} again at {place}", post.id));
@@ -219,8 +230,10 @@ impl Judge {
 
     fn take_sent(&mut self, stream: &Stream, sent: Sent) {
         let Sent { room, id, incarnation, seq } = sent;
-        // A private message is in no room.
-        let (Some(room), Some(incarnation)) = (room, incarnation) else { return };
+        // A private message is in no room, and a command that is no post leaves no record.
+        let (Some(room), Some(incarnation), Some(_)) = (room, incarnation, Post::of(&id)) else {
+            return;
+        };
         let closed = !stream.current(&room).is_some_and(crate::life::Life::is_open);
         if seq.is_some() && closed {
             let name = &stream.name;
@@ -236,6 +249,24 @@ impl Judge {
         }
     }
 
+    fn take_failed(&mut self, failed: Failed) {
+        match failed {
+            // Nobody knows what became of it.
+            Failed { line: Some(_), .. } => {}
+            Failed { id, line: None } => {
+                self.refused.extend(id.filter(|id| Post::of(id).is_some()));
+            }
+        }
+    }
+
+    fn take_connected(&mut self, stream: &Stream, connected: &Connected) {
+        let Connected { server } = connected;
+        if self.server.as_ref().is_some_and(|expected| expected != server) {
+            let name = &stream.name;
+            self.found.other.add(|| format!("{name}: connected to {server:?}"));
+        }
+    }
+
     fn note_life(&mut self, room: &str, incarnation: u64) {
         match self.newest.get_mut(room) {
             Some(newest) => *newest = incarnation.max(*newest),
@@ -248,6 +279,7 @@ impl Judge {
     /// Looks for what must be there, and gives the verdict.
     pub fn verdict(mut self) -> Verdict {
         self.count_holes();
+        self.look_for_refused();
         let acknowledged = std::mem::take(&mut self.acknowledged);
         for (id, acknowledged) in &acknowledged {
             self.look_for(id, acknowledged);
@@ -255,6 +287,7 @@ impl Judge {
         let count = |length| u64::try_from(length).unwrap_or(u64::MAX);
         self.found.acknowledged = count(acknowledged.len());
         self.found.refused = count(self.refused.len());
+        self.found.lives = self.newest.values().fold(0, |sum, lives| sum.saturating_add(*lives));
         self.found
     }
 
@@ -272,6 +305,18 @@ impl Judge {
         }
     }
 
+    /// What was refused is shown to nobody: a post that was written for an earlier life of its room
+    /// least of all.
+    fn look_for_refused(&mut self) {
+        // Who is acknowledged too is found out by `look_for`.
+        let refused = self.refused.iter().filter(|id| !self.acknowledged.contains_key(*id));
+        for id in refused {
+            if let Some(KnownPost { place, .. }) = self.posts.get(id) {
+                self.found.other.add(|| format!("{id} is refused and shown at {place}"));
+            }
+        }
+    }
+
     /// An acknowledged post is shown to everybody who follows the room, and it is where the
     /// acknowledgement says. A reset ends a life with what was not shown of it.
     fn look_for(&mut self, id: &str, acknowledged: &Acknowledged) {
@@ -279,21 +324,24 @@ impl Judge {
         if self.refused.contains(id) {
             self.found.other.add(|| format!("{sender}: {id} is acknowledged and refused"));
         }
+        let known = self.posts.get(id);
+        if let Some(KnownPost { place, .. }) = known
+            && (place.incarnation, place.seq) != (*incarnation, seq.unwrap_or(place.seq))
+        {
+            let at = seq.map_or("an unknown place".to_owned(), |seq| seq.to_string());
+            let example = || format!("{sender}: {id} is at {place}, not at {incarnation}:{at}");
+            self.found.other.add(example);
+        }
         if self.newest.get(room).is_some_and(|newest| newest > incarnation) {
             return;
-        }
-        let known = self.posts.get(id);
-        if let (Some(seq), Some(KnownPost { place, .. })) = (*seq, known)
-            && (place.incarnation, place.seq) != (*incarnation, seq)
-        {
-            self.found.other.add(|| format!("{sender}: {id} is at {place}, acknowledged at {seq}"));
         }
         let seq = known.map(|known| known.place.seq).or(*seq);
         // No stream shows a post that has no key.
         let key = known.map_or(usize::MAX, |known| known.key);
         for stream in &self.streams {
-            let life = stream.rooms.get(room).and_then(|room| room.lives.get(incarnation));
-            if life.is_some_and(|life| life.misses(key, seq)) {
+            let Some(room) = stream.rooms.get(room) else { continue };
+            let life = room.lives.get(incarnation);
+            if !room.posts.shows(key) && life.is_some_and(|life| life.owes(seq)) {
                 self.found.lost.add(|| format!("{}: {id} is not shown", stream.name));
             }
         }

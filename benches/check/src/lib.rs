@@ -14,6 +14,7 @@
 mod event;
 mod judge;
 mod life;
+mod posts;
 mod stream;
 mod verdict;
 

@@ -1,8 +1,6 @@
 //! What one reader was shown of one life of a room: a sequence without holes or repetitions.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-
-use crate::event::Post;
+use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub(crate) struct Life {
@@ -14,8 +12,6 @@ pub(crate) struct Life {
     holes: BTreeMap<u64, u64>,
     /// Records that the reader was told are gone, as first → last.
     told: BTreeMap<u64, u64>,
-    posts: HashSet<usize>,
-    newest_of: HashMap<String, u64>,
     newest_at: Option<String>,
     rewind: Rewind,
 }
@@ -57,17 +53,6 @@ pub(crate) enum Standing {
     Repeated,
     /// As `Repeated`, in the order of the first time, after a kill.
     ShownAgain,
-}
-
-/// How a post stands to those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PostStanding {
-    New,
-    Doubled,
-    /// A later post of this sender, with this number, was shown before.
-    Overtaken {
-        by: u64,
-    },
 }
 
 impl Life {
@@ -134,22 +119,6 @@ impl Life {
         true
     }
 
-    /// Takes a post that is not a repeated record; `key` is its own.
-    pub(crate) fn show_post(&mut self, key: usize, post: Post<'_>) -> PostStanding {
-        if !self.posts.insert(key) {
-            return PostStanding::Doubled;
-        }
-        let Some(newest) = self.newest_of.get_mut(post.sender) else {
-            self.newest_of.insert(post.sender.to_owned(), post.number);
-            return PostStanding::New;
-        };
-        if post.number < *newest {
-            return PostStanding::Overtaken { by: *newest };
-        }
-        *newest = post.number;
-        PostStanding::New
-    }
-
     /// Whether time does not run backwards. RFC 3339 texts of one form sort like their times.
     pub(crate) fn tell_time(&mut self, at: &str) -> bool {
         match &mut self.newest_at {
@@ -166,11 +135,8 @@ impl Life {
         self.holes.iter().map(|(first, last)| (*first, *last))
     }
 
-    /// Whether the reader was owed a post and not shown it, and no hole says so already.
-    pub(crate) fn misses(&self, key: usize, seq: Option<u64>) -> bool {
-        if self.posts.contains(&key) {
-            return false;
-        }
+    /// Whether the reader was owed a post that it was not shown, and no hole says so already.
+    pub(crate) fn owes(&self, seq: Option<u64>) -> bool {
         let (Some(seq), Some(Span { first, .. })) = (seq, self.span) else { return true };
         seq >= first && !covers(&self.told, seq) && !covers(&self.holes, seq)
     }

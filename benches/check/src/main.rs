@@ -20,6 +20,10 @@ struct Args {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
+    /// Condemn clients that say they are connected to another host, as its `listening` line has it
+    #[arg(long, value_name = "URI")]
+    server: Option<String>,
+
     /// Count records that a killed client shows again, but do not condemn them
     #[arg(long)]
     allow_repeats_after_kill: bool,
@@ -34,6 +38,9 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let args = Args::parse();
     let mut judge = Judge::default();
+    if let Some(server) = args.server {
+        judge.expect_server(server);
+    }
     for path in &args.files {
         if let Err(error) = read(&mut judge, path) {
             eprintln!("chat-check: {}: {error}", path.display());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::life::Life;
+use crate::posts::Posts;
 
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -12,10 +13,11 @@ pub(crate) struct Stream {
     pub(crate) kills: u64,
 }
 
-/// The lives of a room, by incarnation.
+/// The lives of a room, by incarnation, and the posts of all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     pub(crate) lives: BTreeMap<u64, Life>,
+    pub(crate) posts: Posts,
 }
 
 impl Stream {

@@ -39,6 +39,8 @@ pub struct Verdict {
     pub acknowledged: u64,
     /// Posts answered with an error.
     pub refused: u64,
+    /// Lives of rooms that anybody heard of: one more than resets in each room.
+    pub lives: u64,
     /// Times a client was killed.
     pub kills: u64,
     /// Last lines that a killed client did not finish.
@@ -86,6 +88,7 @@ impl fmt::Display for Verdict {
             ("records shown", self.records),
             ("posts acknowledged", self.acknowledged),
             ("posts refused", self.refused),
+            ("lives of rooms", self.lives),
             ("kills", self.kills),
             ("torn last lines", self.torn),
         ] {

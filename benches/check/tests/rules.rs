@@ -213,6 +213,85 @@ fn reset_begins_a_life_with_its_own_numbers() {
     assert_counts(&judge(&ana, &bob), [1, 0, 0, 0]);
 }
 
+/// What both are shown of the life after a reset.
+fn next_life(records: &[String]) -> Vec<String> {
+    let reset = r#"{"type":"reset","room":"lobby","incarnation":1,"threshold":1}"#;
+    let open = [reset, ANA[GATE]].map(str::to_owned);
+    let lines = open.iter().chain(records);
+    lines.map(|line| line.replace(r#""incarnation":1"#, r#""incarnation":2"#)).collect()
+}
+
+fn judge_both(more: &[String]) -> Verdict {
+    let [mut ana, mut bob] = [ana(), bob()];
+    ana.extend_from_slice(more);
+    bob.extend_from_slice(more);
+    judge(&ana, &bob)
+}
+
+#[test]
+fn post_that_is_shown_in_two_lives_is_doubled() {
+    let clean = judge_both(&next_life(&[message(1, "ana-3-x")]));
+    assert_counts(&clean, [0; 4]);
+    assert_eq!(clean.lives, 2);
+    // An acknowledgement in the first life, and a place in the second, is one fault more.
+    assert_counts(&judge_both(&next_life(&[message(1, "ana-2-b")])), [0, 2, 0, 0]);
+}
+
+#[test]
+fn posts_of_a_sender_keep_their_order_across_a_reset() {
+    let life = next_life(&[message(1, "ana-4-x"), message(2, "bob-2-y")]);
+    assert_counts(&judge_both(&life), [0; 4]);
+    let earlier = [vec![message(6, "ana-5-x")], life].concat();
+    assert_counts(&judge_both(&earlier), [0, 0, 2, 0]);
+}
+
+#[test]
+fn post_that_is_acknowledged_in_one_life_is_not_shown_in_another() {
+    let sent = r#"{"type":"sent","room":"lobby","id":"ana-3","incarnation":1}"#.to_owned();
+    let mut ana = [ana(), vec![sent]].concat();
+    let life = next_life(&[message(1, "ana-3-x")]);
+    ana.extend(life.clone());
+    assert_counts(&judge(&ana, &[bob(), life].concat()), [0, 0, 0, 1]);
+}
+
+#[test]
+fn post_that_a_reset_refused_is_told_and_shown_to_nobody() {
+    let refused = r#"{"type":"error","code":"E_STATE","text":"reset since","id":"ana-3"}"#;
+    let told = |lines: &mut Vec<String>| lines.push(refused.into());
+    let verdict = judge_changed(told);
+    assert_counts(&verdict, [0; 4]);
+    assert_eq!(verdict.refused, 1);
+    let shown = next_life(&[message(1, "ana-3-x")]);
+    let ana = [ana(), vec![refused.into()], shown.clone()].concat();
+    assert_counts(&judge(&ana, &[bob(), shown].concat()), [0, 0, 0, 1]);
+}
+
+#[test]
+fn post_that_was_given_up_may_be_shown_or_not() {
+    let given_up = r#"{"type":"error","code":"E_STATE","text":"?","id":"ana-3","line":"ana-3-x"}"#;
+    let told = |lines: &mut Vec<String>| lines.push(given_up.into());
+    assert_counts(&judge_changed(told), [0; 4]);
+    let shown = message(6, "ana-3-x");
+    let ana = [ana(), vec![given_up.into(), shown.clone()]].concat();
+    assert_counts(&judge(&ana, &[bob(), vec![shown]].concat()), [0; 4]);
+}
+
+#[test]
+fn acknowledged_command_that_is_no_post_leaves_no_record() {
+    let reset = r#"{"type":"sent","room":"lobby","id":"7","incarnation":1}"#;
+    assert_counts(&judge_changed(|lines| lines.push(reset.into())), [0; 4]);
+}
+
+#[test]
+fn everybody_is_connected_to_the_host_that_serves() {
+    for (server, others) in [("chat://[::1]:1", 0), ("chat://[::1]:2", 1)] {
+        let mut judge = Judge::default();
+        judge.expect_server(server.to_owned());
+        judge.read("ana", ana().join("\n").as_bytes()).unwrap();
+        assert_eq!(judge.verdict().other.count, others, "{server}");
+    }
+}
+
 #[test]
 fn killed_client_goes_on_where_it_was() {
     let go_on = |lines: &mut Vec<String>| lines.insert(ANA_2, KILLED.into());

@@ -36,7 +36,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 0)]
     pub(crate) kills: u32,
 
-    /// Decides the faults and kills [default: of the clock]
+    /// How often the room is reset, spread evenly over the posts; a server allows 10 at once
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=10))]
+    pub(crate) resets: u32,
+
+    /// Decides the faults, kills and resets [default: of the clock]
     #[arg(long)]
     seed: Option<u64>,
 
@@ -63,7 +67,8 @@ Exit codes: 0 chat-check found what was expected, 1 it did not, or the run faile
 /// What the checker has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Expect {
-    /// Nothing wrong; and every post is acknowledged, unless a sender was killed.
+    /// Nothing wrong; and every post is acknowledged, or refused for a reset that it came after,
+    /// unless a sender was killed.
     Clean,
     /// Doubled posts, as of a server that does not recognise what was sent again.
     Condemned,

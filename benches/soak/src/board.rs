@@ -1,22 +1,28 @@
 //! What is known of all clients together, and waiting for it to change.
 
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 
-use crate::client::{News, Progress};
+use crate::client::{News, Place, Progress};
+
+/// How often a line says how far the run is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Gathers the news of all clients.
 #[derive(Debug)]
 pub(crate) struct Board {
     news: mpsc::Receiver<(usize, News)>,
     deadline: Instant,
-    /// The last record that each client showed.
-    shown: Vec<u64>,
+    /// How far each client has come.
+    shown: Vec<Place>,
     fed: Vec<bool>,
     /// The last place that a post was acknowledged at.
-    placed: u64,
+    placed: Place,
+    began: Instant,
+    progress: Interval,
     pub(crate) figures: Figures,
 }
 
@@ -26,6 +32,8 @@ pub(crate) struct Figures {
     pub(crate) records: u64,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
+    /// Of `refused`, those that were written for an earlier life of the room.
+    pub(crate) overtaken: u64,
     pub(crate) connected: u64,
     pub(crate) disconnected: u64,
     pub(crate) restarts: u64,
@@ -39,10 +47,16 @@ pub(crate) struct Figures {
 pub(crate) enum Stuck {
     #[error(
         "time is up while waiting for {what}: {} posts acknowledged, {} refused, {} clients \
-         without all posts answered, records shown {}..={} of {}",
+         without all posts answered, records shown up to {}..={} of {}",
         figures.acknowledged, figures.refused, unfed, shown.0, shown.1, placed
     )]
-    Timeout { what: &'static str, figures: Figures, unfed: usize, shown: (u64, u64), placed: u64 },
+    Timeout {
+        what: &'static str,
+        figures: Box<Figures>,
+        unfed: usize,
+        shown: (Place, Place),
+        placed: Place,
+    },
     #[error("client {client} ended with {status} while waiting for {what}")]
     Ended { client: usize, status: ExitStatus, what: &'static str },
     #[error("client {client} failed while waiting for {what}: {error}")]
@@ -57,8 +71,21 @@ impl Board {
         clients: usize,
         deadline: Instant,
     ) -> Self {
-        let (shown, fed) = (vec![0; clients], vec![false; clients]);
-        Self { news, deadline, shown, fed, placed: 0, figures: Figures::default() }
+        let (shown, fed) = (vec![Place::default(); clients], vec![false; clients]);
+        let mut progress = interval(PROGRESS_INTERVAL);
+        progress.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // The first tick is at once, and there is nothing to tell yet.
+        progress.reset();
+        Self {
+            news,
+            deadline,
+            shown,
+            fed,
+            placed: Place::default(),
+            began: Instant::now(),
+            progress,
+            figures: Figures::default(),
+        }
     }
 
     /// Waits until something is so.
@@ -68,7 +95,14 @@ impl Board {
         is_so: impl Fn(&Self) -> bool,
     ) -> Result<(), Stuck> {
         while !is_so(self) {
-            match timeout_at(self.deadline, self.news.recv()).await {
+            let news = tokio::select! {
+                news = timeout_at(self.deadline, self.news.recv()) => news,
+                _ = self.progress.tick() => {
+                    self.tell_progress(what);
+                    continue;
+                }
+            };
+            match news {
                 Ok(Some((client, news))) => self.take(client, news, what)?,
                 Ok(None) => return Err(Stuck::Alone(what)),
                 Err(_) => return Err(self.timeout(what)),
@@ -82,15 +116,31 @@ impl Board {
         self.fed.iter().all(|fed| *fed)
     }
 
-    /// Whether all clients showed the same last record, and no acknowledged one is after it.
-    pub(crate) fn is_even(&self) -> bool {
-        let (least, most) = self.span();
-        least == most && most >= self.placed
+    fn tell_progress(&self, what: &str) {
+        let Figures { acknowledged, refused, disconnected, .. } = self.figures;
+        println!(
+            "  {:3} s: waiting for {what}; {} posts answered, life {}, {disconnected} connections lost",
+            self.began.elapsed().as_secs(),
+            acknowledged + refused,
+            self.life()
+        );
     }
 
-    fn span(&self) -> (u64, u64) {
+    /// The newest life of the room that a client showed.
+    pub(crate) fn life(&self) -> u64 {
+        self.span().1.life
+    }
+
+    /// Whether all clients showed the same last record of an open life, and no acknowledged one is
+    /// after it.
+    pub(crate) fn is_even(&self) -> bool {
+        let (least, most) = self.span();
+        least == most && most.open && most >= self.placed
+    }
+
+    fn span(&self) -> (Place, Place) {
         let [least, most] = [self.shown.iter().min(), self.shown.iter().max()];
-        (least.copied().unwrap_or(0), most.copied().unwrap_or(0))
+        (least.copied().unwrap_or_default(), most.copied().unwrap_or_default())
     }
 
     fn take(&mut self, client: usize, news: News, what: &'static str) -> Result<(), Stuck> {
@@ -112,6 +162,7 @@ impl Board {
         figures.records += progress.records;
         figures.acknowledged += progress.acknowledged;
         figures.refused += progress.refused;
+        figures.overtaken += progress.overtaken;
         figures.connected += progress.connected;
         figures.disconnected += progress.disconnected;
         self.placed = self.placed.max(progress.placed);
@@ -125,7 +176,7 @@ impl Board {
 
     fn timeout(&self, what: &'static str) -> Stuck {
         let unfed = self.fed.iter().filter(|fed| !**fed).count();
-        let (figures, shown, placed) = (self.figures, self.span(), self.placed);
+        let (figures, shown, placed) = (Box::new(self.figures), self.span(), self.placed);
         Stuck::Timeout { what, figures, unfed, shown, placed }
     }
 }

@@ -1,5 +1,7 @@
 //! One client's process: what it is fed, what it writes, how it is killed and started again.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -25,6 +27,8 @@ const CLIENT_TIMEOUT: &str = "60s";
 pub(crate) enum Order {
     /// Be killed, and started again after a while.
     Kill { down: Duration },
+    /// Reset the room, with a gate for so many users.
+    Reset { threshold: u16 },
     /// Have its input end, and end itself.
     Finish,
 }
@@ -45,16 +49,34 @@ pub(crate) enum News {
     Failed(io::Error),
 }
 
+/// How far a client has come in a room: lives follow one another, and the gate of a life opens once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) life: u64,
+    pub(crate) open: bool,
+    /// The last record shown.
+    pub(crate) seq: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { life, open, seq } = self;
+        write!(f, "{life}:{seq}{}", if *open { "" } else { " held" })
+    }
+}
+
 /// What one piece of output tells.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
-    /// The last record shown, if any.
-    pub(crate) shown: u64,
+    /// How far it has come, if this tells.
+    pub(crate) shown: Place,
     /// The last place a post was acknowledged at.
-    pub(crate) placed: u64,
+    pub(crate) placed: Place,
     pub(crate) records: u64,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
+    /// Of `refused`, those that were written for an earlier life of the room.
+    pub(crate) overtaken: u64,
     pub(crate) connected: u64,
     pub(crate) disconnected: u64,
     /// Whether all its posts are answered.
@@ -117,10 +139,27 @@ pub(crate) struct Client {
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(rename = "type", borrow)]
-    kind: std::borrow::Cow<'a, str>,
-    seq: Option<u64>,
+    kind: Cow<'a, str>,
     #[serde(borrow)]
-    id: Option<std::borrow::Cow<'a, str>>,
+    code: Option<Cow<'a, str>>,
+    seq: Option<u64>,
+    incarnation: Option<u64>,
+    open: Option<bool>,
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    text: Option<Cow<'a, str>>,
+    /// The text of a post that was given up.
+    #[serde(borrow, rename = "line")]
+    given_up: Option<Cow<'a, str>>,
+}
+
+impl Line<'_> {
+    fn place(&self) -> Place {
+        // What has a place was let through by its gate.
+        let open = self.open.unwrap_or(self.seq.is_some());
+        Place { life: self.incarnation.unwrap_or(0), open, seq: self.seq.unwrap_or(0) }
+    }
 }
 
 /// What woke a client's task.
@@ -171,14 +210,20 @@ impl Client {
                 },
                 Step::Order(Some(Order::Kill { down })) => self.kill(down).await?,
                 Step::Order(Some(Order::Finish) | None) => self.stdin = None,
-                Step::Due => self.post().await?,
+                Step::Order(Some(Order::Reset { threshold })) => {
+                    self.write(&format!("$reset -{threshold}\n")).await?;
+                }
+                Step::Due => {
+                    let post = self.feed.take();
+                    self.write(&post).await?;
+                }
             }
         }
     }
 
-    async fn post(&mut self) -> io::Result<()> {
+    async fn write(&mut self, line: &str) -> io::Result<()> {
         let Some(stdin) = &mut self.stdin else { return Ok(()) };
-        stdin.write_all(self.feed.take().as_bytes()).await
+        stdin.write_all(line.as_bytes()).await
     }
 
     /// Keeps what it wrote, and finds out what that tells.
@@ -200,24 +245,37 @@ impl Client {
 
     fn take_line(&mut self, line: &[u8], progress: &mut Progress) {
         // What is no event is for the checker to judge.
-        let Ok(Line { kind, seq, id }) = serde_json::from_slice(line) else { return };
-        match (kind.as_ref(), id) {
-            ("message" | "joined" | "left", _) => {
+        let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else { return };
+        match line.kind.as_ref() {
+            "message" | "joined" | "left" => {
                 progress.records += 1;
-                progress.shown = progress.shown.max(seq.unwrap_or(0));
+                progress.shown = progress.shown.max(line.place());
+                self.feed.show(line.text.as_deref().unwrap_or_default());
             }
-            ("sent", Some(id)) => {
-                self.feed.answer(&id);
-                progress.acknowledged += 1;
-                progress.placed = progress.placed.max(seq.unwrap_or(0));
+            "gate" | "reset" => {
+                progress.shown = progress.shown.max(line.place());
+                self.feed.enter(line.place().life);
             }
-            ("error", Some(id)) => {
-                self.feed.answer(&id);
-                progress.refused += 1;
-            }
-            ("connected", _) => progress.connected += 1,
-            ("disconnected", _) => progress.disconnected += 1,
+            "sent" | "error" => self.take_answer(&line, progress),
+            "connected" => progress.connected += 1,
+            "disconnected" => progress.disconnected += 1,
             _ => {}
+        }
+    }
+
+    fn take_answer(&mut self, line: &Line<'_>, progress: &mut Progress) {
+        let Some(id) = line.id.as_deref().filter(|id| self.feed.answer(id)) else { return };
+        if line.kind == "error" {
+            progress.refused += 1;
+            // A post that was given up is E_STATE too, and comes with its text.
+            let overtaken = line.code.as_deref() == Some("E_STATE") && line.given_up.is_none();
+            progress.overtaken += u64::from(overtaken);
+            return;
+        }
+        progress.acknowledged += 1;
+        progress.placed = progress.placed.max(line.place());
+        if line.seq.is_none() {
+            self.feed.hold(id, line.place().life);
         }
     }
 

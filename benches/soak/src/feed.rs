@@ -1,6 +1,6 @@
 //! What one sender posts, and what became of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::json;
@@ -18,6 +18,8 @@ pub(crate) struct Feed {
     unanswered: BTreeSet<u32>,
     /// Unanswered when the client was killed: the line may never have been read.
     doubtful: BTreeSet<u32>,
+    /// Acknowledged while the gate of this life held them, and not shown yet.
+    held: BTreeMap<u32, u64>,
     pace: Interval,
 }
 
@@ -26,7 +28,7 @@ impl Feed {
         let mut pace = interval(pace);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (unanswered, doubtful) = (BTreeSet::new(), BTreeSet::new());
-        Self { name, next: 1, last: posts, unanswered, doubtful, pace }
+        Self { name, next: 1, last: posts, unanswered, doubtful, held: BTreeMap::new(), pace }
     }
 
     /// Waits for the time of the next post; for ever while none is due. It may be dropped and
@@ -48,14 +50,37 @@ impl Feed {
         format!("{}\n", json!({ "type": "post", "room": "lobby", "text": text, "id": id }))
     }
 
-    /// Takes note of an answer.
-    pub(crate) fn answer(&mut self, id: &str) {
-        let number = id.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
-        if let Some(number) = number
-            && !self.unanswered.remove(&number)
-        {
+    /// Takes note of an answer; false when it is to none of the posts.
+    pub(crate) fn answer(&mut self, id: &str) -> bool {
+        let Some(number) = self.number_of(id) else { return false };
+        if !self.unanswered.remove(&number) {
             self.doubtful.remove(&number);
         }
+        true
+    }
+
+    /// Takes note that a gate holds a post in a life of the room.
+    pub(crate) fn hold(&mut self, id: &str, life: u64) {
+        if let Some(number) = self.number_of(id) {
+            self.held.insert(number, life);
+        }
+    }
+
+    /// Takes note of a message that is shown.
+    pub(crate) fn show(&mut self, text: &str) {
+        let id = text.rsplit_once('-').map_or(text, |(id, _padding)| id);
+        if let Some(number) = self.number_of(id) {
+            self.held.remove(&number);
+        }
+    }
+
+    /// Takes note of a life of the room: what an earlier one held ended with it.
+    pub(crate) fn enter(&mut self, life: u64) {
+        self.held.retain(|_, held_in| *held_in >= life);
+    }
+
+    fn number_of(&self, id: &str) -> Option<u32> {
+        id.strip_prefix(self.name.as_str())?.strip_prefix('-')?.parse().ok()
     }
 
     /// The client was killed.
@@ -63,8 +88,9 @@ impl Feed {
         self.doubtful.append(&mut self.unanswered);
     }
 
+    /// Whether all posts are answered, and none waits for a gate.
     pub(crate) fn is_done(&self) -> bool {
-        self.next > self.last && self.unanswered.is_empty()
+        self.next > self.last && self.unanswered.is_empty() && self.held.is_empty()
     }
 
     pub(crate) fn doubtful(&self) -> usize {
@@ -85,10 +111,27 @@ mod tests {
         feed.due().await;
         assert!(feed.take().contains(r#""id":"ana-2""#));
         assert!(!feed.is_done());
-        feed.answer("ana-2");
+        assert!(feed.answer("ana-2"));
         assert!(feed.is_done());
         assert_eq!(feed.doubtful(), 1);
         feed.answer("ana-1");
         assert_eq!(feed.doubtful(), 0);
+        assert!(!feed.answer("7") && !feed.answer("bob-1"), "these are not of the feed");
+    }
+
+    #[tokio::test]
+    async fn feed_is_not_done_while_a_gate_holds_a_post_of_a_life_that_goes_on() {
+        let mut feed = Feed::new("ana".into(), 2, Duration::from_millis(1));
+        for id in ["ana-1", "ana-2"] {
+            feed.due().await;
+            feed.take();
+            feed.answer(id);
+            feed.hold(id, 1);
+        }
+        feed.show("ana-1-xxxxxxxxxxxxxxxx");
+        feed.enter(1);
+        assert!(!feed.is_done());
+        feed.enter(2);
+        assert!(feed.is_done());
     }
 }

@@ -1,5 +1,5 @@
 //! `chat-soak`: many real clients talk through a network that breaks at random, some of them are
-//! killed, and `chat-check` judges what they showed.
+//! killed, the room is reset, and `chat-check` judges what they showed.
 //!
 //! Everything is real but the network: the server and the clients are the programs as they are
 //! built, and [`proxy`] stands between them. The seed decides which faults come in which order;

@@ -32,14 +32,51 @@ pub(crate) enum Failure {
     Program(#[from] ProgramError),
     #[error("{stuck}; {words}")]
     Stuck { stuck: Box<Stuck>, words: String },
-    #[error("{acknowledged} of {posts} posts were acknowledged")]
-    Unacknowledged { acknowledged: u64, posts: u32 },
+    #[error("{acknowledged} of {posts} posts were acknowledged, {overtaken} refused for a reset")]
+    Unacknowledged { acknowledged: u64, overtaken: u64, posts: u32 },
     #[error("no connection broke, so the run shows nothing")]
     Peaceful,
     #[error("the checker did not find what was expected: {0:?}")]
     Unexpected(Expect),
     #[error("interrupted")]
     Interrupted,
+}
+
+/// The client that resets the room: the first sender, so that it also posts in the new life.
+const OPERATOR: u16 = 0;
+
+/// What is done to the chat from outside, beside the faults of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blow {
+    Kill,
+    Reset,
+}
+
+impl Blow {
+    const fn awaited(self) -> &'static str {
+        match self {
+            Self::Kill => "the posts before a kill",
+            Self::Reset => "the posts before a reset",
+        }
+    }
+}
+
+/// After how many answered posts each blow falls: those of a kind are spread evenly.
+fn plan(args: &Args) -> Vec<(u64, Blow)> {
+    let spread = |count: u32, blow| {
+        let share =
+            move |number: u32| u64::from(args.posts) * u64::from(number) / (u64::from(count) + 1);
+        (1..=count).map(move |number| (share(number), blow))
+    };
+    let mut plan: Vec<_> =
+        spread(args.kills, Blow::Kill).chain(spread(args.resets, Blow::Reset)).collect();
+    plan.sort_by_key(|(share, _)| *share);
+    plan
+}
+
+fn name_of(args: &Args, index: u16) -> String {
+    let sends = index < args.senders && args.posts_of(index) > 0;
+    format!("{}{index:03}", if sends { "sender" } else { "reader" })
 }
 
 /// The clients of a run.
@@ -75,7 +112,8 @@ pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
 async fn run_in(args: &Args, programs: &Programs, folder: &Path) -> Result<(), Failure> {
     let deadline = Instant::now() + args.time();
     let threshold = args.clients.div_ceil(2);
-    let server = Server::start(&programs.server, &folder.join("server"), threshold)
+    let operator = name_of(args, OPERATOR);
+    let server = Server::start(&programs.server, &folder.join("server"), threshold, &operator)
         .await
         .map_err(|error| Failure::Start("the server", error))?;
     let proxy =
@@ -85,11 +123,13 @@ async fn run_in(args: &Args, programs: &Programs, folder: &Path) -> Result<(), F
     let (times, faults) =
         crowd.talk(args, &proxy).await.map_err(|stuck| crowd.explain(stuck, folder))?;
     let figures = crowd.board.figures;
+    let url = server.url.clone();
     let status = server.stop().await.map_err(|error| Failure::Start("stopping", error))?;
     println!("server ended with {status}");
     report(args, &figures, &times, faults);
     let files: Vec<PathBuf> = crowd.setups.iter().map(Setup::output).collect();
-    judge(args, programs, &files, &figures, deadline).await?;
+    let verdict = judge(args, programs, &files, &url, deadline).await?;
+    hold_against(args, &verdict, &figures)?;
     if args.faults_per_second > 0 && (faults.cuts() == 0 || figures.disconnected == 0) {
         return Err(Failure::Peaceful);
     }
@@ -110,7 +150,7 @@ impl Crowd {
         let mut tasks = JoinSet::new();
         for (number, index) in (0..args.clients).enumerate() {
             let posts = if index < args.senders { args.posts_of(index) } else { 0 };
-            let name = format!("{}{index:03}", if posts > 0 { "sender" } else { "reader" });
+            let name = name_of(args, index);
             let setup = Setup {
                 number,
                 name: name.clone(),
@@ -133,18 +173,16 @@ impl Crowd {
         let began = Instant::now();
         let mut random = Rng::with_seed(args.seed());
         let chaos = Chaos::start(proxy.live.clone(), args.faults_per_second, random.u64(..));
-        for kill in 1..=args.kills {
-            let share = u64::from(args.posts) * u64::from(kill) / (u64::from(args.kills) + 1);
+        for (share, blow) in plan(args) {
             let answered = |board: &Board| board.figures.acknowledged + board.figures.refused;
             let is_time = |board: &Board| answered(board) >= share || board.is_fed();
-            self.board.until("the posts before a kill", is_time).await?;
-            self.kill(&mut random).await;
+            self.board.until(blow.awaited(), is_time).await?;
+            self.strike(blow, &mut random).await;
         }
-        let restarts = u64::from(args.kills);
+        let (restarts, lives) = (u64::from(args.kills), u64::from(args.resets) + 1);
+        let is_struck = |board: &Board| board.figures.restarts == restarts && board.life() == lives;
         self.board
-            .until("answers to all posts", |board| {
-                board.is_fed() && board.figures.restarts == restarts
-            })
+            .until("answers to all posts", |board| board.is_fed() && is_struck(board))
             .await?;
         let faults = chaos.faults();
         drop(chaos);
@@ -166,11 +204,23 @@ impl Crowd {
         Ok((times, faults))
     }
 
-    async fn kill(&self, random: &mut Rng) {
-        let down = Duration::from_millis(random.u64(..500));
-        let pick = random.usize(..self.orders.len());
-        if let Some(order) = self.orders.get(pick) {
-            let _ended = order.send(Order::Kill { down }).await;
+    async fn strike(&self, blow: Blow, random: &mut Rng) {
+        let operator = usize::from(OPERATOR);
+        let (pick, order) = match blow {
+            // Not the operator: a reset that it was told and did not read would never come.
+            Blow::Kill => {
+                let down = Duration::from_millis(random.u64(..500));
+                (random.usize(operator + 1..self.orders.len()), Order::Kill { down })
+            }
+            // So many that the gate stays closed for a while at times, and opens in spite of faults.
+            Blow::Reset => {
+                let clients = u16::try_from(self.orders.len()).unwrap_or(u16::MAX);
+                let threshold = random.u16(clients.div_ceil(2)..=clients - clients / 4);
+                (operator, Order::Reset { threshold })
+            }
+        };
+        if let Some(orders) = self.orders.get(pick) {
+            let _ended = orders.send(order).await;
         }
     }
 
@@ -192,12 +242,13 @@ impl Crowd {
 
 fn report(args: &Args, figures: &Figures, times: &Times, faults: Faults) {
     let Args { clients, senders, posts, .. } = args;
-    let Figures { records, acknowledged, connected, disconnected, restarts, doubtful, .. } =
-        figures;
+    let Figures { records, acknowledged, overtaken, connected, disconnected, .. } = figures;
+    let Figures { restarts, doubtful, .. } = figures;
     let seconds = |span: Duration| format!("{:.1} s", span.as_secs_f64());
     println!("{clients} clients, {senders} of them post, {posts} posts");
     println!("faults: {faults}");
     println!("kills: {restarts}, leaving {doubtful} posts that may have been lost with the client");
+    println!("resets: {}, which refused {overtaken} posts of the lives before", args.resets);
     println!("connections: {connected} made, {disconnected} lost");
     println!("{acknowledged} acknowledgements and {records} records shown");
     println!(
@@ -212,23 +263,28 @@ async fn judge(
     args: &Args,
     programs: &Programs,
     files: &[PathBuf],
-    figures: &Figures,
+    url: &str,
     deadline: Instant,
-) -> Result<(), Failure> {
+) -> Result<Verdict, Failure> {
     let kills = if args.kills == 0 { Kills::None } else { Kills::Some };
     let began = Instant::now();
-    let verdict = Verdict::of(&programs.check, files, kills, deadline)
+    let verdict = Verdict::of(&programs.check, files, url, kills, deadline)
         .await
         .map_err(|error| Failure::Start("the checker", error))?;
     print!("{}", verdict.text);
     println!("judged in {:.1} s", began.elapsed().as_secs_f64());
+    Ok(verdict)
+}
+
+/// Whether the run went as it should.
+fn hold_against(args: &Args, verdict: &Verdict, figures: &Figures) -> Result<(), Failure> {
     if !verdict.meets(args.expect) {
         return Err(Failure::Unexpected(args.expect));
     }
-    let Figures { acknowledged, .. } = *figures;
-    let complete = acknowledged == u64::from(args.posts);
-    if args.expect == Expect::Clean && kills == Kills::None && !complete {
-        return Err(Failure::Unacknowledged { acknowledged, posts: args.posts });
+    let Figures { acknowledged, overtaken, .. } = *figures;
+    let complete = acknowledged + overtaken == u64::from(args.posts);
+    if args.expect == Expect::Clean && args.kills == 0 && !complete {
+        return Err(Failure::Unacknowledged { acknowledged, overtaken, posts: args.posts });
     }
     Ok(())
 }

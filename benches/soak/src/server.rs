@@ -19,6 +19,8 @@ const STEP_TIME: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// As its `listening` line has it.
+    pub(crate) url: String,
     child: Child,
     /// Held open, for it has more to say.
     _lines: BufReader<ChildStdout>,
@@ -31,11 +33,16 @@ struct Listening {
 
 impl Server {
     /// Starts a server with a gate of `threshold` users, and waits until it listens.
-    pub(crate) async fn start(program: &Path, folder: &Path, threshold: u16) -> io::Result<Self> {
+    pub(crate) async fn start(
+        program: &Path,
+        folder: &Path,
+        threshold: u16,
+        operator: &str,
+    ) -> io::Result<Self> {
         let mut child = Command::new(program)
             .args(["--json", "--ephemeral", "--listen", "chat://127.0.0.1:0", "--threshold"])
             .arg(threshold.to_string())
-            .arg("--data")
+            .args(["--operator", operator, "--data"])
             .arg(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -45,11 +52,14 @@ impl Server {
         let mut lines = BufReader::new(stdout);
         let mut line = String::new();
         timeout(STEP_TIME, lines.read_line(&mut line)).await??;
-        let address = serde_json::from_str(&line)
-            .ok()
-            .and_then(|Listening { url }| url.strip_prefix("chat://")?.parse().ok())
+        let listening = serde_json::from_str(&line).ok();
+        let (url, address) = listening
+            .and_then(|Listening { url }| {
+                let address = url.strip_prefix("chat://")?.parse().ok()?;
+                Some((url, address))
+            })
             .ok_or_else(|| io::Error::other(format!("the server began with {line:?}")))?;
-        Ok(Self { address, child, _lines: lines })
+        Ok(Self { address, url, child, _lines: lines })
     }
 
     /// Stops it in order.

@@ -28,10 +28,12 @@ impl Verdict {
     pub(crate) async fn of(
         program: &Path,
         files: &[PathBuf],
+        server: &str,
         kills: Kills,
         deadline: Instant,
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
+        command.args(["--server", server]);
         if kills == Kills::Some {
             command.arg("--allow-repeats-after-kill");
         }

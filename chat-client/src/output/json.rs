@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use chatcore::client::Event;
 use chatcore::id::PublicKey;
-use chatcore::text::{RoomName, UserName};
+use chatcore::text::{HostAddress, RoomName, UserName};
 use chatcore::time::Timestamp;
 use chatcore::wire::{Command, GateState, Record, RecordBody, RoomInfo};
 use serde::Serialize;
@@ -16,7 +16,8 @@ use chatcore::address::Address;
 /// Writes events as JSON.
 #[derive(Debug)]
 pub(super) struct JsonPrinter {
-    server: String,
+    /// Stands for the server's own address where it gives none.
+    dialled: String,
 }
 
 /// The vocabulary. Fields may be added, never changed.
@@ -139,7 +140,7 @@ struct Room<'a> {
 
 impl JsonPrinter {
     pub(super) fn new(address: &Address) -> Self {
-        Self { server: address.to_string() }
+        Self { dialled: address.to_string() }
     }
 
     pub(super) fn event(&self, event: &Event, out: &mut String) {
@@ -148,8 +149,8 @@ impl JsonPrinter {
 
     fn line<'a>(&'a self, event: &'a Event) -> Line<'a> {
         match event {
-            Event::Connected { generation, user, resumed, operator } => Line::Connected {
-                server: &self.server,
+            Event::Connected { server, generation, user, resumed, operator } => Line::Connected {
+                server: server.as_ref().map_or(&self.dialled, HostAddress::as_str),
                 generation: generation.get(),
                 user,
                 resumed: *resumed,

@@ -29,6 +29,8 @@ const NAMES_SHOWN: usize = 20;
 #[derive(Debug)]
 pub(super) struct PlainPrinter {
     color: Color,
+    /// What was dialled: a person knows the server by it, while the address that the host gives of
+    /// itself is for scripts.
     server: String,
     zone: TimeZone,
     rooms: BTreeMap<RoomName, RoomView>,

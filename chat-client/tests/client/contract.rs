@@ -27,6 +27,18 @@ fn gate_holds_messages_back_and_opens_for_everybody_in_order() {
 }
 
 #[test]
+fn connected_names_the_host_as_its_listening_line_does_however_it_was_dialled() {
+    let world = World::without_server(1);
+    let (server, file) = (world.serve(&["chat://127.0.0.1:0", &world.address()]), world.address());
+    let [tcp, unix] = server.addresses() else { panic!("two listeners were asked for") };
+    let by_name = tcp.to_string().replace("127.0.0.1", "localhost");
+    for (dialled, listening) in [(by_name, tcp), (tcp.to_string(), tcp), (file, unix)] {
+        let mut ana = Client::start(&world.path(""), &[&dialled, "--json", "--name", "ana"]);
+        assert_eq!(ana.event("connected")["server"], listening.to_string(), "{dialled}");
+    }
+}
+
+#[test]
 fn plain_lines_are_as_in_the_contract() {
     let world = World::new(2);
     let mut alice = world.client(&["--name", "alice"]);

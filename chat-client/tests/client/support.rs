@@ -42,11 +42,16 @@ impl World {
 
     /// Starts the server, always with the same key and never with old messages.
     pub(crate) fn start_server(&mut self) {
+        self.server = Some(self.serve(&[&self.address()]));
+    }
+
+    /// A server of this world that listens somewhere else.
+    pub(crate) fn serve(&self, listen: &[&str]) -> Server {
         let key = ServerKey::in_folder(&self.path("server")).unwrap();
         let mut config = ServerConfig::new(key);
-        config.listen = vec![self.address().parse().unwrap()];
+        config.listen = listen.iter().map(|address| address.parse().unwrap()).collect();
         config.threshold = chatcore::id::Threshold::new(self.threshold).unwrap();
-        self.server = Some(self.runtime.block_on(Server::start(config)).unwrap());
+        self.runtime.block_on(Server::start(config)).unwrap()
     }
 
     pub(crate) fn stop_server(&mut self) {

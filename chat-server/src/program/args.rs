@@ -23,15 +23,16 @@ pub(super) struct Args {
     #[arg(value_name = "run", value_parser = ["run"], hide = true)]
     _job: Option<String>,
 
-    /// Where to listen: `chat://HOST:PORT` or `unix:/PATH`; port 0 picks a free port. May be repeated
+    /// Where to listen: `chat://HOST:PORT` or `unix:/PATH`. Without `:PORT` it is 5000, port 0 picks a
+    /// free one. May be repeated: each client is then told the one that it came in by
     #[arg(long, value_name = "URI", env = "CHAT_LISTEN", value_delimiter = ',',
           default_values_t = [Address::default()])]
     pub(super) listen: Vec<Address>,
 
     /// How many people must be connected at once before a room shows its messages: 1 to 65535
-    #[arg(short = 'n', long, value_name = "N", env = "CHAT_THRESHOLD", default_value_t = 2,
-          value_parser = clap::value_parser!(u16).range(1..))]
-    threshold: u16,
+    #[arg(short = 'n', long, value_name = "N", env = "CHAT_THRESHOLD",
+          default_value_t = Threshold::DEFAULT, value_parser = parse_threshold)]
+    pub(super) threshold: Threshold,
 
     /// Keep nothing but the server's key (the only way in this version)
     #[arg(long, env = "CHAT_EPHEMERAL")]
@@ -72,10 +73,6 @@ Examples:
                                               for other machines, unencrypted";
 
 impl Args {
-    pub(super) fn threshold(&self) -> Threshold {
-        Threshold::new(self.threshold).expect("the option's range must begin at 1")
-    }
-
     pub(super) const fn form(&self) -> Form {
         if self.json { Form::Json } else { Form::Plain }
     }
@@ -97,6 +94,11 @@ impl From<bool> for Plaintext {
     fn from(anywhere: bool) -> Self {
         if anywhere { Self::Anywhere } else { Self::LoopbackOnly }
     }
+}
+
+fn parse_threshold(text: &str) -> Result<Threshold, &'static str> {
+    let number = text.parse().ok().and_then(Threshold::new);
+    number.ok_or("it must be a number from 1 to 65535")
 }
 
 /// A key is 43 characters of base64url and so is no name: names have at most 32.
@@ -124,7 +126,7 @@ mod tests {
         }
         for good in [1_u16, u16::MAX] {
             let args = Args::try_parse_from(["chat-server", "-n", &good.to_string()]).unwrap();
-            assert_eq!(args.threshold().get(), good);
+            assert_eq!(args.threshold.get(), good);
         }
     }
 

@@ -68,7 +68,7 @@ fn run(args: &Args, report: &Report) -> Result<(), Failure> {
         let server = Server::start(ServerConfig {
             listen: args.listen.clone(),
             plaintext: args.plaintext.into(),
-            threshold: args.threshold(),
+            threshold: args.threshold,
             operators: args.operator.clone(),
             ..ServerConfig::new(key)
         })

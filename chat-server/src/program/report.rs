@@ -39,7 +39,7 @@ impl Report {
                     }));
                 }
             }
-            Form::Plain => say(&welcome(server.addresses(), args.threshold(), args.ephemeral)),
+            Form::Plain => say(&welcome(server.addresses(), args.threshold, args.ephemeral)),
         }
     }
 

@@ -12,7 +12,7 @@ use chatcore::time::Span;
 use chatcore::wire::{
     ClientFrame, DecodeFault, FrameFault, LimitFault, Refusal, ServerFrame, StateFault,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::peer::{Peer, hello};
 use crate::start;
@@ -172,6 +172,25 @@ async fn c2_connections_that_do_not_log_in_leave_slots_for_those_who_do() {
     });
     welcome.await.expect("a slot must become free");
     others.assert_undisturbed().await;
+}
+
+#[tokio::test]
+async fn connection_that_is_turned_away_and_stays_is_told_why_and_given_up() {
+    let limits = Limits { connections_max: 1, ..Limits::default() };
+    let (server, address) = start(limits).await;
+    let _only_one = Peer::join(&address, "ana").await;
+    let (mut near, far) = tokio::io::duplex(1 << 10);
+    server.attach(far).await;
+    let given_up = tokio::time::timeout(crate::peer::PATIENCE, async {
+        let mut told = Vec::new();
+        near.read_to_end(&mut told).await.unwrap();
+        // It is heard out until nobody holds the other end any more.
+        while near.write_all(&[0; 64]).await.is_ok() {}
+        told
+    });
+    let told = given_up.await.expect("the server must let go");
+    let busy = ServerFrame::Close(Refusal::Busy { retry_ms: Span::from_secs(1) });
+    assert_eq!(told, encode_to_bytes(&busy));
 }
 
 /// A stream whose reading side has a bug.

@@ -25,7 +25,10 @@ impl Program {
 
     fn start_by(mut command: Command, args: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
-        command.args(args).arg("--data").arg(data.path());
+        command.args(args);
+        if !args.contains(&"--data") {
+            command.arg("--data").arg(data.path());
+        }
         let mut child = command
             .env_remove("CHAT_JSON")
             .stdin(Stdio::null())
@@ -107,6 +110,22 @@ async fn c12_sigterm_under_load_tells_everybody_and_exits_0_in_time() {
 }
 
 #[tokio::test]
+async fn log_in_tells_the_url_of_the_listener_that_it_came_in_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = format!("unix:{}", folder.path().join("chat.sock").display());
+    let options = ["--json", "--listen", "chat://127.0.0.1:0", "--listen", &file];
+    let mut program = Program::start(&options);
+    let (tcp, unix) = (program.address(), program.address());
+    let Address::Tcp { port, .. } = tcp else { panic!("{tcp}") };
+    let by_name = Address::Tcp { host: "localhost".to_owned(), port };
+    for (dialled, listening) in [(&tcp, &tcp), (&by_name, &tcp), (&unix, &unix)] {
+        let welcome = Peer::connect(dialled).await.log_in("ana").await.unwrap();
+        let told = welcome.address.map(|address| address.to_string());
+        assert_eq!(told, Some(listening.to_string()), "{dialled}");
+    }
+}
+
+#[tokio::test]
 async fn c12_client_that_reads_nothing_does_not_keep_the_server_from_stopping() {
     let mut program = Program::start(&FREE_PORT);
     let address = program.address();
@@ -134,7 +153,10 @@ fn port_that_is_taken_is_told_with_what_to_do() {
 #[test]
 fn bad_options_are_usage_errors() {
     for (args, hint) in [
-        (&["-n", "0"][..], "1..=65535"),
+        (&["-n", "0"][..], "from 1 to 65535"),
+        (&["-n", "two"], "from 1 to 65535"),
+        (&["--listen", ":5001"], "chat://127.0.0.1:5001"),
+        (&["--listen", "/tmp/chat.sock"], "unix:"),
         (&["--listen", "ftp://here"], "chat://"),
         (&["--listen", "chat://0.0.0.0:0"], "--plaintext"),
         (&["--operator", "a b"], "a name may not contain"),
@@ -142,6 +164,30 @@ fn bad_options_are_usage_errors() {
     ] {
         let (status, stderr) = Program::start(args).wait();
         assert_eq!(status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(hint), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn address_or_folder_that_cannot_be_had_is_told_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("file"), "").unwrap();
+    let (long, deep) = (format!("unix:{}", path(&"x".repeat(120))), path("file/data"));
+    let (homeless, file) =
+        (format!("unix:{}", path("none/sock")), format!("unix:{}", path("file")));
+    // Too long for a name, so that no resolver is asked.
+    let unknown = "x".repeat(64);
+    for (args, hint) in [
+        (&["--listen", &unknown][..], "chat://HOST:PORT"),
+        (&["--listen", "192.0.2.1:0", "--plaintext"], "no address of this machine"),
+        (&["--listen", &long], "choose a shorter one"),
+        (&["--listen", &homeless], "the folder must exist"),
+        (&["--listen", &file], "something else than a socket"),
+        (&["--data", &deep], "name another with --data"),
+    ] {
+        let (status, stderr) = Program::start(args).wait();
+        assert_eq!(status.code(), Some(1), "{args:?}: {stderr}");
         assert!(stderr.contains(hint), "{args:?}: {stderr}");
     }
 }

@@ -4,7 +4,7 @@ use crate::id::{
     Attach, Counter, Generation, Incarnation, LogId, PublicKey, Seq, SessionId, Signature,
     Threshold,
 };
-use crate::text::{Body, RoomName, UserName};
+use crate::text::{Body, HostAddress, RoomName, UserName};
 use crate::time::Span;
 use crate::wire::{
     ClientFrame, Command, Cursor, GateState, Notice, Record, Refusal, RoomInfo, ServerFrame, Start,
@@ -263,6 +263,8 @@ pub enum Stop {
 pub enum Event {
     /// Logged in.
     Connected {
+        /// The address that the host which serves gives of itself; `None` when it gives none.
+        server: Option<HostAddress>,
         /// The server's generation.
         generation: Generation,
         /// The name in its enforced form.

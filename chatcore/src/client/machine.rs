@@ -311,6 +311,7 @@ impl Client {
         self.phase = Phase::Online { since: now, silence: Silence::new(now) };
         self.outbox.restart();
         self.out.event(Event::Connected {
+            server: welcome.address,
             generation: claim.generation,
             user: welcome.user,
             resumed: self.met && !history_lost,

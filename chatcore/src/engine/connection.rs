@@ -3,7 +3,7 @@
 use crate::engine::commit::Pending;
 use crate::engine::volatile::{Connection, Online, Phase, Presence, Volatile};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
-use crate::id::{ConnId, Counter, Digest, Nonce, RequestId, SessionId};
+use crate::id::{ConnId, Counter, RequestId, SessionId};
 use crate::log::Change;
 use crate::text::{RoomName, UserName};
 use crate::time::{Moment, Now, Span, Timestamp};
@@ -32,8 +32,7 @@ impl Engine {
         &mut self,
         now: Now,
         conn: ConnId,
-        nonce: Nonce,
-        channel: Option<Digest>,
+        connection: Connection,
     ) -> Result<(), Misuse> {
         if self.volatile.connections.contains_key(&conn) {
             return Err(Misuse::ConnectionReused(conn));
@@ -44,7 +43,6 @@ impl Engine {
         let limits = &self.config.limits;
         let full = serving >= limits.connections_max
             || self.volatile.greeting >= Volatile::greeting_max(limits);
-        let connection = Connection::new(nonce, channel, now.moment);
         self.volatile.connections.insert(conn, connection);
         self.volatile.greeting = self.volatile.greeting.saturating_add(1);
         if self.stopping {
@@ -352,7 +350,10 @@ impl Engine {
         let index = self.basis(
             |change| matches!(change, Change::SessionOpened { session: new, .. } if *new == session),
         );
-        let frame = ServerFrame::Welcome(Welcome { user, session, last_counter, known, operator });
+        let connection = self.volatile.connections.get(&conn);
+        let address = connection.and_then(|connection| connection.address.clone());
+        let welcome = Welcome { user, session, last_counter, known, operator, address };
+        let frame = ServerFrame::Welcome(welcome);
         self.when_committed(index, Pending::Frame { conn, frame });
     }
 

@@ -34,14 +34,14 @@ use crate::engine::commit::Pending;
 use crate::engine::durable::Durable;
 use crate::engine::feed::Feed;
 use crate::engine::question::ReadPurpose;
-use crate::engine::volatile::Volatile;
+use crate::engine::volatile::{Connection, Volatile};
 use crate::id::{
     ConnId, Digest, Generation, Incarnation, Index, LogId, Nonce, PublicKey, Seq, Signature,
     Threshold,
 };
 use crate::limits::{Limits, LimitsError};
 use crate::log::{Change, Entry, Founding, Head};
-use crate::text::{RoomName, UserName};
+use crate::text::{HostAddress, RoomName, UserName};
 use crate::time::{Moment, Now};
 use crate::wire::{ClientFrame, GateState, Record, Refusal, ServerFrame};
 
@@ -60,6 +60,8 @@ pub enum Input {
         nonce: Nonce,
         /// The TLS exporter of the connection, when there is TLS.
         channel: Option<Digest>,
+        /// The host's own address that it came in by, for the client to know where it is.
+        address: Option<HostAddress>,
     },
     /// A connection sent a frame.
     Frame {
@@ -455,8 +457,9 @@ impl Engine {
     /// When the host broke a rule of this interface; the engine is unchanged.
     pub fn handle(&mut self, now: Now, input: Input) -> Result<(), Misuse> {
         match input {
-            Input::Connected { conn, nonce, channel } => {
-                self.handle_connected(now, conn, nonce, channel)?;
+            Input::Connected { conn, nonce, channel, address } => {
+                let connection = Connection::new(nonce, channel, address, now.moment);
+                self.handle_connected(now, conn, connection)?;
             }
             Input::Frame { conn, frame } => self.handle_frame(now, conn, frame)?,
             Input::Condemned { conn, refusal } => {

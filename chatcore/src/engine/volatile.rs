@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::engine::{Need, TimerKind};
 use crate::id::{Attach, ConnId, Digest, Nonce, SessionId};
 use crate::limits::Limits;
-use crate::text::{RoomName, UserName};
+use crate::text::{HostAddress, RoomName, UserName};
 use crate::time::{Moment, Span};
 use crate::wire::{GateState, Login};
 
@@ -31,6 +31,8 @@ pub(crate) struct Connection {
     pub(crate) phase: Phase,
     pub(crate) nonce: Nonce,
     pub(crate) channel: Option<Digest>,
+    /// The host's address that it came in by.
+    pub(crate) address: Option<HostAddress>,
     /// When it was last heard.
     pub(crate) heard: Moment,
     /// Pings sent since.
@@ -141,11 +143,17 @@ impl Rate {
 }
 
 impl Connection {
-    pub(crate) const fn new(nonce: Nonce, channel: Option<Digest>, now: Moment) -> Self {
+    pub(crate) const fn new(
+        nonce: Nonce,
+        channel: Option<Digest>,
+        address: Option<HostAddress>,
+        now: Moment,
+    ) -> Self {
         Self {
             phase: Phase::Greeting,
             nonce,
             channel,
+            address,
             heard: now,
             pings: 0,
             strikes: 0,

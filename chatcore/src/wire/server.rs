@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{
     Counter, Generation, Incarnation, LogId, Nonce, PublicKey, RequestId, Seq, SessionId, Threshold,
 };
-use crate::text::{Body, RoomName, UserName};
+use crate::text::{Body, HostAddress, RoomName, UserName};
 use crate::time::Timestamp;
 use crate::wire::{List, Refusal};
 
@@ -125,6 +125,10 @@ pub struct Welcome {
     pub known: bool,
     /// Whether the user may reset rooms.
     pub operator: bool,
+    /// Where the host that serves listens, as it says itself: the address that this connection came
+    /// in by, not the one that was dialled. `None` when it listens nowhere, or cannot tell. It is
+    /// for those who logged in: a stranger learns nothing that it did not dial.
+    pub address: Option<HostAddress>,
 }
 
 /// The answer to a question.

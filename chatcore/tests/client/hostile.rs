@@ -217,6 +217,7 @@ fn any_frame() -> impl Strategy<Value = ServerFrame> {
                     last_counter: counter(a),
                     known: open,
                     operator: open,
+                    address: None,
                 }),
                 3 => {
                     ServerFrame::Accepted { counter: counter(b), room, incarnation, seq: Some(seq) }

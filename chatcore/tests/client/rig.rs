@@ -381,7 +381,7 @@ impl World {
         self.hosts[host].conn = Some(conn);
         self.delivery.add(conn);
         let nonce = Nonce::new([u8::try_from(self.next_conn % 256).unwrap(); 32]);
-        let connected = engine::Input::Connected { conn, nonce, channel: None };
+        let connected = engine::Input::Connected { conn, nonce, channel: None, address: None };
         self.engine.handle(self.now(), connected).unwrap();
         self.tell(host, Input::Dialled);
     }

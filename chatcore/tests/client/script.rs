@@ -91,7 +91,9 @@ impl Script {
     pub(crate) fn welcome(&mut self, session: SessionId, last: u64, known: bool) -> Vec<Output> {
         let (user, last_counter) = ("alice".parse().unwrap(), counter(last));
         let operator = false;
-        self.frame(ServerFrame::Welcome(Welcome { user, session, last_counter, known, operator }))
+        let address = None;
+        let welcome = Welcome { user, session, last_counter, known, operator, address };
+        self.frame(ServerFrame::Welcome(welcome))
     }
 
     /// As [`Self::welcome`], and the rooms are joined.

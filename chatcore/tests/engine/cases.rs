@@ -6,7 +6,7 @@ use chatcore::text::Untrusted;
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::*;
 
-use crate::rig::{Rig, Setup, hello, key_of, post, reset, rig, session_of};
+use crate::rig::{Rig, Setup, address_of, hello, key_of, post, reset, rig, session_of};
 
 /// A room of two with an open gate and nothing left to look at.
 fn open_room() -> Rig {
@@ -591,4 +591,19 @@ fn condemned_connection_closes_alone() {
     rig.expect(&["ana < close E_DECODE truncated", "ana < closed"]);
     rig.pass(Span::from_secs(19));
     others_go_on(&mut rig);
+}
+
+#[test]
+fn welcome_names_the_address_that_each_connection_came_in_by() {
+    let mut rig = rig();
+    rig.login("ana");
+    rig.login_as("phone", "ana");
+    rig.forget();
+    for label in ["ana", "phone"] {
+        let told = rig.peers[label].frames.iter().find_map(|frame| match frame {
+            ServerFrame::Welcome(welcome) => welcome.address.clone(),
+            _ => None,
+        });
+        assert_eq!(told, Some(address_of(label)));
+    }
 }

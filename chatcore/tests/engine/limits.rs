@@ -235,7 +235,12 @@ fn misuse_is_told_and_changes_nothing() {
         (Input::Disconnected { conn }, Misuse::UnknownConnection(conn)),
         (Input::Frame { conn, frame: ClientFrame::Leave }, Misuse::UnknownConnection(conn)),
         (
-            Input::Connected { conn: known, nonce: Nonce::new([0; 32]), channel: None },
+            Input::Connected {
+                conn: known,
+                nonce: Nonce::new([0; 32]),
+                channel: None,
+                address: None,
+            },
             Misuse::ConnectionReused(known),
         ),
         (

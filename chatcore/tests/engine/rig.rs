@@ -15,7 +15,7 @@ use chatcore::engine::{
 use chatcore::id::*;
 use chatcore::limits::Limits;
 use chatcore::log::{Change, Entry, Founding, OperatorRule};
-use chatcore::text::Untrusted;
+use chatcore::text::{HostAddress, Untrusted};
 use chatcore::time::{Moment, Now, Span, Timestamp};
 use chatcore::wire::*;
 
@@ -121,6 +121,12 @@ fn padded(name: &str) -> [u8; 32] {
 pub(crate) fn session_of(name: &str) -> SessionId {
     let bytes = padded(name);
     SessionId::new(std::array::from_fn(|place| bytes[place] ^ bytes[place + 16].rotate_left(3)))
+}
+
+/// The address that a connection comes in by: each by its own.
+pub(crate) fn address_of(label: &str) -> HostAddress {
+    let host: String = label.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("chat://{host}.example:5000").parse().unwrap()
 }
 
 pub(crate) fn seq(value: u64) -> Seq {
@@ -403,7 +409,8 @@ impl Rig {
         };
         self.peers.insert(label.to_owned(), peer);
         self.shard(conn).add(conn);
-        self.input(Input::Connected { conn, nonce: Nonce::new([7; 32]), channel: None });
+        let (nonce, address) = (Nonce::new([7; 32]), Some(address_of(label)));
+        self.input(Input::Connected { conn, nonce, channel: None, address });
     }
 
     pub(crate) fn send(&mut self, label: &str, frame: ClientFrame) {

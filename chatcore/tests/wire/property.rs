@@ -205,13 +205,15 @@ fn greeting() -> impl Strategy<Value = ServerFrame> {
             nonce,
         },
     );
-    let welcome = (user(), session(), counter(), any::<(bool, bool)>()).prop_map(
-        |(user, session, last_counter, (known, operator))| Welcome {
+    let address = prop::option::of("[ -~é語]{1,60}".prop_map(|text| text.parse().unwrap()));
+    let welcome = (user(), session(), counter(), any::<(bool, bool)>(), address).prop_map(
+        |(user, session, last_counter, (known, operator), address)| Welcome {
             user,
             session,
             last_counter,
             known,
             operator,
+            address,
         },
     );
     prop_oneof![hello.prop_map(ServerFrame::Hello), welcome.prop_map(ServerFrame::Welcome)]

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use chatcore::id::{Attach, Digest, Generation, LogId, Nonce, PublicKey, SessionId};
 use chatcore::limits::{Limits, REMEMBERED_ANSWERS};
-use chatcore::text::{BODY_BYTES_MAX, ROOM_NAME_CHARS_MAX, USER_NAME_CHARS_MAX};
+use chatcore::text::{
+    BODY_BYTES_MAX, HOST_ADDRESS_BYTES_MAX, ROOM_NAME_CHARS_MAX, USER_NAME_CHARS_MAX,
+};
 use chatcore::wire::{
     ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, LIST_MAX, LoginProof, ServerFrame,
     VERSION,
@@ -91,6 +93,7 @@ fn protocol_names_the_limits_of_the_code() {
         ("body of a message", format!("{BODY_BYTES_MAX} bytes")),
         ("user name", format!("{USER_NAME_CHARS_MAX} characters")),
         ("room name", format!("{ROOM_NAME_CHARS_MAX} characters")),
+        ("address of a host", format!("{HOST_ADDRESS_BYTES_MAX} bytes")),
         ("remembered answers", REMEMBERED_ANSWERS.to_string()),
         ("time to log in", secs(limits.login_time)),
         ("silence before a ping", secs(limits.ping_interval)),

@@ -273,14 +273,18 @@ fn greetings() -> Vec<ServerFrame> {
         generation: Generation::new(3).unwrap(),
         nonce: Nonce::new(ramp(0xA0)),
     };
-    let welcome = Welcome {
+    vec![ServerFrame::Hello(hello), welcome(Some("chat://127.0.0.1:5000"))]
+}
+
+fn welcome(address: Option<&str>) -> ServerFrame {
+    ServerFrame::Welcome(Welcome {
         user: user("alice"),
         session: SessionId::new(ramp(0x30)),
         last_counter: counter(130),
         known: true,
         operator: false,
-    };
-    vec![ServerFrame::Hello(hello), ServerFrame::Welcome(welcome)]
+        address: address.map(|address| address.parse().unwrap()),
+    })
 }
 
 fn room_frames() -> Vec<ServerFrame> {
@@ -299,6 +303,7 @@ pub(crate) fn server_frames() -> Vec<(String, ServerFrame)> {
     };
     let plain = |frame| (String::new(), frame);
     let mut frames: Vec<_> = greetings().into_iter().map(plain).collect();
+    frames.push(("_without_address".to_owned(), welcome(None)));
     frames.push(plain(accepted(Some(seq(300)))));
     frames.push(("_held".to_owned(), accepted(None)));
     frames.push(plain(ServerFrame::Applied { counter: counter(132) }));

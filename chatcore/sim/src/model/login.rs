@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chatcore::engine::{Directive, Event, Output};
 use chatcore::id::{ConnId, Digest, Nonce, RequestId, SessionId};
 use chatcore::log::{Change, CommandId, OperatorRule};
-use chatcore::text::UserName;
+use chatcore::text::{HostAddress, UserName};
 use chatcore::time::{Moment, Span};
 use chatcore::wire::{
     Answer, AuthFault, ClientFrame, ClientHello, LimitFault, Login, NameFault, Notice, Refusal,
@@ -33,12 +33,18 @@ enum Ending {
 }
 
 impl Model {
-    pub(super) fn connected(&mut self, conn: ConnId, nonce: Nonce, channel: Option<Digest>) {
+    pub(super) fn connected(
+        &mut self,
+        conn: ConnId,
+        nonce: Nonce,
+        channel: Option<Digest>,
+        address: Option<HostAddress>,
+    ) {
         let (limits, process) = (&self.limits, &mut self.process);
         let share = u64::from(limits.connections_max) * u64::from(limits.greeting_percent);
         let full = process.greeting + process.online >= limits.connections_max
             || u64::from(process.greeting) >= share.div_ceil(100);
-        process.conns.insert(conn, Conn::new(nonce, channel, self.now.moment));
+        process.conns.insert(conn, Conn::new(nonce, channel, address, self.now.moment));
         process.greeting += 1;
         if process.stopping {
             self.close(conn, Refusal::Gone);
@@ -289,7 +295,9 @@ impl Model {
         let index = self.basis(|change| {
             matches!(change, Change::SessionOpened { session: opened, .. } if *opened == session)
         });
-        let frame = ServerFrame::Welcome(Welcome { user, session, last_counter, known, operator });
+        let address = self.process.conns.get(&conn).and_then(|conn| conn.address.clone());
+        let welcome = Welcome { user, session, last_counter, known, operator, address };
+        let frame = ServerFrame::Welcome(welcome);
         self.when_safe(index, Waiting::Frame { conn, frame });
     }
 

@@ -114,7 +114,9 @@ impl Model {
     pub fn before(&mut self, now: Now, input: &Input) {
         self.now = now;
         match input {
-            Input::Connected { conn, nonce, channel } => self.connected(*conn, *nonce, *channel),
+            Input::Connected { conn, nonce, channel, address } => {
+                self.connected(*conn, *nonce, *channel, address.clone());
+            }
             Input::Frame { conn, frame } => self.frame(*conn, frame),
             Input::Condemned { conn, refusal } => self.close(*conn, *refusal),
             Input::Disconnected { conn } => self.disconnected(*conn),

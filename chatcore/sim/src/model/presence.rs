@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chatcore::engine::{Need, ReadToken};
 use chatcore::id::{Attach, ConnId, Digest, Incarnation, Index, Nonce, PublicKey, RequestId, Seq};
 use chatcore::id::{Counter, SessionId};
-use chatcore::text::{RoomName, UserName};
+use chatcore::text::{HostAddress, RoomName, UserName};
 use chatcore::time::{Moment, Span};
 use chatcore::wire::{GateState, ServerFrame, Start};
 
@@ -53,6 +53,7 @@ pub(super) struct Conn {
     pub(super) phase: Phase,
     pub(super) nonce: Nonce,
     pub(super) channel: Option<Digest>,
+    pub(super) address: Option<HostAddress>,
     /// When it was last heard, pinged, or logged in.
     pub(super) quiet_since: Moment,
     pub(super) pings: u32,
@@ -201,11 +202,17 @@ impl Bucket {
 }
 
 impl Conn {
-    pub(super) const fn new(nonce: Nonce, channel: Option<Digest>, now: Moment) -> Self {
+    pub(super) const fn new(
+        nonce: Nonce,
+        channel: Option<Digest>,
+        address: Option<HostAddress>,
+        now: Moment,
+    ) -> Self {
         Self {
             phase: Phase::Greeting,
             nonce,
             channel,
+            address,
             quiet_since: now,
             pings: 0,
             strikes: 0,

@@ -523,7 +523,9 @@ impl World<'_> {
         server.shards[shard].delivery.add(id);
         let mut nonce = [1; Nonce::LEN];
         nonce[..8].copy_from_slice(&id.get().to_be_bytes());
-        self.input(Input::Connected { conn: id, nonce: Nonce::new(nonce), channel: None })
+        let address = Some("chat://127.0.0.1:5000".parse().expect("a plain address is one"));
+        let nonce = Nonce::new(nonce);
+        self.input(Input::Connected { conn: id, nonce, channel: None, address })
     }
 
     pub(crate) fn arrive_at_server(&mut self, id: ConnId) -> Result<(), Broken> {
