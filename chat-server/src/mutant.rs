@@ -1,6 +1,7 @@
 //! Test builds only: the environment names a rule of the engine to switch off.
 
-use chatcore::engine::{Engine, Mutant};
+use chatcore::engine::Engine;
+use chatcore::mutant::Mutant;
 
 /// The rule to switch off; none when it is not set.
 const VARIABLE: &str = "CHAT_MUTANT";

@@ -12,6 +12,9 @@
 //! Invariants: frames are never interleaved; a reader's cursor moves without holes, or is told the
 //! gap; only answers take memory, and they are bounded.
 
+#[cfg(chat_mutants)]
+mod mutant;
+
 use core::ops::Bound;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -53,6 +56,8 @@ pub struct Delivery {
     condemned: VecDeque<(ConnId, Refusal)>,
     /// When a blocked connection has stalled for too long.
     stalls: BTreeSet<(Moment, ConnId)>,
+    #[cfg(chat_mutants)]
+    mutant: Option<crate::mutant::Mutant>,
 }
 
 /// What one connection is still to be written.
@@ -147,6 +152,8 @@ impl Delivery {
             needs: VecDeque::new(),
             condemned: VecDeque::new(),
             stalls: BTreeSet::new(),
+            #[cfg(chat_mutants)]
+            mutant: None,
         }
     }
 
@@ -185,6 +192,12 @@ impl Delivery {
                 let window = room_window(self.rooms.len());
                 let update = (incarnation, through, chunk);
                 self.with_readers(&room, |tail| tail.extend(update, window));
+            }
+            #[cfg(chat_mutants)]
+            Directive::Reset { room, incarnation, threshold }
+                if mutated!(self, ResetKeepsRecords) =>
+            {
+                self.with_readers(&room, |tail| tail.reset_but_records(incarnation, threshold));
             }
             Directive::Reset { room, incarnation, threshold } => {
                 self.with_readers(&room, |tail| tail.reset(incarnation, threshold));
@@ -254,6 +267,10 @@ impl Delivery {
     pub fn gather(&mut self, conn: ConnId, slices: &mut Vec<Bytes>) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
         if outgoing.queue.is_empty() && outgoing.stage != Stage::Closing {
+            #[cfg(chat_mutants)]
+            if mutated!(self, LaggingLosesRecords) {
+                outgoing.skip_what_is_not_here(&self.rooms);
+            }
             outgoing.fill(conn, &self.rooms, &mut self.needs);
         }
         slices.extend(outgoing.queue.iter().take(GATHER_SLICES).map(|(_, slice)| slice.clone()));
@@ -379,7 +396,7 @@ impl Delivery {
     fn take_page(&mut self, conn: ConnId, room: &RoomName, incarnation: Incarnation, page: Page) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
         let Some(reader) = outgoing.follows.get_mut(room) else { return };
-        if reader.incarnation != incarnation {
+        if reader.incarnation != incarnation && !mutated!(self, PageAcrossReset) {
             return;
         }
         match page {
@@ -396,7 +413,9 @@ impl Delivery {
                 reader.cursor = to;
                 let room = room.clone();
                 let gap = ServerFrame::Gap { room, incarnation, from, to };
-                outgoing.push_answer(encode_to_bytes(&gap));
+                if !mutated!(self, GapUntold) {
+                    outgoing.push_answer(encode_to_bytes(&gap));
+                }
             }
         }
         outgoing.stop_waiting(room);

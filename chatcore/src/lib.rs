@@ -82,6 +82,14 @@
     )
 )]
 
+// First, as its macro is in scope only for what comes after it.
+#[macro_use]
+#[cfg(not(chat_mutants))]
+mod mutant;
+#[macro_use]
+#[cfg(chat_mutants)]
+pub mod mutant;
+
 pub mod address;
 pub mod chunk;
 pub mod client;

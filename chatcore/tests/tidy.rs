@@ -5,8 +5,9 @@ mod sources;
 use sources::Source;
 
 /// What each module of chatcore may use, beside itself: dependencies point downwards only.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("address", &[]),
+    ("mutant", &[]),
     ("id", &[]),
     ("time", &["id"]),
     ("text", &[]),
@@ -15,9 +16,9 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("codec", &["wire"]),
     ("log", &["codec", "id", "text", "time", "wire"]),
     ("chunk", &["codec", "id", "wire"]),
-    ("engine", &["chunk", "codec", "id", "limits", "log", "text", "time", "wire"]),
-    ("client", &["id", "limits", "text", "time", "wire"]),
-    ("delivery", &["chunk", "codec", "engine", "id", "limits", "text", "time", "wire"]),
+    ("engine", &["chunk", "codec", "id", "limits", "log", "mutant", "text", "time", "wire"]),
+    ("client", &["id", "limits", "mutant", "text", "time", "wire"]),
+    ("delivery", &["chunk", "codec", "engine", "id", "limits", "mutant", "text", "time", "wire"]),
     ("hub", &["codec", "delivery", "engine", "id", "limits", "log", "time", "wire"]),
     ("lib", &[]),
 ];

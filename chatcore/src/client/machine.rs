@@ -55,6 +55,8 @@ pub struct Client {
     pub(super) questions: Questions,
     backoff: Backoff,
     pub(super) out: Outputs,
+    #[cfg(chat_mutants)]
+    pub(super) mutant: Option<crate::mutant::Mutant>,
 }
 
 /// Who the client is to this server.
@@ -124,6 +126,8 @@ impl Client {
             rooms,
             questions: Questions::default(),
             out: Outputs::default(),
+            #[cfg(chat_mutants)]
+            mutant: None,
         }
     }
 
@@ -309,7 +313,9 @@ impl Client {
         };
         let history_lost = identity.log_id.is_some_and(|log_id| log_id != claim.log_id);
         self.phase = Phase::Online { since: now, silence: Silence::new(now) };
-        self.outbox.restart();
+        if !mutated!(self, ClientDoesNotResend) {
+            self.outbox.restart();
+        }
         self.out.event(Event::Connected {
             server: welcome.address,
             generation: claim.generation,

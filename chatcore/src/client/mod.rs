@@ -17,6 +17,8 @@ mod api;
 mod backoff;
 mod line;
 mod machine;
+#[cfg(chat_mutants)]
+mod mutant;
 mod online;
 mod outbox;
 mod questions;

@@ -54,7 +54,13 @@ impl Client {
             ServerFrame::Applied { counter } => self.apply(counter),
             ServerFrame::Refused { counter, refusal } => self.reject(now, counter, refusal),
             ServerFrame::Answer { request, answer } => self.take_answer(now, request, answer),
-            ServerFrame::Record(record) => self.rooms.record(record, &mut self.out),
+            ServerFrame::Record(record) => {
+                self.rooms.record(record, &mut self.out);
+                #[cfg(chat_mutants)]
+                if mutated!(self, ClientSavesBeforeShowing) {
+                    self.out.save_first();
+                }
+            }
             ServerFrame::Gap { room, incarnation, from, to } => {
                 self.rooms.gap(&room, Cursor { incarnation, seq: from }, to, &mut self.out);
             }
@@ -105,7 +111,9 @@ impl Client {
     fn reject(&mut self, now: Moment, counter: Counter, refusal: Refusal) {
         let command = self.outbox.command(counter);
         if command.is_some_and(|command| refusal.is_passing_for(command)) {
-            if self.outbox.land(counter) {
+            if mutated!(self, ClientDropsRefused) {
+                self.outbox.settle(counter);
+            } else if self.outbox.land(counter) {
                 self.outbox.go_back(counter, now, retry_after(refusal));
             }
             return;

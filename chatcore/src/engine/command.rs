@@ -31,8 +31,7 @@ impl Engine {
         let digest = digest_of("chatcore command v1", command);
         let state = self.durable.session(&session).expect("an attached session must exist");
         let asker = Asker { conn, counter };
-        #[cfg(chat_mutants)]
-        if self.mutant == Some(crate::engine::Mutant::NoDedupe) {
+        if mutated!(self, NoDedupe) {
             let id = CommandId { session, counter: state.last().saturating_add(1), digest };
             return self.execute(now, asker, &user, id, command);
         }
@@ -52,6 +51,13 @@ impl Engine {
             }
             Place::Forgotten => {
                 return self.reply(conn, ServerFrame::Applied { counter });
+            }
+            Place::Reused if mutated!(self, AckReusedCounter) => {
+                return self.reply(conn, ServerFrame::Applied { counter });
+            }
+            Place::Ahead { expect } if mutated!(self, AcceptCounterGap) => {
+                let id = CommandId { session, counter: expect, digest };
+                return self.execute(now, asker, &user, id, command);
             }
             Place::Reused => StateFault::CounterReused,
             Place::Ahead { expect } => StateFault::Counter { expect },
@@ -112,12 +118,16 @@ impl Engine {
         if !state.members.contains(user) {
             return Err(Refusal::State(StateFault::NotMember));
         }
-        if incarnation.is_some_and(|wanted| wanted != state.incarnation()) {
+        let other_life = incarnation.is_some_and(|wanted| wanted != state.incarnation());
+        if other_life && !mutated!(self, PostIntoNewLife) {
             return Err(Refusal::State(StateFault::OtherIncarnation));
         }
-        if !has_room_to_hold(&self.durable, &self.config.limits, &name, text.as_ref().len()) {
+        let fits = has_room_to_hold(&self.durable, &self.config.limits, &name, text.as_ref().len());
+        if !fits && !mutated!(self, HoldWithoutLimit) {
             return Err(Refusal::Limit(LimitFault::Held));
         }
+        #[cfg(chat_mutants)]
+        let user = state.members.first().filter(|_| mutated!(self, WrongAuthor)).unwrap_or(user);
         let (incarnation, seq) = (state.incarnation(), state.last().next());
         Ok(Change::Posted { room: name, incarnation, seq, command, from: user.clone(), text })
     }
@@ -130,7 +140,8 @@ impl Engine {
         threshold: Threshold,
         command: CommandId,
     ) -> Result<Change, Refusal> {
-        if !self.durable.user(user).is_some_and(|user| user.operator) {
+        let is_operator = self.durable.user(user).is_some_and(|user| user.operator);
+        if !is_operator && !mutated!(self, AnyoneResets) {
             return Err(Refusal::Perm);
         }
         let (name, state) = find_room(&self.durable, room)?;
@@ -148,7 +159,9 @@ impl Engine {
         self.changed_gates.push(room.clone());
         let Some(state) = self.durable.room(room) else { return false };
         let gate = state.gate();
-        if gate.is_open() || self.volatile.attending(room) < u32::from(gate.threshold().get()) {
+        let missing =
+            u32::from(gate.threshold().get()).saturating_sub(self.volatile.attending(room));
+        if gate.is_open() || missing > u32::from(mutated!(self, OpenGateEarly)) {
             return false;
         }
         let incarnation = state.incarnation();

@@ -62,7 +62,8 @@ impl Engine {
     }
 
     pub(super) fn when_committed(&mut self, index: Index, pending: Pending) {
-        if index <= self.committed && self.may_overtake(pending.conn()) {
+        let is_hasty = mutated!(self, AckBeforeCommit) && matches!(pending, Pending::Posted { .. });
+        if is_hasty || (index <= self.committed && self.may_overtake(pending.conn())) {
             self.release(pending);
             return;
         }
@@ -107,7 +108,9 @@ impl Engine {
         self.committed = through;
         let is_safe = |entry: &mut Arc<Entry>| entry.header.index <= through;
         while let Some(entry) = self.uncommitted.pop_front_if(is_safe) {
-            self.publish(now, &entry);
+            if !mutated!(self, DeliverBeforeCommit) {
+                self.publish(now, &entry);
+            }
             let index = entry.header.index;
             while let Some((_, pending)) = self.pending.pop_front_if(|(after, _)| *after <= index) {
                 self.count_waiting(&pending, |waiting| waiting.saturating_sub(1));
@@ -119,7 +122,7 @@ impl Engine {
     }
 
     /// Lets readers know of a committed entry. Its record follows with [`Self::show`].
-    fn publish(&mut self, now: Moment, entry: &Entry) {
+    pub(super) fn publish(&mut self, now: Moment, entry: &Entry) {
         if let Change::Reset { .. } = &entry.change {
             // Readers see the end of the old life before the new one begins.
             self.show();
@@ -148,7 +151,7 @@ impl Engine {
     }
 
     /// Gives readers what became visible.
-    fn show(&mut self) {
+    pub(super) fn show(&mut self) {
         for shown in self.feed.flush() {
             let (room, incarnation) = (shown.room, shown.incarnation);
             let (through, chunk) = (shown.through, shown.chunk);
@@ -161,7 +164,8 @@ impl Engine {
             Pending::Frame { conn, frame } => self.send(conn, frame),
             Pending::Posted { conn, counter, room, incarnation, seq } => {
                 let feed = self.feed.room(&room);
-                let visible = feed.is_some_and(|feed| feed.shows(incarnation, seq));
+                let visible = feed.is_some_and(|feed| feed.shows(incarnation, seq))
+                    || mutated!(self, TellHeldPlace);
                 let seq = visible.then_some(seq);
                 self.send(conn, ServerFrame::Accepted { counter, room, incarnation, seq });
             }
@@ -197,6 +201,8 @@ impl Engine {
         self.volatile.make_known(conn, &room);
         self.changed_gates.push(room.clone());
         let feed = self.feed.room(&room).expect("a room whose join is committed must exist");
+        #[cfg(chat_mutants)]
+        let start = self.forget_cursor(start);
         let (after, visible) = (Self::resolve_start(feed, start), feed.visible);
         let gate = self.gate_of(&room, feed);
         let users = gate.open.then(|| Self::user_list(&room, feed));

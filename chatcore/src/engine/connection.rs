@@ -230,7 +230,9 @@ impl Engine {
     ) -> Result<Vec<Change>, Refusal> {
         let mut changes = Vec::new();
         match self.durable.user(name) {
-            Some(user) if user.key != login.key => return Err(Refusal::Name(NameFault::InUse)),
+            Some(user) if user.key != login.key && !mutated!(self, NameOfAnotherKey) => {
+                return Err(Refusal::Name(NameFault::InUse));
+            }
             Some(_) => {}
             None => changes.extend(self.decide_new_user(name, login)?),
         }
@@ -413,6 +415,8 @@ impl Engine {
             self.volatile.online = self.volatile.online.saturating_sub(1);
             let (user, session) = (online.user.clone(), online.session);
             let rooms: Vec<RoomName> = online.rooms.iter().cloned().collect();
+            #[cfg(chat_mutants)]
+            let rooms = self.rooms_to_desert(conn, session, rooms);
             if self.volatile.sessions.get(&session) == Some(&conn) {
                 self.volatile.sessions.remove(&session);
             }
@@ -522,6 +526,10 @@ impl Engine {
     fn end_grace(&mut self, now: Now, user: &UserName) {
         let ends = self.volatile.presence.get(user).and_then(|presence| presence.grace_ends);
         if ends.is_some_and(|ends| ends <= now.moment) {
+            if mutated!(self, NoLeaveAfterGrace) {
+                self.volatile.presence.remove(user);
+                return;
+            }
             self.vanish(now, user);
         }
     }

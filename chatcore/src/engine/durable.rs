@@ -33,6 +33,8 @@ pub(crate) struct Durable {
     sessions_by_use: BTreeSet<(Timestamp, SessionId)>,
     /// Derived from `rooms`: bytes held behind all closed gates.
     held_bytes: u64,
+    #[cfg(chat_mutants)]
+    pub(crate) mutant: Option<crate::mutant::Mutant>,
 }
 
 /// A name and who owns it.
@@ -89,6 +91,8 @@ impl Durable {
             names_by_skeleton: BTreeMap::new(),
             sessions_by_use: BTreeSet::new(),
             held_bytes: 0,
+            #[cfg(chat_mutants)]
+            mutant: None,
         }
     }
 
@@ -191,7 +195,9 @@ impl Durable {
         assert!(member.rooms.insert(room.clone()), "a user must join a room once");
         let state = self.rooms.get_mut(room).expect("a joined room must exist");
         assert!(state.members.insert(user.clone()), "memberships must agree both ways");
-        self.fingerprint.add(&Fact::Member { room, user });
+        if !mutated!(self, MemberNotHashed) {
+            self.fingerprint.add(&Fact::Member { room, user });
+        }
         if let Some(seq) = seq {
             self.record(room, seq, user.as_ref().len());
         }
@@ -300,6 +306,20 @@ impl Durable {
     pub(crate) fn describe(&self, name: &UserName, connected: bool) -> Option<UserInfo> {
         let User { key, operator, .. } = self.users.get(name)?;
         Some(UserInfo { user: name.clone(), key: *key, connected, operator: *operator })
+    }
+
+    /// Takes back the newest answer of each session, as if its command had never come.
+    #[cfg(chat_mutants)]
+    pub(crate) fn forget_newest_answers(&mut self) {
+        for (id, session) in &mut self.sessions {
+            let (user, last, at) = (session.user().clone(), session.last(), session.used());
+            let Some(answer) = session.forget_newest_answer() else { continue };
+            let fact =
+                Fact::Answer(*id, answer.counter, answer.digest, answer.index, &answer.outcome);
+            self.fingerprint.remove(&fact);
+            self.fingerprint.remove(&Fact::Session(*id, &user, last, at));
+            self.fingerprint.add(&Fact::Session(*id, &user, session.last(), at));
+        }
     }
 
     /// The state hash: equal for equal states.

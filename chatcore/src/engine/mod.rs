@@ -45,8 +45,6 @@ use crate::text::{HostAddress, RoomName, UserName};
 use crate::time::{Moment, Now};
 use crate::wire::{ClientFrame, GateState, Record, Refusal, ServerFrame};
 
-#[cfg(chat_mutants)]
-pub use mutant::Mutant;
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 
 /// Something that happened outside.
@@ -410,7 +408,10 @@ pub struct Engine {
     store_full: bool,
     stopping: bool,
     #[cfg(chat_mutants)]
-    mutant: Option<Mutant>,
+    mutant: Option<crate::mutant::Mutant>,
+    /// The time of the first input.
+    #[cfg(chat_mutants)]
+    began: Option<Now>,
 }
 
 impl Engine {
@@ -448,6 +449,8 @@ impl Engine {
             stopping: false,
             #[cfg(chat_mutants)]
             mutant: None,
+            #[cfg(chat_mutants)]
+            began: None,
         }
     }
 
@@ -456,6 +459,8 @@ impl Engine {
     /// # Errors
     /// When the host broke a rule of this interface; the engine is unchanged.
     pub fn handle(&mut self, now: Now, input: Input) -> Result<(), Misuse> {
+        #[cfg(chat_mutants)]
+        let now = self.clock(now);
         match input {
             Input::Connected { conn, nonce, channel, address } => {
                 let connection = Connection::new(nonce, channel, address, now.moment);
@@ -472,7 +477,7 @@ impl Engine {
             Input::Fetch(need) => self.handle_fetch(need),
             Input::ReadDone { token, records } => self.handle_read_done(token, records)?,
             Input::ReadFailed { token } => self.handle_read_failed(now.moment, token)?,
-            Input::StoreFull => self.store_full = true,
+            Input::StoreFull => self.store_full = !mutated!(self, IgnoreFullStore),
             Input::StoreFree => self.store_full = false,
             Input::Timeout => self.handle_timeout(now),
             Input::Stop => self.handle_stop(now),
@@ -548,8 +553,15 @@ impl Engine {
 
     /// Appends a result to the journal and applies it: the only way the durable state changes.
     fn append(&mut self, now: Now, change: Change) {
+        if mutated!(self, TimeGoesBack) {
+            self.head.at = now.wall;
+        }
         let entry = Arc::new(self.head.append(now.wall, change));
         self.durable.apply(&entry);
+        if mutated!(self, DeliverBeforeCommit) {
+            self.publish(now.moment, &entry);
+            self.show();
+        }
         self.uncommitted.push_back(Arc::clone(&entry));
         self.outputs.push_back(Output::Persist(entry));
     }

@@ -274,6 +274,10 @@ impl Engine {
         before: Option<Seq>,
         limit: usize,
     ) -> Result<Option<Answer>, Refusal> {
+        #[cfg(chat_mutants)]
+        if let Some(answer) = self.leak_held(&room, limit) {
+            return Ok(Some(answer));
+        }
         let feed = self.open_room(&room)?;
         let incarnation = feed.incarnation;
         let last = before.map_or(feed.visible, |seq| seq.previous().min(feed.visible));
@@ -364,7 +368,8 @@ impl Engine {
             return Ok(());
         };
         // A reset in the meantime ended the life that was asked about: nothing of it is shown.
-        let current = self.feed.room(&room).is_some_and(|feed| feed.incarnation == incarnation);
+        let current = self.feed.room(&room).is_some_and(|feed| feed.incarnation == incarnation)
+            || mutated!(self, PageAcrossReset);
         match whose {
             Reader::Shard(conn) => {
                 if current {
@@ -417,6 +422,9 @@ impl Engine {
             CatchUp::ReadingBefore(newer) => newer,
             CatchUp::Idle | CatchUp::Reading | CatchUp::Resting { .. } => failed,
         };
+        if mutated!(self, GiveUpFailedRead) {
+            return;
+        }
         let until = now + STORE_RETRY;
         connection.catch_up = CatchUp::Resting { until, need };
         self.volatile.set_timer(until, TimerKind::CatchUp(conn));
@@ -480,7 +488,7 @@ fn is_run_of(purpose: &ReadPurpose, records: &[Record]) -> bool {
 }
 
 /// The newest of these records up to `last`, oldest first.
-fn newest_of<'a>(
+pub(super) fn newest_of<'a>(
     chunks: impl DoubleEndedIterator<Item = &'a Chunk>,
     last: Seq,
     limit: usize,

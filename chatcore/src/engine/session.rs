@@ -96,6 +96,18 @@ impl Session {
         self.answers.push_back(Remembered { digest: command.digest, index, outcome });
     }
 
+    /// Takes back the newest answer, unless older ones were forgotten: there must be enough.
+    #[cfg(chat_mutants)]
+    pub(crate) fn forget_newest_answer(&mut self) -> Option<Answered<Outcome>> {
+        if self.answers.len() >= REMEMBERED_ANSWERS {
+            return None;
+        }
+        let Remembered { digest, index, outcome } = self.answers.pop_back()?;
+        let counter = self.last;
+        self.last = self.last.saturating_sub(1);
+        Some(Answered { counter, digest, index, outcome })
+    }
+
     /// Where a command with this counter and digest stands.
     pub(crate) fn place(&self, counter: Counter, digest: Digest) -> Place<'_> {
         let expect = self.next();

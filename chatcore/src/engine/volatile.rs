@@ -23,6 +23,8 @@ pub(crate) struct Volatile {
     pub(crate) attendance: BTreeMap<RoomName, Attendance>,
     pub(crate) reset_rates: BTreeMap<UserName, Rate>,
     timers: BTreeSet<(Moment, TimerKind)>,
+    #[cfg(chat_mutants)]
+    pub(crate) mutant: Option<crate::mutant::Mutant>,
 }
 
 /// One transport connection.
@@ -196,6 +198,13 @@ impl Volatile {
     /// How many distinct users of a room are connected.
     pub(crate) fn attending(&self, room: &RoomName) -> u32 {
         let users = self.attendance.get(room).map_or(0, |attendance| attendance.users.len());
+        #[cfg(chat_mutants)]
+        let users = if mutated!(self, CountConnections) {
+            let users = self.attendance.get(room).into_iter().flat_map(|room| room.users.values());
+            users.map(|attendee| attendee.connections.len()).sum()
+        } else {
+            users
+        };
         u32::try_from(users).unwrap_or(u32::MAX)
     }
 
@@ -246,6 +255,13 @@ impl Volatile {
         attendance.known = attendance.known.saturating_sub(u32::from(attendee.known));
         attendance.users.remove(&user);
         true
+    }
+
+    /// Expects nobody back.
+    #[cfg(chat_mutants)]
+    pub(crate) fn forget_graces(&mut self) {
+        self.presence.retain(|_, presence| presence.grace_ends.is_none());
+        self.timers.retain(|(_, kind)| !matches!(kind, TimerKind::Grace(_)));
     }
 
     pub(crate) fn set_timer(&mut self, at: Moment, kind: TimerKind) {

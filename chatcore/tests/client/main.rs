@@ -5,6 +5,10 @@
     reason = "a test that panics is a test that fails, and looks at the few kinds it is about"
 )]
 
+#[macro_use]
+#[path = "../mutated/mod.rs"]
+mod mutated;
+
 mod hostile;
 mod order;
 mod rig;

@@ -98,7 +98,7 @@ impl Host {
     fn new(name: &str, number: u8) -> Self {
         let config = config(name);
         Self {
-            client: Client::new(config.clone()),
+            client: as_told!(Client::new(config.clone())),
             config,
             saved: Saved::new(SessionId::new([number; 16])),
             key: PublicKey::new([number; 32]),
@@ -154,8 +154,9 @@ impl Host {
 impl World {
     pub(crate) fn new(threshold: u16, names: &[&str]) -> Self {
         let config = Config::default();
-        let delivery = Delivery::new(&config.limits);
-        let engine = Engine::found(founding(1, threshold), config, Now::default()).unwrap();
+        let delivery = as_told!(Delivery::new(&config.limits));
+        let engine =
+            as_told!(Engine::found(founding(1, threshold), config, Now::default()).unwrap());
         let hosts = names.iter().zip(1..).map(|(name, n)| Host::new(name, n)).collect();
         let mut world = Self { engine, delivery, hosts, next_conn: 0, now: 0, reachable: true };
         for host in 0..world.hosts.len() {
@@ -167,8 +168,9 @@ impl World {
     /// The server dies; another begins with the journal `log`.
     pub(crate) fn replace_server(&mut self, log: u8, threshold: u16) {
         let config = Config::default();
-        self.delivery = Delivery::new(&config.limits);
-        self.engine = Engine::found(founding(log, threshold), config, self.now()).unwrap();
+        self.delivery = as_told!(Delivery::new(&config.limits));
+        self.engine =
+            as_told!(Engine::found(founding(log, threshold), config, self.now()).unwrap());
         for host in 0..self.hosts.len() {
             if self.hosts[host].conn.take().is_some() {
                 self.hosts[host].inbox.clear();
@@ -392,7 +394,7 @@ impl World {
         self.drop_connection(host);
         let state = &mut self.hosts[host];
         state.fault = Fault::None;
-        state.client = Client::new(state.config.clone());
+        state.client = as_told!(Client::new(state.config.clone()));
         state.inputs.clear();
         state.said.clear();
         self.tell(host, Input::Start);

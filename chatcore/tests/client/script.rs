@@ -39,7 +39,7 @@ pub(crate) fn counter(n: u64) -> Counter {
 
 impl Script {
     pub(crate) fn new(saved: Saved) -> Self {
-        let mut script = Self { client: Client::new(config("alice")), now: 0, saved };
+        let mut script = Self { client: as_told!(Client::new(config("alice"))), now: 0, saved };
         script.say(Input::Start);
         script
     }

@@ -5,6 +5,10 @@
     reason = "a test that panics is a test that fails"
 )]
 
+#[macro_use]
+#[path = "../mutated/mod.rs"]
+mod mutated;
+
 mod cases;
 mod commit;
 mod delivery;

@@ -189,9 +189,9 @@ pub(crate) fn rig() -> Rig {
 impl Rig {
     pub(crate) fn around(setup: Setup, engine: Engine, now: Now) -> Self {
         Self {
-            shards: (0..setup.shards).map(|_| Delivery::new(&setup.limits)).collect(),
+            shards: (0..setup.shards).map(|_| as_told!(Delivery::new(&setup.limits))).collect(),
             setup,
-            engine,
+            engine: as_told!(engine),
             peers: BTreeMap::new(),
             now,
             persisting: Persisting::AtOnce,
@@ -212,9 +212,10 @@ impl Rig {
 
     /// Goes on with another engine, and nobody connected.
     pub(crate) fn replace_engine(&mut self, engine: Engine) {
-        self.engine = engine;
+        self.engine = as_told!(engine);
         self.peers.clear();
-        self.shards = (0..self.setup.shards).map(|_| Delivery::new(&self.setup.limits)).collect();
+        self.shards =
+            (0..self.setup.shards).map(|_| as_told!(Delivery::new(&self.setup.limits))).collect();
     }
 
     pub(crate) fn input(&mut self, input: Input) {

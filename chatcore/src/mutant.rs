@@ -1,0 +1,149 @@
+//! Rules that can be switched off, to prove that the checks notice.
+//!
+//! Only in a build with `RUSTFLAGS='--cfg chat_mutants'`, and even there everything is as it should
+//! be until `mutate` is called: on each engine, delivery shard and client that is to break the rule.
+//! In every other build `mutated!` is `false` and nothing of this is left.
+
+/// Whether a component was told to break a rule.
+#[cfg(chat_mutants)]
+macro_rules! mutated {
+    ($component:expr, $mutant:ident) => {
+        $component.mutant == Some($crate::mutant::Mutant::$mutant)
+    };
+}
+#[cfg(not(chat_mutants))]
+macro_rules! mutated {
+    ($component:expr, $mutant:ident) => {
+        false
+    };
+}
+
+/// The rules, each with its name in scripts.
+#[cfg(chat_mutants)]
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $mutant:ident => $name:literal,)*) => {
+        /// A rule to switch off. Its text, and what it is parsed from, is its name in scripts.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Mutant {
+            $($(#[$doc])* $mutant,)*
+        }
+
+        impl Mutant {
+            /// Every mutant.
+            pub const ALL: &'static [Self] = &[$(Self::$mutant),*];
+
+            /// Its name in scripts.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$mutant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+#[cfg(chat_mutants)]
+mutants! {
+    /// Engine: a command that is sent again takes effect again. Commands get numbers of the
+    /// engine's own, whatever number the client gave.
+    NoDedupe => "no-dedupe",
+    /// Engine: a counter that another command had is acknowledged.
+    AckReusedCounter => "ack-reused-counter",
+    /// Engine: a command takes effect though commands before it are missing.
+    AcceptCounterGap => "accept-counter-gap",
+    /// Engine: records are shown when they are appended.
+    DeliverBeforeCommit => "deliver-before-commit",
+    /// Engine: a post is acknowledged when it is appended.
+    AckBeforeCommit => "ack-before-commit",
+    /// Engine: history is given out though the gate is closed.
+    HistoryThroughGate => "history-through-gate",
+    /// Engine: live records are shown though the gate is closed.
+    DeliverThroughGate => "deliver-through-gate",
+    /// Engine: whoever posts behind a closed gate is told the place of the post.
+    TellHeldPlace => "tell-held-place",
+    /// Engine: a user counts for a gate once for each connection.
+    CountConnections => "count-connections",
+    /// Engine: a gate opens with one user less than it takes.
+    OpenGateEarly => "open-gate-early",
+    /// Engine: a connection that a newer one of its session replaced counts for gates for good.
+    ReplacedKeepsAttending => "replaced-keeps-attending",
+    /// Engine: a closed gate holds as much as comes.
+    HoldWithoutLimit => "hold-without-limit",
+    /// Engine: a reader that comes back with a cursor goes on at the newest record.
+    ResumeAtEnd => "resume-at-end",
+    /// Engine: a post that was written for an earlier life of a room goes into the present one.
+    PostIntoNewLife => "post-into-new-life",
+    /// Engine and delivery: a page that was read before a reset is given out after it.
+    PageAcrossReset => "page-across-reset",
+    /// Engine: a post bears the name of the first member of its room.
+    WrongAuthor => "wrong-author",
+    /// Engine: whoever has any key may log in by a name that is taken.
+    NameOfAnotherKey => "name-of-another-key",
+    /// Engine: whoever likes resets a room.
+    AnyoneResets => "anyone-resets",
+    /// Engine: a user whose grace is over stays a member.
+    NoLeaveAfterGrace => "no-leave-after-grace",
+    /// Engine: after a restore nobody is expected back, and so nobody leaves.
+    RestoreForgetsGrace => "restore-forgets-grace",
+    /// Engine: a restore loses the newest answer of each session, whose command then takes effect
+    /// again.
+    RestoreForgetsAnswer => "restore-forgets-answer",
+    /// Engine: the state hash knows nothing of who joins.
+    MemberNotHashed => "member-not-hashed",
+    /// Engine: a wall clock that is set back takes the time of records back.
+    TimeGoesBack => "time-goes-back",
+    /// Engine: deadlines follow the wall clock.
+    TimersOnWallClock => "timers-on-wall-clock",
+    /// Engine: a full store is given more entries.
+    IgnoreFullStore => "ignore-full-store",
+    /// Engine: a read that failed is not asked for again.
+    GiveUpFailedRead => "give-up-failed-read",
+    /// Delivery: a reader goes on with what is in the shard's memory, and is not told of the rest.
+    LaggingLosesRecords => "lagging-loses-records",
+    /// Delivery: nobody is told that records are gone.
+    GapUntold => "gap-untold",
+    /// Delivery: records of before a reset stay in the shard's memory.
+    ResetKeepsRecords => "reset-keeps-records",
+    /// Client: what was under way when a connection was lost is not sent again.
+    ClientDoesNotResend => "client-does-not-resend",
+    /// Client: a command that is refused for now is forgotten.
+    ClientDropsRefused => "client-drops-refused",
+    /// Client: a record counts as seen before it is shown.
+    ClientSavesBeforeShowing => "client-saves-before-showing",
+}
+
+/// A name that no mutant has.
+#[cfg(chat_mutants)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such mutant")]
+pub struct UnknownMutant;
+
+#[cfg(chat_mutants)]
+impl core::fmt::Display for Mutant {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(chat_mutants)]
+impl core::str::FromStr for Mutant {
+    type Err = UnknownMutant;
+
+    fn from_str(name: &str) -> Result<Self, UnknownMutant> {
+        Self::ALL.iter().copied().find(|mutant| mutant.name() == name).ok_or(UnknownMutant)
+    }
+}
+
+#[cfg(all(test, chat_mutants))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_finds_its_mutant_and_no_other() {
+        for mutant in Mutant::ALL {
+            assert_eq!(mutant.to_string().parse(), Ok(*mutant));
+        }
+        assert_eq!("no-such".parse::<Mutant>(), Err(UnknownMutant));
+    }
+}
