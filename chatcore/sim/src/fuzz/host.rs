@@ -48,8 +48,6 @@ pub(super) struct Host {
     pub(super) peers: BTreeMap<ConnId, Peer>,
     reads: VecDeque<(ReadToken, Vec<Record>)>,
     next_conn: u64,
-    /// Whether the rules of the state are checked after every input: they cost most of the time.
-    checks: bool,
     /// Everything that left, for comparing runs.
     pub(super) transcript: blake3::Hasher,
 }
@@ -138,7 +136,7 @@ impl Journal {
 }
 
 impl Host {
-    pub(super) fn found(founding: Founding, config: Config, pace: Pace, checks: bool) -> Self {
+    pub(super) fn found(founding: Founding, config: Config, pace: Pace) -> Self {
         let wall = Timestamp::new(1_700_000_000_000).expect("a time of our days is one");
         let now = Now { moment: Moment::from_millis(1_000_000), wall };
         let engine = Engine::found(founding.clone(), config.clone(), now);
@@ -158,7 +156,6 @@ impl Host {
             peers,
             reads,
             next_conn,
-            checks,
             transcript,
         };
         host.drive();
@@ -173,9 +170,6 @@ impl Host {
     /// Tells the engine something that follows its rules.
     fn input(&mut self, input: Input) {
         self.engine.handle(self.now, input).expect("a host that keeps the rules is not refused");
-        if self.checks {
-            self.engine.check_invariants();
-        }
     }
 
     pub(super) fn connect(&mut self) -> ConnId {
