@@ -64,6 +64,7 @@ const ENTRIES: &[(&str, Tried)] = &[
     ("text::untrusted::Untrusted::parse", By("name", "Untrusted::<UserName>::new(text).parse()")),
     ("time::Timestamp: TryFrom", By("name", "check_number::<Timestamp>(value)")),
     ("wire::client::ClientFrame: Deserialize", By("client_message", "check_whole::<ClientFrame>(")),
+    ("wire::refusal::Refusal::is_passing_for", Not("it looks at a command that was read before")),
     ("wire::refusal::Refusal: From::from", Not("it makes a reason of another, of a closed set")),
     ("wire::server::ServerFrame: Deserialize", By("server_message", "check_whole::<ServerFrame>(")),
 ];
@@ -159,6 +160,14 @@ fn new_way_in_is_found_whatever_its_name_and_shape() {
             "new::T: FromStr",
         ),
         ("#[derive(Deserialize)] struct T; pub fn a(message: T) {}", "new::a"),
+        ("pub struct Blob(pub Vec<u8>); pub fn a(blob: &Blob) {}", "new::a"),
+        ("pub enum Blob { Text { text: String } } pub fn a(blob: &Blob) {}", "new::a"),
+        ("pub type Blob = [u8]; pub fn a(blob: &Blob) {}", "new::a"),
+        (
+            "/** Of `ClientFrame`. */ #[derive(Deserialize)] struct U { /** As `T`. */ a: u8 } \
+          #[derive(Deserialize)] struct T;",
+            "new::T: Deserialize",
+        ),
     ];
     for (source, entry) in ways {
         let found = scan::text("new", source);

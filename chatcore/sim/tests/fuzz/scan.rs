@@ -10,7 +10,8 @@ use std::path::Path;
 
 use quote::ToTokens;
 use syn::{
-    Attribute, ImplItem, Item, ItemImpl, ItemMacro, ItemTrait, Signature, TraitItem, Visibility,
+    Attribute, Field, ImplItem, Item, ItemImpl, ItemMacro, ItemTrait, Signature, TraitItem,
+    Visibility,
 };
 
 /// Words of a signature that stand for what others wrote, beside the roots of messages.
@@ -48,8 +49,8 @@ const PARTS: [&str; 2] = ["Visitor", "Flavor"];
 pub(crate) struct Found {
     /// Every entry, as `module::Type::function` or `module::Type: Trait`.
     pub(crate) entries: BTreeSet<String>,
-    /// Every type that serde reads, with the words of its definition.
-    readable: BTreeMap<String, Readable>,
+    /// Every type by its name.
+    types: BTreeMap<String, Type>,
     /// Functions whose signature has these words, to be judged once the roots are known.
     functions: Vec<(String, BTreeSet<String>)>,
     /// What macros of the crate write, by name.
@@ -59,8 +60,10 @@ pub(crate) struct Found {
 }
 
 #[derive(Debug, Default)]
-struct Readable {
+struct Type {
+    /// Where serde is told to read it; empty if it is not.
     module: String,
+    /// The words of the types it is made of.
     words: BTreeSet<String>,
 }
 
@@ -96,6 +99,14 @@ fn words(tokens: &str) -> BTreeSet<String> {
     words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
+fn raw_forms(text: &str) -> impl Iterator<Item = String> {
+    RAW_FORMS.iter().filter(|form| text.contains(**form)).map(ToString::to_string)
+}
+
+fn is_raw(word: &str) -> bool {
+    RAW.contains(&word) || RAW_FORMS.contains(&word)
+}
+
 /// Tokens as text without spaces where they make no difference.
 fn tight(tokens: &impl ToTokens) -> String {
     let text = tokens.to_token_stream().to_string();
@@ -128,6 +139,13 @@ fn last_word(path: &impl ToTokens) -> String {
     text.rsplit("::").next().unwrap_or_default().trim_start_matches(['&', '\'']).to_owned()
 }
 
+impl Type {
+    fn hold(&mut self, part: &str) {
+        self.words.extend(words(part));
+        self.words.extend(raw_forms(part));
+    }
+}
+
 impl Found {
     fn scan(&mut self, module: &str, source: &str) {
         let file = syn::parse_file(source).unwrap_or_else(|error| panic!("{module}: {error}"));
@@ -142,10 +160,15 @@ impl Found {
                 Item::Impl(item) => self.scan_impl(module, item),
                 Item::Trait(item) => self.scan_trait(module, item),
                 Item::Struct(item) => {
-                    self.scan_type(module, &item.attrs, &item.ident.to_string(), &item.fields);
+                    self.scan_type(module, &item.attrs, &item.ident, item.fields.iter());
                 }
                 Item::Enum(item) => {
-                    self.scan_type(module, &item.attrs, &item.ident.to_string(), &item.variants);
+                    let fields = item.variants.iter().flat_map(|variant| &variant.fields);
+                    self.scan_type(module, &item.attrs, &item.ident, fields);
+                }
+                Item::Type(item) => {
+                    let known = self.types.entry(item.ident.to_string()).or_default();
+                    known.hold(&tight(&item.ty));
                 }
                 Item::Macro(item) => self.scan_macro(module, item),
                 Item::Mod(item) if !is_test(&item.attrs) => {
@@ -167,18 +190,19 @@ impl Found {
         }
     }
 
-    fn scan_type(
+    /// Takes note of a type, by the types of its fields: docs may speak of others.
+    fn scan_type<'a>(
         &mut self,
         module: &str,
         attributes: &[Attribute],
-        name: &str,
-        definition: &impl ToTokens,
+        name: &syn::Ident,
+        fields: impl Iterator<Item = &'a Field>,
     ) {
-        let readable = self.readable.entry(name.to_owned()).or_default();
         // Two modules may have types of one name: together they have the parts of both.
-        readable.words.extend(words(&tight(definition)));
+        let known = self.types.entry(name.to_string()).or_default();
+        fields.for_each(|field| known.hold(&tight(&field.ty)));
         if derives_deserialize(attributes) {
-            module.clone_into(&mut readable.module);
+            module.clone_into(&mut known.module);
         }
     }
 
@@ -196,7 +220,7 @@ impl Found {
         let output = Some(tight(&signature.output)).filter(|output| output.contains("mut "));
         let all = format!("{inputs} {generics} {bounds} {}", output.unwrap_or_default());
         let mut words = words(&all);
-        words.extend(RAW_FORMS.iter().filter(|form| all.contains(**form)).map(ToString::to_string));
+        words.extend(raw_forms(&all));
         self.functions.push((format!("{place}::{}", signature.ident), words));
     }
 
@@ -217,7 +241,7 @@ impl Found {
         };
         let of = last_word(path);
         if of == "Deserialize" {
-            module.clone_into(&mut self.readable.entry(name).or_default().module);
+            module.clone_into(&mut self.types.entry(name).or_default().module);
         } else if READERS.contains(&of.as_str()) {
             self.entries.insert(format!("{place}: {of}"));
         } else if !PARTS.contains(&of.as_str()) {
@@ -258,19 +282,17 @@ impl Found {
         for (module, name, first) in core::mem::take(&mut self.uses) {
             let words = words(&self.written_by(&name));
             if words.contains("Deserialize") {
-                self.readable.entry(first.clone()).or_default().module.clone_from(&module);
+                self.types.entry(first.clone()).or_default().module.clone_from(&module);
             }
             for of in READERS.iter().filter(|of| **of != "Deserialize" && words.contains(**of)) {
                 self.entries.insert(format!("{module}::{first}: {of}"));
             }
         }
         let roots = self.roots();
+        let holders = self.holders();
         for (function, words) in &self.functions {
-            let takes = |word: &String| {
-                RAW.contains(&word.as_str())
-                    || RAW_FORMS.contains(&word.as_str())
-                    || roots.contains_key(word)
-            };
+            let takes =
+                |word: &String| is_raw(word) || roots.contains_key(word) || holders.contains(word);
             if words.iter().any(takes) {
                 self.entries.insert(function.clone());
             }
@@ -280,9 +302,16 @@ impl Found {
         self
     }
 
+    /// The types that hold something raw: whoever takes one may take what others wrote.
+    fn holders(&self) -> BTreeSet<String> {
+        let holds = |words: &BTreeSet<String>| words.iter().any(|word| is_raw(word));
+        let types = self.types.iter().filter(|(_, of)| holds(&of.words));
+        types.map(|(name, _)| name.clone()).collect()
+    }
+
     /// The types that serde reads and that are no part of another such type.
     fn roots(&self) -> BTreeMap<String, String> {
-        let readable = || self.readable.iter().filter(|(_, of)| !of.module.is_empty());
+        let readable = || self.types.iter().filter(|(_, of)| !of.module.is_empty());
         let is_part =
             |name: &str| readable().any(|(other, of)| other != name && of.words.contains(name));
         readable()
