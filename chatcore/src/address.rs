@@ -139,7 +139,11 @@ fn check_host(host: &str) -> Result<(), AddressError> {
 
 /// Splits `host:port`, `[v6]:port`, or either without a port.
 fn split_port(text: &str) -> Result<(&str, u16), AddressError> {
-    let parse = |port: &str| port.parse().map_err(|_| AddressError::Port);
+    // Digits alone: `parse` would take a sign, too.
+    let parse = |port: &str| {
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        port.parse().ok().filter(|_| digits).ok_or(AddressError::Port)
+    };
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or(AddressError::Host)?;
         return match rest.strip_prefix(':') {
@@ -161,6 +165,10 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "chat://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "chat://{host}:{port}"),
+            // `unix://` is read as `unix:`, so a path that begins with both slashes needs four.
+            Self::Unix(path) if path.as_os_str().as_encoded_bytes().starts_with(b"//") => {
+                write!(f, "unix://{}", path.display())
+            }
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -187,6 +195,7 @@ mod tests {
             ("bücher.example", "chat://bücher.example:5000"),
             ("unix:/run/chat.sock", "unix:/run/chat.sock"),
             ("unix:///run/chat.sock", "unix:/run/chat.sock"),
+            ("unix:////run/chat.sock", "unix:////run/chat.sock"),
         ] {
             assert_eq!(normal(text).as_deref(), Ok(wanted), "{text}");
             assert_eq!(normal(wanted).as_deref(), Ok(wanted), "{wanted}");
@@ -210,6 +219,9 @@ mod tests {
             ("./chat.sock", AddressError::PathAlone),
             ("chat://host:99999", AddressError::Port),
             ("chat://host:", AddressError::Port),
+            ("chat://host:+7", AddressError::Port),
+            ("[[host]:7", AddressError::Host),
+            ("a]:b:c", AddressError::Host),
             ("chat://host:1/room", AddressError::Path),
             ("ftp://host", AddressError::Scheme),
             ("unix:", AddressError::NoPath),

@@ -260,9 +260,10 @@ fn shown(sigil: &str, word: &str) -> String {
     let mut shown = sigil.to_owned();
     let mut chars = word.chars();
     for char in chars.by_ref().take(WORD_CHARS_MAX) {
-        // Escapes control characters and those that change the direction or have no width.
+        // Escapes control characters and those that change the direction or have no width, but
+        // not quotes and backslashes, whose escapes are as short as that of NUL.
         match char.escape_debug() {
-            escaped if escaped.len() > 2 => shown.extend(escaped),
+            escaped if escaped.len() > 2 || char.is_control() => shown.extend(escaped),
             _ => shown.push(char),
         }
     }
@@ -420,6 +421,8 @@ mod tests {
         let text = parse_line(&line).unwrap_err().to_string();
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{200b}']), "{text:?}");
         assert!(!text.contains("secret") && text.len() < 200, "{text}");
+        let text = parse_line("/\0\u{7f}\u{9b}'\\").unwrap_err().to_string();
+        assert!(text.contains(r"/\0\u{7f}\u{9b}'\:"), "{text:?}");
     }
 
     #[test]

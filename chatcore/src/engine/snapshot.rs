@@ -10,7 +10,7 @@ use crate::chunk::Chunk;
 use crate::codec::{PREFIX_BYTES, append, decode};
 use crate::engine::durable::{Durable, DurableImage};
 use crate::engine::{Archive, Config, Engine};
-use crate::id::Digest;
+use crate::id::{COUNTER_MAX, Digest};
 use crate::limits::LimitsError;
 use crate::log::{ChainError, Change, Entry, Head};
 use crate::text::RoomName;
@@ -82,7 +82,7 @@ impl Engine {
             durable: self.durable.image(),
             records: self.unarchived_records(),
         };
-        Some(seal(&image))
+        Some(image.seal())
     }
 
     fn unarchived_records(&self) -> Vec<(RoomName, Vec<Record>)> {
@@ -136,6 +136,9 @@ impl Engine {
     fn revive(bytes: &[u8], config: Config) -> Result<Self, RestoreError> {
         config.limits.check()?;
         let image = read_image(bytes)?;
+        if !image.is_sound() {
+            return Err(RestoreError::Image);
+        }
         let durable = Durable::from_image(&image.durable).ok_or(RestoreError::Image)?;
         let mut engine = Self::assemble(config, image.head, durable);
         engine.adopt_rooms();
@@ -200,13 +203,27 @@ impl Engine {
     }
 }
 
-fn seal(image: &Image) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
-    append(image, &mut bytes);
-    let digest = blake3::hash(&bytes);
-    bytes.extend_from_slice(digest.as_bytes());
-    bytes
+impl Image {
+    fn seal(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
+        append(self, &mut bytes);
+        let digest = blake3::hash(&bytes);
+        bytes.extend_from_slice(digest.as_bytes());
+        bytes
+    }
+
+    /// Whether an engine could have come so far and can go on: no machine counts to the middle of
+    /// what a counter holds, and nothing was answered by an entry that is not there.
+    fn is_sound(&self) -> bool {
+        let (head, far) = (self.head.index, COUNTER_MAX / 2);
+        let mut answered = self.durable.sessions.iter().flat_map(|(_, session)| session.answers());
+        let rooms = self.durable.rooms.iter().map(|(_, room)| room);
+        let counts =
+            rooms.flat_map(|it| [it.last().get(), it.incarnation().get(), it.held_bytes()]);
+        answered.all(|answer| answer.index <= head)
+            && counts.chain([head.get()]).all(|count| count <= far)
+    }
 }
 
 fn read_image(bytes: &[u8]) -> Result<Image, RestoreError> {
@@ -238,38 +255,79 @@ fn record_of(frame: &[u8]) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Incarnation, LogId, PublicKey, Seq, Threshold};
-    use crate::log::Founding;
+    use crate::engine::Input;
+    use crate::id::{Counter, Incarnation, Index, LogId, PublicKey, Seq, SessionId, Threshold};
+    use crate::log::{CommandId, Founding};
     use crate::text::UserName;
 
-    /// A journal with a room behind whose closed gate one record waits.
-    fn journal() -> Vec<Entry> {
-        let (log_id, threshold) = (LogId::new([1; 16]), Threshold::DEFAULT);
-        let key = PublicKey::new([9; 32]);
-        let founding = Founding { log_id, server_key: key, threshold, operators: Vec::new() };
-        let (room, user): (RoomName, UserName) = ("lobby".parse().unwrap(), "ana".parse().unwrap());
-        let (incarnation, seq) = (Incarnation::ZERO.next(), Some(Seq::ZERO.next()));
-        let changes = [
-            Change::Founded(founding),
-            Change::UserAdded { user: user.clone(), key },
+    /// An engine with a post in a closed room, all of it safe.
+    fn held() -> Engine {
+        let (log_id, server_key) = (LogId::new([1; 16]), PublicKey::new([9; 32]));
+        let (threshold, operators) = (Threshold::DEFAULT, Vec::new());
+        let founding = Founding { log_id, server_key, threshold, operators };
+        let mut engine = Engine::found(founding, Config::default(), Now::default()).unwrap();
+        let room: RoomName = "lobby".parse().unwrap();
+        let user: UserName = "ana".parse().unwrap();
+        let (session, counter) = (SessionId::new([2; 16]), Counter::ZERO.next());
+        let (incarnation, seq) = (Incarnation::ZERO.next(), Seq::ZERO.next());
+        let digest = Digest::new([3; 32]);
+        for change in [
+            Change::UserAdded { user: user.clone(), key: PublicKey::new([4; 32]) },
+            Change::SessionOpened { session, user: user.clone() },
             Change::RoomCreated { room: room.clone(), threshold },
-            Change::Joined { room, incarnation, seq, user },
-        ];
-        let (mut head, now) = (Head::new(log_id), Now::default());
-        changes.into_iter().map(|change| head.append(now.wall, change)).collect()
+            Change::Posted {
+                room,
+                incarnation,
+                seq,
+                command: CommandId { session, counter, digest },
+                from: user,
+                text: "held".parse().unwrap(),
+            },
+        ] {
+            engine.append(Now::default(), change);
+        }
+        let through = engine.head().index;
+        engine.handle(Now::default(), Input::Persisted { through }).unwrap();
+        engine
+    }
+
+    /// Restores a snapshot that somebody forged: its digest fits.
+    fn forge(forge: impl FnOnce(&mut Image)) -> Result<Engine, RestoreError> {
+        let mut image = read_image(&held().snapshot().unwrap()).unwrap();
+        forge(&mut image);
+        Engine::restore(&image.seal(), [], Config::default(), Now::default())
     }
 
     #[test]
-    fn snapshot_that_holds_the_records_of_a_room_twice_is_refused() {
-        let engine = Engine::replay(journal(), Config::default(), Now::default()).unwrap();
-        let bytes = engine.snapshot().unwrap();
-        let mut image = read_image(&bytes).unwrap();
-        assert_eq!(seal(&image), bytes);
-        image.records.push(image.records[0].clone());
-        for archive in [Archive::None, Archive::Store] {
-            let config = Config { archive, ..Config::default() };
-            let forged = Engine::restore(&seal(&image), [], config, Now::default());
-            assert_eq!(forged.unwrap_err(), RestoreError::Image);
-        }
+    fn forged_snapshot_that_lists_a_closed_room_twice_is_refused() {
+        assert!(forge(|_| {}).is_ok());
+        let twice = forge(|image| image.records.push(image.records[0].clone()));
+        assert_eq!(twice.unwrap_err(), RestoreError::Image);
+    }
+
+    #[test]
+    fn forged_snapshot_whose_journal_ends_before_an_answer_is_refused() {
+        // Its answer, and every later one, would wait for an entry that may never come.
+        let behind = forge(|image| image.head.index = Index::ZERO.next());
+        assert_eq!(behind.unwrap_err(), RestoreError::Image);
+    }
+
+    #[test]
+    fn b11_forged_snapshot_that_has_counted_to_the_end_is_refused() {
+        // The next post, reset or entry would stop the process.
+        let last = forge(|image| {
+            image.records.clear();
+            let (_, room) = &mut image.durable.rooms[0];
+            *room = postcard::from_bytes(&far_room()).unwrap();
+        });
+        assert_eq!(last.unwrap_err(), RestoreError::Image);
+        let head = forge(|image| image.head.index = Index::MAX);
+        assert_eq!(head.unwrap_err(), RestoreError::Image);
+    }
+
+    /// An open room whose log is as long as a log can be.
+    fn far_room() -> Vec<u8> {
+        let (open, nobody) = ((1_u32, Threshold::DEFAULT), Vec::<UserName>::new());
+        postcard::to_allocvec(&(Incarnation::ZERO.next(), open, Seq::MAX, nobody)).unwrap()
     }
 }

@@ -1,0 +1,1 @@
+{"login":{"name":"Alice","key":"EBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8","session":"MDEyMzQ1Njc4OTo7PD0-Pw","attach":7,"signature":"gIGCg4SFhoeIiYqLjI2Oj5CRkpOUlZaXmJmam5ydnp-goaKjpKWmp6ipqqusra6vsLGys7S1tre4ubq7vL2-vw"}}

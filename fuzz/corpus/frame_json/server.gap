@@ -1,0 +1,1 @@
+{"gap":{"room":"lobby","incarnation":2,"from":7,"to":90}}

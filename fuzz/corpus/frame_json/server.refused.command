@@ -1,0 +1,1 @@
+{"refused":{"counter":133,"refusal":"command"}}

@@ -1,0 +1,4 @@
+//! Single messages of a client.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| chat_sim::fuzz::message::check_client(input));
