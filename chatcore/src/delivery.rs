@@ -573,7 +573,19 @@ const fn tells_of_an_open_gate(frame: &ServerFrame) -> bool {
         ServerFrame::Answer { answer, .. } => {
             matches!(answer, Answer::Users(_) | Answer::User(_) | Answer::History { .. })
         }
-        _ => false,
+        ServerFrame::Hello(_)
+        | ServerFrame::Welcome(_)
+        | ServerFrame::Applied { .. }
+        | ServerFrame::Refused { .. }
+        | ServerFrame::Record(_)
+        | ServerFrame::Gap { .. }
+        | ServerFrame::Gate { .. }
+        | ServerFrame::Reset { .. }
+        | ServerFrame::Rejected(_)
+        | ServerFrame::Notice(_)
+        | ServerFrame::Close(_)
+        | ServerFrame::Ping { .. }
+        | ServerFrame::Pong { .. } => false,
     }
 }
 

@@ -155,7 +155,7 @@ impl Client {
                 self.refuse_step(now, line, Step::Ask(ask), refusal);
             }
             (Purpose::History(line, pages), Answer::Refused(refusal)) => {
-                self.refuse_step(now, line, pages.into_step(), refusal);
+                self.refuse_step(now, line, Step::Page(pages), refusal);
             }
             (Purpose::User(_, Ask::Who(room)), Answer::Users(list)) if list.room == room => {
                 self.rooms.users(list, Wanted::ByUser, &mut self.out);
@@ -253,7 +253,7 @@ impl Client {
         let follows = match step {
             // Whoever has left a room has posts to it refused.
             Step::Part(_) => self.outbox.is_answered_before(place),
-            Step::Join(_) | Step::Ask(_) => self.outbox.is_sent_before(place),
+            Step::Join(_) | Step::Ask(_) | Step::Page(_) => self.outbox.is_sent_before(place),
         };
         if !follows || step.room().is_some_and(|room| self.rooms.is_joining(room.as_str())) {
             return false;
@@ -270,6 +270,7 @@ impl Client {
                 self.send_question(Purpose::Part(line, room), question);
             }
             Step::Ask(ask) => self.send_ask(line, ask),
+            Step::Page(pages) => self.continue_history(line, pages, Progress::More),
         }
         true
     }

@@ -32,6 +32,8 @@ pub(super) enum Step {
     Join(RoomName),
     Part(RoomName),
     Ask(Ask),
+    /// The next page of records of which some have come.
+    Page(Pages),
 }
 
 /// Where in the order a question of the user stands, and the user's label for it.
@@ -48,6 +50,7 @@ impl Step {
             Self::Join(room)
             | Self::Part(room)
             | Self::Ask(Ask::Who(room) | Ask::Whois(room, _) | Ask::History(room, _)) => Some(room),
+            Self::Page(pages) => Some(pages.room()),
             Self::Ask(Ask::Rooms) => None,
         }
     }
@@ -172,7 +175,7 @@ impl Questions {
 }
 
 /// History that is asked for page by page, backwards.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pages {
     room: RoomName,
     wanted: u64,
@@ -335,7 +338,7 @@ mod tests {
         let again: Vec<Ask> = core::iter::from_fn(|| questions.take_next())
             .map(|(_, step)| match step {
                 Step::Ask(ask) => ask,
-                Step::Join(_) | Step::Part(_) => panic!("{step:?}"),
+                Step::Join(_) | Step::Part(_) | Step::Page(_) => panic!("{step:?}"),
             })
             .collect();
         assert_eq!(again, [Ask::History(lobby.clone(), 5), Ask::Rooms, Ask::Who(lobby)]);

@@ -4,7 +4,7 @@ use chatcore::client::{Ask, Drain, Event, Input, Output, Stop};
 use chatcore::id::{Incarnation, RequestId, Seq, Threshold};
 use chatcore::time::Span;
 use chatcore::wire::{
-    Answer, ClientFrame, LimitFault, Question, RecordBody, Refusal, ServerFrame, StateFault,
+    Answer, ClientFrame, LimitFault, List, Question, RecordBody, Refusal, ServerFrame, StateFault,
 };
 
 use crate::rig::{Fault, World, ask, join, lobby, part};
@@ -165,6 +165,43 @@ fn question_refused_for_now_is_asked_again_before_what_came_after_it() {
     let [Output::Send(first), Output::Send(second)] = outputs.as_slice() else { panic!() };
     assert!(matches!(first, ClientFrame::Ask { question: Question::Who { .. }, .. }));
     assert!(matches!(second, ClientFrame::Submit { .. }));
+}
+
+#[test]
+fn page_of_history_refused_for_now_is_asked_again_and_not_the_pages_before_it() {
+    let mut script = Script::joined();
+    let [first] = asked(&script.say(ask(Ask::History(lobby(), 300))))[..] else { panic!() };
+    let records = (45..=300).map(|seq| match record(1, seq) {
+        ServerFrame::Record(record) => record,
+        frame => panic!("{frame:?}"),
+    });
+    let (room, incarnation) = (lobby(), Incarnation::new(1).unwrap());
+    let records = List::first_of(records);
+    let page = Answer::History { room, incarnation, records };
+    let request = RequestId::new(first).unwrap();
+    let outputs = script.frame(ServerFrame::Answer { request, answer: page });
+    let [second] = asked(&outputs)[..] else { panic!("{outputs:?}") };
+    let refusal = Refusal::Rate { retry_ms: Span::from_millis(20) };
+    let request = RequestId::new(second).unwrap();
+    script.frame(ServerFrame::Answer { request, answer: Answer::Refused(refusal) });
+    let outputs = script.wait();
+    let [Output::Send(ClientFrame::Ask { question, .. })] = &outputs[..] else { panic!() };
+    let before = Some(Seq::new(45).unwrap());
+    assert_eq!(*question, Question::History { room: (&lobby()).into(), before, limit: 44 });
+}
+
+#[test]
+fn client_that_quits_and_is_given_more_to_do_is_not_asked_back_at_once_for_ever() {
+    let mut script = Script::joined();
+    script.post("a");
+    script.say(QUIT);
+    script.frame(accepted(Some(2)));
+    // It waits for its own post to be shown, until then at most:
+    let until = script.client.next_timeout().unwrap();
+    script.post("b");
+    script.now = until.as_millis();
+    script.say(Input::Timeout);
+    assert!(script.client.next_timeout().unwrap() > until);
 }
 
 const QUIT: Input = Input::Quit { drain: Drain::Wait };

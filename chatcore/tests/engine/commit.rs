@@ -87,6 +87,9 @@ fn question_asked_as_a_gate_opens_is_answered_by_the_open_room() {
         let heard = rig.heard(label);
         assert!(heard.iter().any(|line| line.contains("lobby 2/2 open")), "{heard:?}");
         assert!(heard.iter().all(|line| !line.contains("E_GATE")), "{heard:?}");
+        let opens = heard.iter().position(|line| line.contains("lobby 2/2 open"));
+        let names = heard.iter().position(|line| line.contains("ana,bob"));
+        assert!(opens <= names, "who is told names has been told that the gate is open: {heard:?}");
     }
 }
 

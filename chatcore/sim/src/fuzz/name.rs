@@ -10,8 +10,8 @@ use chatcore::id::{
     RequestId, Seq, SessionId, Signature,
 };
 use chatcore::text::{
-    BODY_BYTES_MAX, Body, BodyError, NameError, ROOM_NAME_CHARS_MAX, RoomName, USER_NAME_CHARS_MAX,
-    Untrusted, UserName,
+    BODY_BYTES_MAX, Body, BodyError, HostAddress, NameError, ROOM_NAME_CHARS_MAX, RoomName,
+    USER_NAME_CHARS_MAX, Untrusted, UserName,
 };
 use chatcore::time::Timestamp;
 use serde::Serialize;
@@ -37,12 +37,21 @@ pub fn check(input: &[u8]) {
     check_room_name(text);
     check_body(text);
     check_address(text);
+    check_host_address(text);
     check_id::<LogId>(text);
     check_id::<SessionId>(text);
     check_id::<Digest>(text);
     check_id::<Nonce>(text);
     check_id::<PublicKey>(text);
     check_id::<Signature>(text);
+}
+
+fn check_host_address(text: &str) {
+    let parsed = text.parse::<HostAddress>().ok();
+    assert_eq!(travels_as::<HostAddress>(text), parsed, "an address travels as it is written");
+    let Some(address) = parsed else { return };
+    assert_eq!(address.as_str(), text, "an address stays as it is written");
+    assert!(text.chars().all(|letter| !letter.is_control()), "an address can be shown");
 }
 
 fn check_user_name(text: &str) {
