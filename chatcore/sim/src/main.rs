@@ -7,14 +7,16 @@ use std::time::Instant;
 
 use chat_sim::broken::Broken;
 use chat_sim::marks::Mark;
+use chat_sim::off::Off;
 use chat_sim::plan::Plan;
-use chat_sim::runner::{Batch, Summary, run, run_many, shrink};
+use chat_sim::runner::{Batch, Summary, run, run_many, shrink_failure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Runs whole chat worlds from seeds, and checks every rule after every step.
 #[derive(Debug, Parser)]
 #[command(name = "chat-sim", version)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags")]
 struct Args {
     /// Replay one world and tell what happened in it.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
@@ -43,6 +45,11 @@ struct Args {
     /// Go on after a failure, and list all.
     #[arg(long)]
     keep_going: bool,
+    /// Switch off one rule of chatcore after the other, and fail unless each is caught within as
+    /// many worlds as `--seeds` says. Needs a build with
+    /// `RUSTFLAGS='--cfg chat_mutants'`.
+    #[arg(long, conflicts_with = "seed")]
+    mutants: bool,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +58,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let result = match args.seed {
         Some(seed) => replay(&args, seed),
+        None if args.mutants => prove_checkers(&args),
         None => run_batch(&args),
     };
     match result {
@@ -59,11 +67,46 @@ fn main() -> ExitCode {
     }
 }
 
+fn threads(args: &Args) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    args.threads.unwrap_or_else(cores)
+}
+
+/// Switches off each rule in turn: a simulator that finds nothing then has not been shown to work.
+fn prove_checkers(args: &Args) -> std::io::Result<bool> {
+    let mut out = stdout().lock();
+    let (first, count, threads) = (args.first, args.seeds, threads(args));
+    let (mut caught, mut all) = (0, 0);
+    for (off, name) in Off::all() {
+        let batch = Batch { first, count, threads, stops_at_failure: true, off };
+        let summary = run_many(batch, |_| {});
+        all += 1;
+        let seeds = summary.seeds;
+        match summary.failures.first() {
+            Some((seed, broken)) => {
+                caught += 1;
+                writeln!(
+                    out,
+                    "caught after {seeds:>4} worlds: {name}: seed {seed}: {}",
+                    broken.rule
+                )?;
+            }
+            None => writeln!(out, "NOT CAUGHT in {seeds} worlds: {name}")?,
+        }
+    }
+    if all == 0 {
+        writeln!(out, "nothing can be switched off: build with RUSTFLAGS='--cfg chat_mutants'")?;
+        return Ok(false);
+    }
+    writeln!(out, "{caught} of {all} mutants caught within {count} worlds each")?;
+    Ok(caught == all)
+}
+
 fn replay(args: &Args, seed: u64) -> std::io::Result<bool> {
     let mut out = stdout().lock();
     let plan = Plan::draw(seed);
     writeln!(out, "seed {seed}\n{:#?}", plan.options)?;
-    let outcome = run(&plan, args.trace);
+    let outcome = run(&plan, Off::default(), args.trace);
     for line in &outcome.trace {
         writeln!(out, "{line}")?;
     }
@@ -82,8 +125,8 @@ fn replay(args: &Args, seed: u64) -> std::io::Result<bool> {
 
 /// Tells the shortest story of a failure that can be found.
 fn tell_failure(out: &mut impl Write, plan: &Plan, broken: &Broken) -> std::io::Result<()> {
-    let small = shrink(plan, broken);
-    let outcome = run(&small, true);
+    let small = shrink_failure(plan, broken);
+    let outcome = run(&small, Off::default(), true);
     writeln!(out, "\n{:#?}", small.options)?;
     writeln!(out, "\n{} of {} actions are enough:", small.actions.len(), plan.actions.len())?;
     for action in &small.actions {
@@ -101,15 +144,13 @@ fn tell_failure(out: &mut impl Write, plan: &Plan, broken: &Broken) -> std::io::
 }
 
 fn run_batch(args: &Args) -> std::io::Result<bool> {
-    let threads = args.threads.unwrap_or_else(|| {
-        std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
-    });
-    let (first, count) = (args.first, args.seeds);
+    let (first, count, threads) = (args.first, args.seeds, threads(args));
     let last = first + count.saturating_sub(1);
     writeln!(stdout(), "seeds {first} to {last}, {threads} at once")?;
     let bar = progress_bar(count);
     let begun = Instant::now();
-    let batch = Batch { first, count, threads, stops_at_failure: !args.keep_going };
+    let (stops_at_failure, off) = (!args.keep_going, Off::default());
+    let batch = Batch { first, count, threads, stops_at_failure, off };
     let summary = run_many(batch, |_| bar.inc(1));
     bar.finish_and_clear();
     let seconds = begun.elapsed().as_secs_f64();
@@ -126,17 +167,18 @@ fn progress_bar(count: u64) -> ProgressBar {
 
 fn report(args: &Args, summary: &Summary, seconds: f64, threads: usize) -> std::io::Result<bool> {
     let mut out = stdout().lock();
-    let Summary { seeds, steps, marks, failures } = summary;
+    let Summary { seeds, steps, digest, marks, failures } = summary;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = *steps as f64 / seconds / threads as f64;
     writeln!(out, "{seeds} worlds, {steps} steps in {seconds:.1} s: {rate:.0} a second and core")?;
+    writeln!(out, "digest of all: {digest:016x}")?;
     if args.list_marks {
         for mark in Mark::ALL {
             writeln!(out, "{:>10} {mark}", marks.count(*mark))?;
         }
     }
-    let rare: Vec<Mark> = marks.rarer_than(args.marks).collect();
-    for mark in &rare {
+    let missing: Vec<Mark> = marks.rarer_than(args.marks).collect();
+    for mark in &missing {
         let count = marks.count(*mark);
         writeln!(out, "too rare: {mark}, reached {count} of {} times", args.marks)?;
     }
@@ -149,5 +191,5 @@ fn report(args: &Args, summary: &Summary, seconds: f64, threads: usize) -> std::
     {
         tell_failure(&mut out, &Plan::draw(*seed), broken)?;
     }
-    Ok(failures.is_empty() && rare.is_empty())
+    Ok(failures.is_empty() && missing.is_empty())
 }

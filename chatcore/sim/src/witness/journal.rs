@@ -93,12 +93,13 @@ impl Journal {
 
     /// Records of a life are numbered from 1 without holes.
     fn number(&mut self, entry: &Entry, place: usize) -> Result<(), Broken> {
-        let (room, incarnation, seq) = match &entry.change {
-            Change::Joined { room, incarnation, seq: Some(seq), .. }
-            | Change::Left { room, incarnation, seq: Some(seq), .. }
-            | Change::Posted { room, incarnation, seq, .. } => (room, *incarnation, *seq),
-            _ => return Ok(()),
+        let (Change::Joined { room, incarnation, seq: Some(seq), .. }
+        | Change::Left { room, incarnation, seq: Some(seq), .. }
+        | Change::Posted { room, incarnation, seq, .. }) = &entry.change
+        else {
+            return Ok(());
         };
+        let (incarnation, seq) = (*incarnation, *seq);
         let life = self.present_mut(room, incarnation)?;
         let next = life.last() + 1;
         hold!(seq.get() == next, "records are numbered without holes", "{room} {seq}, not {next}");
@@ -162,7 +163,14 @@ impl Journal {
                     self.order.get_mut(&post.client).and_then(Vec::pop);
                 }
             }
-            _ => {}
+            Change::Joined { .. }
+            | Change::Left { .. }
+            | Change::Founded(_)
+            | Change::UserAdded { .. }
+            | Change::OperatorGranted { .. }
+            | Change::SessionOpened { .. }
+            | Change::SessionExpired { .. }
+            | Change::Refused { .. } => {}
         }
     }
 

@@ -336,8 +336,8 @@ impl Witness {
         let life = journal.life(room, incarnation);
         let safe = life.is_some_and(|life| journal.has_begun(life));
         hold!(safe, "a reset is told once it is safe", "{room} {incarnation}");
-        let same = life.is_some_and(|life| life.threshold == threshold.get());
-        hold!(same, "a reset is told with its threshold", "{room} {incarnation} {threshold}");
+        let as_set = life.is_some_and(|life| life.threshold == threshold.get());
+        hold!(as_set, "a reset is told with its threshold", "{room} {incarnation} {threshold}");
         let place = self.place(client, room);
         let later = place.cursor.is_none_or(|cursor| cursor.incarnation < incarnation);
         hold!(later, "a room's lives follow each other", "{client} {room} {incarnation}");
@@ -396,15 +396,10 @@ impl Witness {
             None | Some(Fate::Given | Fate::Open) => true,
             // What was answered in a journal that is lost may be sent again to the next one, and
             // after its session expired nobody knows.
-            Some(Fate::Sent(before)) => match fate {
-                Fate::Sent(log) => log >= before,
-                Fate::Refused(log) => log > before,
-                _ => fate == Fate::Unknown,
-            },
-            Some(Fate::Refused(before)) => match fate {
-                Fate::Refused(log) => log >= before,
-                Fate::Sent(log) => log > before,
-                _ => fate == Fate::Unknown,
+            Some(before @ (Fate::Sent(earlier) | Fate::Refused(earlier))) => match fate {
+                Fate::Sent(log) | Fate::Refused(log) => log > earlier || fate == before,
+                Fate::Unknown => true,
+                Fate::Given | Fate::Lost | Fate::Open => false,
             },
             Some(before) => before == fate,
         };

@@ -108,17 +108,19 @@ impl World<'_> {
         self.slot_of(client)
     }
 
-    pub(crate) fn start_client(&mut self, client: usize) -> Result<(), Broken> {
+    pub(crate) fn start_client(&mut self, place: usize) -> Result<(), Broken> {
         let (room, seed) = (self.rooms[0].clone(), self.plan.seed);
-        let slot = &mut self.slots[client];
+        let slot = &mut self.slots[place];
         if slot.program.is_some() {
             return Ok(());
         }
         slot.run += 1;
         slot.flush();
         let config = slot.config(room, seed);
+        let mut client = Client::new(config);
+        self.off.client(&mut client);
         slot.program = Some(Program {
-            client: Client::new(config),
+            client,
             conn: None,
             buffer: FrameBuffer::default(),
             timer: None,
@@ -126,8 +128,8 @@ impl World<'_> {
         });
         let number = slot.number;
         self.note(|| format!("client {number} starts"));
-        self.witness.started(number, &self.slots[client].saved.cursors);
-        self.tell(client, Input::Start)
+        self.witness.started(number, &self.slots[place].saved.cursors);
+        self.tell(place, Input::Start)
     }
 
     /// Tells a client something and carries out what it wants.
@@ -360,7 +362,8 @@ impl World<'_> {
     pub(crate) fn dialled(&mut self, id: ConnId, well: bool) -> Result<(), Broken> {
         let Some(conn) = self.conns.get(&id) else { return Ok(()) };
         if conn.dialler == Dialler::Wild {
-            return self.wild_dialled(id, well);
+            self.wild_dialled(id, well);
+            return Ok(());
         }
         let Some(client) = self.client_of(id) else { return Ok(()) };
         if well {

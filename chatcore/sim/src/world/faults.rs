@@ -158,9 +158,6 @@ impl World<'_> {
             self.hit(Mark::StopWithUnanswered);
         }
         self.input(Input::Stop)?;
-        if let Some(server) = &mut self.server {
-            server.stopping = true;
-        }
         let shards = usize::from(self.plan.options.shards);
         for shard in 0..shards {
             self.work_shard(self.boot, shard)?;

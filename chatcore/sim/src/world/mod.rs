@@ -25,6 +25,7 @@ use fastrand::Rng;
 use crate::broken::{Broken, hold};
 use crate::marks::{Mark, Marks};
 use crate::model::Model;
+use crate::off::Off;
 use crate::plan::{NetOptions, Plan, Profile};
 use crate::witness::Witness;
 use crate::world::client::Slot;
@@ -70,10 +71,10 @@ pub struct Outcome {
     pub trace: Vec<String>,
 }
 
-/// Runs a world to its end, or to the first broken rule. `traced` says whether to write down what
-/// happens.
-pub fn run(plan: &Plan, traced: bool) -> Outcome {
-    let mut world = World::new(plan, traced);
+/// Runs a world to its end, or to the first broken rule. `off` is what is switched off in it, and
+/// `traced` whether to write down what happens.
+pub fn run(plan: &Plan, off: Off, traced: bool) -> Outcome {
+    let mut world = World::new(plan, off, traced);
     let result = world.run();
     Outcome {
         steps: world.steps,
@@ -86,6 +87,7 @@ pub fn run(plan: &Plan, traced: bool) -> Outcome {
 
 pub(crate) struct World<'a> {
     plan: &'a Plan,
+    off: Off,
     now: u64,
     steps: u64,
     digest: u64,
@@ -114,7 +116,7 @@ pub(crate) struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(plan: &'a Plan, traced: bool) -> Self {
+    fn new(plan: &'a Plan, off: Off, traced: bool) -> Self {
         let rooms = (0..plan.options.rooms.max(1)).map(|number| match number {
             0 => "lobby".parse(),
             _ => format!("room-{number}").parse(),
@@ -122,6 +124,7 @@ impl<'a> World<'a> {
         let options = plan.options.clients.iter().enumerate();
         Self {
             plan,
+            off,
             now: 0,
             steps: 0,
             digest: plan.seed,
@@ -188,7 +191,10 @@ impl<'a> World<'a> {
             Event::ShardTimer { boot, shard } => self.shard_timer(boot, shard),
             Event::ClientTimer { client, run } => self.client_timer(client, run),
             Event::Gone { boot, conn } => self.gone(boot, conn),
-            Event::GiveUp { boot, conn } => self.give_up(boot, conn),
+            Event::GiveUp { boot, conn } => {
+                self.give_up(boot, conn);
+                Ok(())
+            }
             Event::Boot { boot } => self.start_server(boot),
             Event::StoreWell { boot } => self.store_is_well(boot),
         }

@@ -37,6 +37,7 @@ pub(crate) struct Stream {
 
 /// One connection.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "both ends, and what may be wrong between them")]
 pub(crate) struct Conn {
     pub(crate) dialler: Dialler,
     pub(crate) boot: u64,

@@ -19,6 +19,7 @@ use chatcore::wire::{ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, Rec
 use crate::broken::{Broken, hold};
 use crate::marks::Mark;
 use crate::model::Model;
+use crate::off::Off;
 use crate::world::World;
 use crate::world::client::verify;
 use crate::world::disk::Disk;
@@ -46,8 +47,6 @@ pub(crate) struct Server {
     twin: Option<(Engine, u32)>,
     /// Reads that are not answered.
     pub(crate) reads: u32,
-    /// Whether it is about to end in order.
-    pub(crate) stopping: bool,
 }
 
 #[derive(Debug)]
@@ -60,16 +59,15 @@ struct Shard {
 }
 
 impl Server {
-    fn new(boot: u64, engine: Engine, shards: u8) -> Self {
-        let shard = || Shard {
-            delivery: Delivery::new(engine.limits()),
-            inbox: VecDeque::new(),
-            awake: false,
-            timer: None,
+    fn new(boot: u64, engine: Engine, shards: u8, off: Off) -> Self {
+        let shard = || {
+            let mut delivery = Delivery::new(engine.limits());
+            off.delivery(&mut delivery);
+            Shard { delivery, inbox: VecDeque::new(), awake: false, timer: None }
         };
         let shards = (0..shards.max(1)).map(|_| shard()).collect();
         let buffers = BTreeMap::new();
-        Self { boot, engine, shards, buffers, timer: None, twin: None, reads: 0, stopping: false }
+        Self { boot, engine, shards, buffers, timer: None, twin: None, reads: 0 }
     }
 
     fn shard_of(&self, conn: ConnId) -> usize {
@@ -115,15 +113,18 @@ impl World<'_> {
         self.witness.founded();
         self.logs.insert(self.boot, self.witness.log());
         self.model = Some(Model::new(&config, &founding, now));
-        let engine = Engine::found(founding, config, now).expect("drawn limits must be in range");
-        self.server = Some(Server::new(self.boot, engine, self.plan.options.shards));
+        let mut engine =
+            Engine::found(founding, config, now).expect("drawn limits must be in range");
+        self.off.engine(&mut engine);
+        self.server = Some(Server::new(self.boot, engine, self.plan.options.shards, self.off));
         self.take_outputs()
     }
 
     fn restore_server(&mut self) -> Result<(), Broken> {
         let (config, now) = (self.config(), self.clock());
         let back = self.rng.usize(0..3);
-        let engine = restore(&self.disk, back, config.clone(), now)?;
+        let mut engine = restore(&self.disk, back, config, now)?;
+        self.off.engine(&mut engine);
         let head = self.disk.written();
         hold!(engine.head().index == head, "a restart keeps the journal", "{head}");
         if self.disk.checkpoint_at(back).is_some_and(|(index, _)| *index < head) {
@@ -138,7 +139,7 @@ impl World<'_> {
         if self.disk.after(Index::ZERO).last().is_some_and(|entry| entry.header.at > now.wall) {
             self.hit(Mark::RestartInThePast);
         }
-        let mut server = Server::new(self.boot, engine, self.plan.options.shards);
+        let mut server = Server::new(self.boot, engine, self.plan.options.shards, self.off);
         server.twin = twin;
         self.server = Some(server);
         self.troubles.is_full = false;
@@ -152,11 +153,13 @@ impl World<'_> {
         let (config, now) = (self.config(), self.clock());
         let snapshot = engine.snapshot();
         let snapshot = snapshot.ok_or_else(|| Broken::new("a restart is level", "no snapshot"))?;
-        let twin = Engine::restore(&snapshot, [], config, now)
+        let mut twin = Engine::restore(&snapshot, [], config, now)
             .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?;
+        self.off.engine(&mut twin);
         let entries = self.disk.after(Index::ZERO).iter().map(|entry| Entry::clone(entry));
-        let replayed = Engine::replay(entries, self.config(), now)
+        let mut replayed = Engine::replay(entries, self.config(), now)
             .map_err(|error| Broken::new("a journal can be replayed", error.to_string()))?;
+        self.off.engine(&mut replayed);
         for other in [&twin, &replayed] {
             let same = other.state_hash() == engine.state_hash() && other.head() == engine.head();
             hold!(same, "restoring and replaying agree", "at {:?}", engine.head());
@@ -231,11 +234,11 @@ impl World<'_> {
                 Ok(())
             }
             Output::Read { token, room, incarnation, from, to, order } => {
-                self.read(token, (room, incarnation), (from, to), order);
+                self.read(token, &(room, incarnation), (from, to), order);
                 Ok(())
             }
             Output::Deliver(directive) => {
-                self.route(directive);
+                self.route(&directive);
                 Ok(())
             }
             Output::Event(event) => {
@@ -313,13 +316,13 @@ impl World<'_> {
     fn read(
         &mut self,
         token: ReadToken,
-        key: (RoomName, Incarnation),
+        key: &(RoomName, Incarnation),
         range: (Seq, Seq),
         order: ReadOrder,
     ) {
         self.hit(Mark::ReadFromStore);
         let store = self.plan.options.store;
-        let records = self.disk.read(&key, range, order, store.read_records_max);
+        let records = self.disk.read(key, range, order, store.read_records_max);
         let readable = self.now >= self.troubles.unreadable_until;
         let at = self.now + self.rng.u64(0..=store.read_max.max(self.troubles.slowness));
         let records = readable.then_some(records);
@@ -339,25 +342,20 @@ impl World<'_> {
             return Ok(());
         };
         server.reads -= 1;
-        match records {
-            Some(records) => {
-                if self.memory.read_failed {
-                    self.memory.read_failed = false;
-                    self.hit(Mark::ReadAgain);
-                }
-                self.input(Input::ReadDone { token, records })
-            }
-            None => {
-                self.memory.read_failed = true;
-                self.input(Input::ReadFailed { token })
-            }
+        let Some(records) = records else {
+            self.memory.read_failed = true;
+            return self.input(Input::ReadFailed { token });
+        };
+        if std::mem::take(&mut self.memory.read_failed) {
+            self.hit(Mark::ReadAgain);
         }
+        self.input(Input::ReadDone { token, records })
     }
 
-    fn route(&mut self, directive: Directive) {
-        self.mark_directive(&directive);
+    fn route(&mut self, directive: &Directive) {
+        self.mark_directive(directive);
         let Some(server) = &mut self.server else { return };
-        if let Directive::Close { conn, .. } = &directive {
+        if let Directive::Close { conn, .. } = directive {
             let event = Event::GiveUp { boot: self.boot, conn: *conn };
             self.queue.push(self.now + CLOSING_TIME, event);
         }
@@ -492,11 +490,10 @@ impl World<'_> {
         self.input(Input::Disconnected { conn })
     }
 
-    pub(crate) fn give_up(&mut self, boot: u64, conn: ConnId) -> Result<(), Broken> {
+    pub(crate) fn give_up(&mut self, boot: u64, conn: ConnId) {
         if boot == self.boot && self.server.is_some() {
             self.drop_connection(conn);
         }
-        Ok(())
     }
 
     /// The server hears that a connection is broken.
@@ -508,11 +505,11 @@ impl World<'_> {
     pub(crate) fn answer_dial(&mut self, id: ConnId) -> Result<(), Broken> {
         let boot = self.boot;
         let reachable = self.now >= self.troubles.unreachable_until;
-        let serves = self.server.as_ref().is_some_and(|server| !server.stopping);
+        let is_up = self.server.is_some();
         let at = self.now + self.net.delay_min;
-        self.queue.push(at, Event::Dialled(id, serves && reachable));
+        self.queue.push(at, Event::Dialled(id, is_up && reachable));
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
-        if !serves || !reachable {
+        if !is_up || !reachable {
             return Ok(());
         }
         conn.server_open = true;
@@ -671,11 +668,11 @@ fn restore(
 
 /// Whether two outputs are the same, but for which records are still in memory.
 fn are_same(one: &Output, other: &Output) -> bool {
-    let visible = |output: &Output| match output {
-        Output::Deliver(Directive::Visible { room, incarnation, through, .. }) => {
-            Some((room.clone(), *incarnation, *through))
-        }
-        _ => None,
+    let visible = |output: &Output| {
+        let Output::Deliver(Directive::Visible { room, incarnation, through, .. }) = output else {
+            return None;
+        };
+        Some((room.clone(), *incarnation, *through))
     };
     one == other || (visible(one).is_some() && visible(one) == visible(other))
 }

@@ -40,21 +40,20 @@ impl World<'_> {
         self.queue.push(self.now, Event::Dial(id));
     }
 
-    pub(crate) fn wild_dialled(&mut self, id: ConnId, well: bool) -> Result<(), Broken> {
+    pub(crate) fn wild_dialled(&mut self, id: ConnId, well: bool) {
         if !well {
             self.wild.remove(&id);
-            return Ok(());
+            return;
         }
-        let Some(peer) = self.wild.get_mut(&id) else { return Ok(()) };
+        let Some(peer) = self.wild.get_mut(&id) else { return };
         let rng = &mut peer.rng;
         let first = match peer.kind {
-            Wild::Mute => return Ok(()),
+            Wild::Mute => return,
             Wild::Noise => noise(rng),
             Wild::Unruly => join((0..rng.u8(1..6)).map(|_| any_frame(rng))),
             Wild::Forger | Wild::Member => encode_to_bytes(&ClientFrame::hello()),
         };
         self.send_bytes(id, first);
-        Ok(())
     }
 
     /// Reads what a wild peer was sent, and goes on.
@@ -63,13 +62,12 @@ impl World<'_> {
         peer.buffer.feed(bytes);
         let mut answers = Vec::new();
         while let Some(frame) = next_frame(&mut peer.buffer)? {
-            match frame {
-                ServerFrame::Hello(hello) => answers.push(encode_to_bytes(&peer.log_in(&hello))),
-                ServerFrame::Welcome(_) => {
-                    let count = peer.rng.u8(1..40);
-                    answers.push(join((0..count).map(|_| any_frame(&mut peer.rng))));
-                }
-                _ => {}
+            if let ServerFrame::Hello(hello) = &frame {
+                answers.push(encode_to_bytes(&peer.log_in(hello)));
+            }
+            if let ServerFrame::Welcome(_) = frame {
+                let count = peer.rng.u8(1..40);
+                answers.push(join((0..count).map(|_| any_frame(&mut peer.rng))));
             }
         }
         for answer in answers {
@@ -100,9 +98,10 @@ impl WildPeer {
             attach,
             name: &name,
         };
-        let signature = match self.kind {
-            Wild::Forger => Signature::new([3; Signature::LEN]),
-            _ => sign(&key, &proof.to_bytes()),
+        let signature = if self.kind == Wild::Forger {
+            Signature::new([3; Signature::LEN])
+        } else {
+            sign(&key, &proof.to_bytes())
         };
         let name = Untrusted::new(name);
         ClientFrame::Login(Login { name, key, session, attach, signature })

@@ -1,0 +1,49 @@
+//! A rule of chatcore that is switched off, to prove that the checkers notice.
+//!
+//! Only a build with `RUSTFLAGS='--cfg chat_mutants'` can switch anything off; in every other one
+//! an [`Off`] says nothing and does nothing.
+
+use chatcore::client::Client;
+use chatcore::delivery::Delivery;
+use chatcore::engine::Engine;
+#[cfg(chat_mutants)]
+use chatcore::mutant::Mutant;
+
+/// The rule that is switched off in a world, if any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Off {
+    #[cfg(chat_mutants)]
+    mutant: Option<Mutant>,
+}
+
+impl Off {
+    /// Every rule that can be switched off, with its name; none in an ordinary build.
+    pub fn all() -> impl Iterator<Item = (Self, &'static str)> {
+        #[cfg(chat_mutants)]
+        let all = Mutant::ALL.iter().map(|mutant| (Self { mutant: Some(*mutant) }, mutant.name()));
+        #[cfg(not(chat_mutants))]
+        let all = std::iter::empty();
+        all
+    }
+
+    pub(crate) fn engine(self, engine: &mut Engine) {
+        #[cfg(chat_mutants)]
+        self.mutant.into_iter().for_each(|mutant| engine.mutate(mutant));
+        #[cfg(not(chat_mutants))]
+        let _ = (self, engine);
+    }
+
+    pub(crate) fn delivery(self, delivery: &mut Delivery) {
+        #[cfg(chat_mutants)]
+        self.mutant.into_iter().for_each(|mutant| delivery.mutate(mutant));
+        #[cfg(not(chat_mutants))]
+        let _ = (self, delivery);
+    }
+
+    pub(crate) fn client(self, client: &mut Client) {
+        #[cfg(chat_mutants)]
+        self.mutant.into_iter().for_each(|mutant| client.mutate(mutant));
+        #[cfg(not(chat_mutants))]
+        let _ = (self, client);
+    }
+}

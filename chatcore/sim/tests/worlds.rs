@@ -1,0 +1,45 @@
+//! Worlds from seeds, as many as a plain test run can bear. CI runs thousands: see `.ci/run`.
+
+use std::env;
+
+use chat_sim::off::Off;
+use chat_sim::plan::Plan;
+use chat_sim::runner::{Batch, run, run_many};
+
+/// How many worlds; `CHAT_SIM_SEEDS` says otherwise.
+const SEEDS: u64 = 40;
+
+fn seeds() -> u64 {
+    env::var("CHAT_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS)
+}
+
+#[test]
+fn every_rule_holds_in_every_world() {
+    let (first, count) = (1, seeds());
+    println!("seeds {first} to {count}");
+    let batch = Batch { first, count, threads: 2, stops_at_failure: true, off: Off::default() };
+    let summary = run_many(batch, |_| {});
+    for (seed, broken) in &summary.failures {
+        println!("replay: cargo run -p chat-sim --release -- --seed {seed}\n{broken}");
+    }
+    assert!(summary.failures.is_empty(), "a rule was broken");
+    assert_eq!(summary.seeds, count);
+}
+
+#[test]
+fn same_seed_gives_the_same_world_byte_for_byte() {
+    for seed in 1..=8 {
+        let plan = Plan::draw(seed);
+        let [one, other] = [(); 2].map(|()| run(&plan, Off::default(), false));
+        assert_eq!((one.digest, one.steps), (other.digest, other.steps), "seed {seed}");
+        // Writing down what happens changes nothing.
+        let traced = run(&plan, Off::default(), true);
+        assert_eq!((one.digest, one.steps), (traced.digest, traced.steps), "seed {seed}");
+    }
+}
+
+#[test]
+fn other_seeds_give_other_worlds() {
+    let digest = |seed| run(&Plan::draw(seed), Off::default(), false).digest;
+    assert_ne!(digest(1), digest(2));
+}
