@@ -8,6 +8,7 @@ use crate::broken::Broken;
 use crate::marks::Mark;
 use crate::plan::{Deed, Fault, NetOptions};
 use crate::world::World;
+use crate::world::disk::Disk;
 use crate::world::queue::{Event, Side};
 
 /// What goes wrong at present.
@@ -109,17 +110,17 @@ impl World<'_> {
     /// The server dies. Everything it held is gone, and of the store what was not safe, perhaps.
     fn crash(&mut self, kept: u8, down: u64) {
         let Some(server) = self.server.take() else {
-            // It dies while it is down: it stays down a little longer.
             return;
         };
+        self.carried = None;
         self.mark_crash(server.reads > 0);
         drop(server);
         self.lose_server(kept, down);
     }
 
     fn lose_server(&mut self, kept: u8, down: u64) {
-        if self.plan.options.archive == Archive::None {
-            self.disk = super::disk::Disk::default();
+        if self.plan.options.archive == Archive::None && self.carried.is_none() {
+            self.disk = Disk::default();
         } else {
             let (told, written) = (self.disk.told, self.disk.written());
             let kept = self.disk.crash(kept);
@@ -158,11 +159,19 @@ impl World<'_> {
             self.hit(Mark::StopWithUnanswered);
         }
         self.input(Input::Stop)?;
+        let through = self.disk.written();
+        if through > self.disk.told && self.now >= self.troubles.full_until {
+            self.disk.synced = through;
+            self.disk.told = through;
+            self.witness.persisted(through);
+            self.input(Input::Persisted { through })?;
+        }
         let shards = usize::from(self.plan.options.shards);
         for shard in 0..shards {
             self.work_shard(self.boot, shard)?;
         }
-        self.server = None;
+        let server = self.server.take();
+        self.carried = server.and_then(|server| server.engine.snapshot());
         self.lose_server(u8::MAX, down);
         Ok(())
     }

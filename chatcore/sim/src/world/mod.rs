@@ -97,6 +97,9 @@ pub(crate) struct World<'a> {
     rng: Rng,
     disk: Disk,
     server: Option<Server>,
+    /// What the last run of the server left when it stopped in order: what keeps nothing else is
+    /// moved by this.
+    carried: Option<Vec<u8>>,
     /// The number of the present or next run of the server.
     boot: u64,
     conns: BTreeMap<ConnId, Conn>,
@@ -134,6 +137,7 @@ impl<'a> World<'a> {
             rng: Rng::with_seed(plan.seed ^ 0x0C_EA_75),
             disk: Disk::default(),
             server: None,
+            carried: None,
             boot: 1,
             conns: BTreeMap::new(),
             dials: 0,

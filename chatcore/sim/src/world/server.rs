@@ -97,6 +97,7 @@ impl World<'_> {
         Founding { log_id: LogId::new(log_id), server_key, threshold, operators: Vec::new() }
     }
 
+    /// The server is started: it goes on where the journal ends, or begins a new one.
     pub(crate) fn start_server(&mut self, boot: u64) -> Result<(), Broken> {
         if boot != self.boot || self.server.is_some() {
             return Ok(());
@@ -123,7 +124,12 @@ impl World<'_> {
     fn restore_server(&mut self) -> Result<(), Broken> {
         let (config, now) = (self.config(), self.clock());
         let back = self.rng.usize(0..3);
-        let mut engine = restore(&self.disk, back, config, now)?;
+        let carried = self.carried.take().filter(|_| self.plan.options.archive == Archive::None);
+        let mut engine = match carried {
+            Some(bytes) => Engine::restore(&bytes, [], config, now)
+                .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?,
+            None => restore(&self.disk, back, config, now)?,
+        };
         self.off.engine(&mut engine);
         let head = self.disk.written();
         hold!(engine.head().index == head, "a restart keeps the journal", "{head}");
@@ -142,9 +148,10 @@ impl World<'_> {
         let mut server = Server::new(self.boot, engine, self.plan.options.shards, self.off);
         server.twin = twin;
         self.server = Some(server);
-        self.troubles.is_full = false;
         self.mark_restart();
-        self.take_outputs()
+        self.take_outputs()?;
+        self.troubles.is_full = self.now < self.troubles.full_until;
+        if self.troubles.is_full { self.input(Input::StoreFull) } else { Ok(()) }
     }
 
     /// An engine made another way has to be the same; without records in memory it also has to do
@@ -635,6 +642,8 @@ impl World<'_> {
             && again.head() == server.engine.head()
             && again.snapshot() == Some(bytes);
         hold!(same, "a restored engine is the one that was saved", "{:?}", again.head());
+        let chain = self.model.as_mut().map(Model::head);
+        hold!(chain == Some(again.head()), "the chain is the one of the rules", "{chain:?}");
         Ok(())
     }
 
