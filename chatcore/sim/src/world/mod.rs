@@ -5,6 +5,7 @@
 //! [`Model`](crate::model::Model) hears what the engine is told and says, the
 //! [`Witness`](crate::witness::Witness) sees what the store holds and what clients show.
 
+mod boot;
 mod client;
 mod disk;
 mod faults;
@@ -12,6 +13,7 @@ mod marking;
 mod net;
 mod queue;
 mod server;
+mod store;
 mod wild;
 
 use std::collections::BTreeMap;

@@ -1,36 +1,25 @@
 //! The server's process: the engine, its delivery shards, and a host that keeps the rules of both.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use chatcore::codec::{FrameBuffer, decode};
 use chatcore::delivery::Delivery;
-use chatcore::engine::{Archive, Config, Directive, Engine, Event as EngineEvent, Input, Output};
-use chatcore::engine::{ReadOrder, ReadToken};
-use chatcore::id::{
-    ConnId, Generation, Incarnation, Index, LogId, Nonce, PublicKey, Seq, Threshold,
-};
-use chatcore::log::{Entry, Founding};
-use chatcore::text::RoomName;
+use chatcore::engine::{Directive, Engine, Event as EngineEvent, Input, Output};
+use chatcore::id::{ConnId, Nonce};
 use chatcore::time::Moment;
-use chatcore::wire::{ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, Record, Refusal};
+use chatcore::wire::{ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, Refusal};
 
 use crate::broken::{Broken, hold};
 use crate::marks::Mark;
-use crate::model::Model;
 use crate::off::Off;
 use crate::world::World;
 use crate::world::client::verify;
-use crate::world::disk::Disk;
 use crate::world::net::Piece;
 use crate::world::queue::{Event, Side};
 
 /// How long a closing connection may take to be written its last frames.
 const CLOSING_TIME: u64 = 10_000;
-
-/// Inputs that an engine and its copy are given side by side after a restart.
-const TWIN_INPUTS: u32 = 300;
 
 /// One run of the server.
 #[derive(Debug)]
@@ -44,7 +33,7 @@ pub(crate) struct Server {
     /// The earliest time at which the engine is asked again.
     timer: Option<u64>,
     /// The same engine once more, made another way, and for how many inputs still.
-    twin: Option<(Engine, u32)>,
+    pub(crate) twin: Option<(Engine, u32)>,
     /// Reads that are not answered.
     pub(crate) reads: u32,
 }
@@ -59,7 +48,7 @@ struct Shard {
 }
 
 impl Server {
-    fn new(boot: u64, engine: Engine, shards: u8, off: Off) -> Self {
+    pub(crate) fn new(boot: u64, engine: Engine, shards: u8, off: Off) -> Self {
         let shard = || {
             let mut delivery = Delivery::new(engine.limits());
             off.delivery(&mut delivery);
@@ -81,103 +70,6 @@ impl Server {
 }
 
 impl World<'_> {
-    fn config(&self) -> Config {
-        Config {
-            limits: self.plan.options.limits.clone(),
-            archive: self.plan.options.archive,
-            generation: Generation::ZERO.next(),
-        }
-    }
-
-    fn founding(&self) -> Founding {
-        let mut log_id = [7; LogId::LEN];
-        log_id[..8].copy_from_slice(&self.boot.to_be_bytes());
-        let threshold = Threshold::new(self.plan.options.threshold).unwrap_or_default();
-        let server_key = PublicKey::new([9; PublicKey::LEN]);
-        Founding { log_id: LogId::new(log_id), server_key, threshold, operators: Vec::new() }
-    }
-
-    /// The server is started: it goes on where the journal ends, or begins a new one.
-    pub(crate) fn start_server(&mut self, boot: u64) -> Result<(), Broken> {
-        if boot != self.boot || self.server.is_some() {
-            return Ok(());
-        }
-        if self.disk.written() == Index::ZERO {
-            return self.found_server();
-        }
-        self.restore_server()
-    }
-
-    fn found_server(&mut self) -> Result<(), Broken> {
-        let (founding, config, now) = (self.founding(), self.config(), self.clock());
-        self.note(|| format!("the server founds journal {}", founding.log_id));
-        self.witness.founded();
-        self.logs.insert(self.boot, self.witness.log());
-        self.model = Some(Model::new(&config, &founding, now));
-        let mut engine =
-            Engine::found(founding, config, now).expect("drawn limits must be in range");
-        self.off.engine(&mut engine);
-        self.server = Some(Server::new(self.boot, engine, self.plan.options.shards, self.off));
-        self.take_outputs()
-    }
-
-    fn restore_server(&mut self) -> Result<(), Broken> {
-        let (config, now) = (self.config(), self.clock());
-        let back = self.rng.usize(0..3);
-        let carried = self.carried.take().filter(|_| self.plan.options.archive == Archive::None);
-        let mut engine = match carried {
-            Some(bytes) => Engine::restore(&bytes, [], config, now)
-                .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?,
-            None => restore(&self.disk, back, config, now)?,
-        };
-        self.off.engine(&mut engine);
-        let head = self.disk.written();
-        hold!(engine.head().index == head, "a restart keeps the journal", "{head}");
-        if self.disk.checkpoint_at(back).is_some_and(|(index, _)| *index < head) {
-            self.hit(Mark::RestoredWithTail);
-        }
-        let twin = self.make_twin(&engine)?;
-        self.note(|| format!("the server restores entry {head}"));
-        self.logs.insert(self.boot, self.witness.log());
-        if let Some(model) = &mut self.model {
-            model.restart(head, now);
-        }
-        if self.disk.after(Index::ZERO).last().is_some_and(|entry| entry.header.at > now.wall) {
-            self.hit(Mark::RestartInThePast);
-        }
-        let mut server = Server::new(self.boot, engine, self.plan.options.shards, self.off);
-        server.twin = twin;
-        self.server = Some(server);
-        self.mark_restart();
-        self.take_outputs()?;
-        self.troubles.is_full = self.now < self.troubles.full_until;
-        if self.troubles.is_full { self.input(Input::StoreFull) } else { Ok(()) }
-    }
-
-    /// An engine made another way has to be the same; without records in memory it also has to do
-    /// the same.
-    fn make_twin(&self, engine: &Engine) -> Result<Option<(Engine, u32)>, Broken> {
-        let (config, now) = (self.config(), self.clock());
-        let snapshot = engine.snapshot();
-        let snapshot = snapshot.ok_or_else(|| Broken::new("a restart is level", "no snapshot"))?;
-        let mut twin = Engine::restore(&snapshot, [], config, now)
-            .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?;
-        self.off.engine(&mut twin);
-        let entries = self.disk.after(Index::ZERO).iter().map(|entry| Entry::clone(entry));
-        let mut replayed = Engine::replay(entries, self.config(), now)
-            .map_err(|error| Broken::new("a journal can be replayed", error.to_string()))?;
-        self.off.engine(&mut replayed);
-        for other in [&twin, &replayed] {
-            let same = other.state_hash() == engine.state_hash() && other.head() == engine.head();
-            hold!(same, "restoring and replaying agree", "at {:?}", engine.head());
-        }
-        let same = replayed.snapshot().as_ref() == Some(&snapshot);
-        let archived = self.plan.options.archive == Archive::Store;
-        hold!(same || !archived, "restoring and replaying agree", "{:?}", engine.head());
-        let exact = archived && self.plan.options.limits.window_bytes == 0;
-        Ok(exact.then_some((twin, TWIN_INPUTS)))
-    }
-
     /// Tells the engine something, if it is still that run.
     pub(crate) fn input(&mut self, input: Input) -> Result<(), Broken> {
         let now = self.clock();
@@ -194,7 +86,7 @@ impl World<'_> {
         self.take_outputs()
     }
 
-    fn take_outputs(&mut self) -> Result<(), Broken> {
+    pub(crate) fn take_outputs(&mut self) -> Result<(), Broken> {
         while let Some(output) = self.server.as_mut().and_then(|server| server.engine.poll_output())
         {
             self.compare_twin(&output)?;
@@ -208,26 +100,6 @@ impl World<'_> {
             model.after()?;
         }
         self.set_engine_timer();
-        Ok(())
-    }
-
-    fn compare_twin(&mut self, output: &Output) -> Result<(), Broken> {
-        let Some(server) = &mut self.server else { return Ok(()) };
-        let Some((twin, _)) = &mut server.twin else { return Ok(()) };
-        let other = twin.poll_output();
-        let same = other.as_ref().is_some_and(|other| are_same(other, output));
-        hold!(same, "a restored engine goes on like the other", "{output:?} or {other:?}");
-        Ok(())
-    }
-
-    fn compare_twin_end(&mut self) -> Result<(), Broken> {
-        let Some(server) = &mut self.server else { return Ok(()) };
-        let Some((twin, left)) = &mut server.twin else { return Ok(()) };
-        let more = twin.poll_output();
-        hold!(more.is_none(), "a restored engine goes on like the other", "and says {more:?}");
-        if *left == 0 {
-            server.twin = None;
-        }
         Ok(())
     }
 
@@ -253,110 +125,6 @@ impl World<'_> {
                 Ok(())
             }
         }
-    }
-
-    fn persist(&mut self, entry: Arc<Entry>) -> Result<(), Broken> {
-        self.note(|| format!("  entry {} {:?}", entry.header.index, entry.change));
-        self.digest_bytes(entry.header.digest.as_bytes());
-        self.witness.appended(&entry)?;
-        self.mark_entry(&entry);
-        self.disk.write(entry);
-        self.begin_sync();
-        Ok(())
-    }
-
-    /// One sync at a time: it covers everything that was written when it began.
-    fn begin_sync(&mut self) {
-        let through = self.disk.written();
-        if self.disk.syncing || through <= self.disk.synced {
-            return;
-        }
-        self.disk.syncing = true;
-        if through.since(self.disk.synced) > 1 {
-            self.hit(Mark::GroupCommit);
-        }
-        let most = self.plan.options.store.sync_max.max(self.troubles.slowness);
-        let at = (self.now + self.rng.u64(0..=most)).max(self.troubles.full_until);
-        if at > self.now + 1_000 {
-            self.hit(Mark::StoreSlow);
-        }
-        self.queue.push(at, Event::Synced { boot: self.boot, through });
-    }
-
-    pub(crate) fn synced(&mut self, boot: u64, through: Index) -> Result<(), Broken> {
-        if boot != self.boot || self.server.is_none() {
-            return Ok(());
-        }
-        if self.disk.synced < through {
-            // The disk has it; that it says so comes a little later, and may never come.
-            self.disk.synced = through;
-            let at = self.now + self.rng.u64(0..=3);
-            self.queue.push(at, Event::Synced { boot, through });
-            return Ok(());
-        }
-        self.disk.syncing = false;
-        self.disk.told = through;
-        self.note(|| format!("  safe through {through}"));
-        self.witness.persisted(through);
-        self.input(Input::Persisted { through })?;
-        self.checkpoint();
-        self.begin_sync();
-        Ok(())
-    }
-
-    /// Writes down the state from time to time.
-    fn checkpoint(&mut self) {
-        let Some(server) = &self.server else { return };
-        if self.plan.options.archive == Archive::None {
-            return;
-        }
-        let last = self.disk.checkpoint_at(0).map_or(0, |(index, _)| index.get());
-        let head = server.engine.head().index;
-        if head.get() < last + self.plan.options.store.checkpoint_entries {
-            return;
-        }
-        if let Some(bytes) = server.engine.snapshot() {
-            self.disk.checkpoint(head, bytes);
-        }
-    }
-
-    fn read(
-        &mut self,
-        token: ReadToken,
-        key: &(RoomName, Incarnation),
-        range: (Seq, Seq),
-        order: ReadOrder,
-    ) {
-        self.hit(Mark::ReadFromStore);
-        let store = self.plan.options.store;
-        let records = self.disk.read(key, range, order, store.read_records_max);
-        let readable = self.now >= self.troubles.unreadable_until;
-        let at = self.now + self.rng.u64(0..=store.read_max.max(self.troubles.slowness));
-        let records = readable.then_some(records);
-        self.queue.push(at, Event::Read { boot: self.boot, token, records });
-        if let Some(server) = &mut self.server {
-            server.reads += 1;
-        }
-    }
-
-    pub(crate) fn read_done(
-        &mut self,
-        boot: u64,
-        token: ReadToken,
-        records: Option<Vec<Record>>,
-    ) -> Result<(), Broken> {
-        let Some(server) = self.server.as_mut().filter(|server| server.boot == boot) else {
-            return Ok(());
-        };
-        server.reads -= 1;
-        let Some(records) = records else {
-            self.memory.read_failed = true;
-            return self.input(Input::ReadFailed { token });
-        };
-        if std::mem::take(&mut self.memory.read_failed) {
-            self.hit(Mark::ReadAgain);
-        }
-        self.input(Input::ReadDone { token, records })
     }
 
     fn route(&mut self, directive: &Directive) {
@@ -629,61 +397,6 @@ impl World<'_> {
         server.shards[shard].delivery.writable(conn);
         self.wake_shard(shard);
     }
-
-    /// Checks what ties the parts of the engine together, and makes it again from its snapshot.
-    pub(crate) fn inspect(&mut self) -> Result<(), Broken> {
-        let (config, now) = (self.config(), self.clock());
-        let Some(server) = &self.server else { return Ok(()) };
-        server.engine.check_invariants();
-        let Some(bytes) = server.engine.snapshot() else { return Ok(()) };
-        let again = Engine::restore(&bytes, [], config, now)
-            .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?;
-        let same = again.state_hash() == server.engine.state_hash()
-            && again.head() == server.engine.head()
-            && again.snapshot() == Some(bytes);
-        hold!(same, "a restored engine is the one that was saved", "{:?}", again.head());
-        let chain = self.model.as_mut().map(Model::head);
-        hold!(chain == Some(again.head()), "the chain is the one of the rules", "{chain:?}");
-        Ok(())
-    }
-
-    /// The whole journal, replayed, gives the state that was lived through.
-    pub(crate) fn check_replay(&self) -> Result<(), Broken> {
-        let Some(server) = &self.server else { return Ok(()) };
-        let entries = self.disk.after(Index::ZERO).iter().map(|entry| Entry::clone(entry));
-        let replayed = Engine::replay(entries, self.config(), self.clock())
-            .map_err(|error| Broken::new("a journal can be replayed", error.to_string()))?;
-        let same = replayed.state_hash() == server.engine.state_hash()
-            && replayed.head() == server.engine.head();
-        hold!(same, "a replay gives the state that was lived through", "{:?}", replayed.head());
-        Ok(())
-    }
-}
-
-/// The engine of what is on a disk, from the newest checkpoint but so many.
-fn restore(
-    disk: &Disk,
-    back: usize,
-    config: Config,
-    now: chatcore::time::Now,
-) -> Result<Engine, Broken> {
-    let copies = |after: Index| disk.after(after).iter().map(|entry| Entry::clone(entry));
-    let restored = match disk.checkpoint_at(back) {
-        Some((index, bytes)) => Engine::restore(bytes, copies(*index), config, now),
-        None => Engine::replay(copies(Index::ZERO), config, now),
-    };
-    restored.map_err(|error| Broken::new("what is on the disk can be restored", error.to_string()))
-}
-
-/// Whether two outputs are the same, but for which records are still in memory.
-fn are_same(one: &Output, other: &Output) -> bool {
-    let visible = |output: &Output| {
-        let Output::Deliver(Directive::Visible { room, incarnation, through, .. }) = output else {
-            return None;
-        };
-        Some((room.clone(), *incarnation, *through))
-    };
-    one == other || (visible(one).is_some() && visible(one) == visible(other))
 }
 
 /// The first bytes of these slices.

@@ -1,0 +1,185 @@
+//! How the server begins, and whether what it begins with is what was.
+
+use chatcore::engine::{Archive, Config, Directive, Engine, Input, Output};
+use chatcore::id::{Generation, Index, LogId, PublicKey, Threshold};
+use chatcore::log::{Entry, Founding};
+use chatcore::time::Now;
+
+use crate::broken::{Broken, hold};
+use crate::marks::Mark;
+use crate::model::Model;
+use crate::world::World;
+use crate::world::disk::Disk;
+use crate::world::server::Server;
+
+/// Inputs that an engine and its copy are given side by side after a restart.
+const TWIN_INPUTS: u32 = 300;
+
+impl World<'_> {
+    fn config(&self) -> Config {
+        Config {
+            limits: self.plan.options.limits.clone(),
+            archive: self.plan.options.archive,
+            generation: Generation::ZERO.next(),
+        }
+    }
+
+    fn founding(&self) -> Founding {
+        let mut log_id = [7; LogId::LEN];
+        log_id[..8].copy_from_slice(&self.boot.to_be_bytes());
+        let threshold = Threshold::new(self.plan.options.threshold).unwrap_or_default();
+        let server_key = PublicKey::new([9; PublicKey::LEN]);
+        Founding { log_id: LogId::new(log_id), server_key, threshold, operators: Vec::new() }
+    }
+
+    /// The server is started: it goes on where the journal ends, or begins a new one.
+    pub(crate) fn start_server(&mut self, boot: u64) -> Result<(), Broken> {
+        if boot != self.boot || self.server.is_some() {
+            return Ok(());
+        }
+        if self.disk.written() == Index::ZERO {
+            return self.found_server();
+        }
+        self.restore_server()
+    }
+
+    fn found_server(&mut self) -> Result<(), Broken> {
+        let (founding, config, now) = (self.founding(), self.config(), self.clock());
+        self.note(|| format!("the server founds journal {}", founding.log_id));
+        self.witness.founded();
+        self.logs.insert(self.boot, self.witness.log());
+        self.model = Some(Model::new(&config, &founding, now));
+        let mut engine =
+            Engine::found(founding, config, now).expect("drawn limits must be in range");
+        self.off.engine(&mut engine);
+        self.server = Some(Server::new(self.boot, engine, self.plan.options.shards, self.off));
+        self.take_outputs()
+    }
+
+    fn restore_server(&mut self) -> Result<(), Broken> {
+        let (config, now) = (self.config(), self.clock());
+        let back = self.rng.usize(0..3);
+        let carried = self.carried.take().filter(|_| self.plan.options.archive == Archive::None);
+        let mut engine = match carried {
+            Some(bytes) => Engine::restore(&bytes, [], config, now)
+                .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?,
+            None => restore(&self.disk, back, config, now)?,
+        };
+        self.off.engine(&mut engine);
+        let head = self.disk.written();
+        hold!(engine.head().index == head, "a restart keeps the journal", "{head}");
+        if self.disk.checkpoint_at(back).is_some_and(|(index, _)| *index < head) {
+            self.hit(Mark::RestoredWithTail);
+        }
+        let twin = self.make_twin(&engine)?;
+        self.note(|| format!("the server restores entry {head}"));
+        self.logs.insert(self.boot, self.witness.log());
+        if let Some(model) = &mut self.model {
+            model.restart(head, now);
+        }
+        if self.disk.after(Index::ZERO).last().is_some_and(|entry| entry.header.at > now.wall) {
+            self.hit(Mark::RestartInThePast);
+        }
+        let mut server = Server::new(self.boot, engine, self.plan.options.shards, self.off);
+        server.twin = twin;
+        self.server = Some(server);
+        self.mark_restart();
+        self.take_outputs()?;
+        self.troubles.is_full = self.now < self.troubles.full_until;
+        if self.troubles.is_full { self.input(Input::StoreFull) } else { Ok(()) }
+    }
+
+    /// An engine made another way has to be the same; without records in memory it also has to do
+    /// the same.
+    fn make_twin(&self, engine: &Engine) -> Result<Option<(Engine, u32)>, Broken> {
+        let (config, now) = (self.config(), self.clock());
+        let snapshot = engine.snapshot();
+        let snapshot = snapshot.ok_or_else(|| Broken::new("a restart is level", "no snapshot"))?;
+        let mut twin = Engine::restore(&snapshot, [], config, now)
+            .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?;
+        self.off.engine(&mut twin);
+        let entries = self.disk.after(Index::ZERO).iter().map(|entry| Entry::clone(entry));
+        let mut replayed = Engine::replay(entries, self.config(), now)
+            .map_err(|error| Broken::new("a journal can be replayed", error.to_string()))?;
+        self.off.engine(&mut replayed);
+        for other in [&twin, &replayed] {
+            let same = other.state_hash() == engine.state_hash() && other.head() == engine.head();
+            hold!(same, "restoring and replaying agree", "at {:?}", engine.head());
+        }
+        let same = replayed.snapshot().as_ref() == Some(&snapshot);
+        let archived = self.plan.options.archive == Archive::Store;
+        hold!(same || !archived, "restoring and replaying agree", "{:?}", engine.head());
+        let exact = archived && self.plan.options.limits.window_bytes == 0;
+        Ok(exact.then_some((twin, TWIN_INPUTS)))
+    }
+
+    pub(crate) fn compare_twin(&mut self, output: &Output) -> Result<(), Broken> {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        let Some((twin, _)) = &mut server.twin else { return Ok(()) };
+        let other = twin.poll_output();
+        let same = other.as_ref().is_some_and(|other| are_same(other, output));
+        hold!(same, "a restored engine goes on like the other", "{output:?} or {other:?}");
+        Ok(())
+    }
+
+    pub(crate) fn compare_twin_end(&mut self) -> Result<(), Broken> {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        let Some((twin, left)) = &mut server.twin else { return Ok(()) };
+        let more = twin.poll_output();
+        hold!(more.is_none(), "a restored engine goes on like the other", "and says {more:?}");
+        if *left == 0 {
+            server.twin = None;
+        }
+        Ok(())
+    }
+
+    /// Checks what ties the parts of the engine together, and makes it again from its snapshot.
+    pub(crate) fn inspect(&mut self) -> Result<(), Broken> {
+        let (config, now) = (self.config(), self.clock());
+        let Some(server) = &self.server else { return Ok(()) };
+        server.engine.check_invariants();
+        let Some(bytes) = server.engine.snapshot() else { return Ok(()) };
+        let again = Engine::restore(&bytes, [], config, now)
+            .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?;
+        let same = again.state_hash() == server.engine.state_hash()
+            && again.head() == server.engine.head()
+            && again.snapshot() == Some(bytes);
+        hold!(same, "a restored engine is the one that was saved", "{:?}", again.head());
+        let chain = self.model.as_mut().map(Model::head);
+        hold!(chain == Some(again.head()), "the chain is the one of the rules", "{chain:?}");
+        Ok(())
+    }
+
+    /// The whole journal, replayed, gives the state that was lived through.
+    pub(crate) fn check_replay(&self) -> Result<(), Broken> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let entries = self.disk.after(Index::ZERO).iter().map(|entry| Entry::clone(entry));
+        let replayed = Engine::replay(entries, self.config(), self.clock())
+            .map_err(|error| Broken::new("a journal can be replayed", error.to_string()))?;
+        let same = replayed.state_hash() == server.engine.state_hash()
+            && replayed.head() == server.engine.head();
+        hold!(same, "a replay gives the state that was lived through", "{:?}", replayed.head());
+        Ok(())
+    }
+}
+
+/// The engine of what is on a disk, from the newest checkpoint but so many.
+fn restore(disk: &Disk, back: usize, config: Config, now: Now) -> Result<Engine, Broken> {
+    let copies = |after: Index| disk.after(after).iter().map(|entry| Entry::clone(entry));
+    let restored = match disk.checkpoint_at(back) {
+        Some((index, bytes)) => Engine::restore(bytes, copies(*index), config, now),
+        None => Engine::replay(copies(Index::ZERO), config, now),
+    };
+    restored.map_err(|error| Broken::new("what is on the disk can be restored", error.to_string()))
+}
+
+/// Whether two outputs are the same, but for which records are still in memory.
+fn are_same(one: &Output, other: &Output) -> bool {
+    let visible = |output: &Output| {
+        let Output::Deliver(Directive::Visible { room, incarnation, through, .. }) = output else {
+            return None;
+        };
+        Some((room.clone(), *incarnation, *through))
+    };
+    one == other || (visible(one).is_some() && visible(one) == visible(other))
+}

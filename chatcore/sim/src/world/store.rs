@@ -1,0 +1,120 @@
+//! How the server's store is asked, and what it answers when.
+
+use std::sync::Arc;
+
+use chatcore::engine::{Archive, Input, ReadOrder, ReadToken};
+use chatcore::id::{Incarnation, Index, Seq};
+use chatcore::log::Entry;
+use chatcore::text::RoomName;
+use chatcore::wire::Record;
+
+use crate::broken::Broken;
+use crate::marks::Mark;
+use crate::world::World;
+use crate::world::queue::Event;
+
+impl World<'_> {
+    pub(crate) fn persist(&mut self, entry: Arc<Entry>) -> Result<(), Broken> {
+        self.note(|| format!("  entry {} {:?}", entry.header.index, entry.change));
+        self.digest_bytes(entry.header.digest.as_bytes());
+        self.witness.appended(&entry)?;
+        self.mark_entry(&entry);
+        self.disk.write(entry);
+        self.begin_sync();
+        Ok(())
+    }
+
+    /// One sync at a time: it covers everything that was written when it began.
+    fn begin_sync(&mut self) {
+        let through = self.disk.written();
+        if self.disk.syncing || through <= self.disk.synced {
+            return;
+        }
+        self.disk.syncing = true;
+        if through.since(self.disk.synced) > 1 {
+            self.hit(Mark::GroupCommit);
+        }
+        let most = self.plan.options.store.sync_max.max(self.troubles.slowness);
+        let at = (self.now + self.rng.u64(0..=most)).max(self.troubles.full_until);
+        if at > self.now + 1_000 {
+            self.hit(Mark::StoreSlow);
+        }
+        self.queue.push(at, Event::Synced { boot: self.boot, through });
+    }
+
+    pub(crate) fn synced(&mut self, boot: u64, through: Index) -> Result<(), Broken> {
+        if boot != self.boot || self.server.is_none() {
+            return Ok(());
+        }
+        if self.disk.synced < through {
+            // The disk has it; that it says so comes a little later, and may never come.
+            self.disk.synced = through;
+            let at = self.now + self.rng.u64(0..=3);
+            self.queue.push(at, Event::Synced { boot, through });
+            return Ok(());
+        }
+        self.disk.syncing = false;
+        self.disk.told = through;
+        self.note(|| format!("  safe through {through}"));
+        self.witness.persisted(through);
+        self.input(Input::Persisted { through })?;
+        self.checkpoint();
+        self.begin_sync();
+        Ok(())
+    }
+
+    /// Writes down the state from time to time.
+    fn checkpoint(&mut self) {
+        let Some(server) = &self.server else { return };
+        if self.plan.options.archive == Archive::None {
+            return;
+        }
+        let last = self.disk.checkpoint_at(0).map_or(0, |(index, _)| index.get());
+        let head = server.engine.head().index;
+        if head.get() < last + self.plan.options.store.checkpoint_entries {
+            return;
+        }
+        if let Some(bytes) = server.engine.snapshot() {
+            self.disk.checkpoint(head, bytes);
+        }
+    }
+
+    pub(crate) fn read(
+        &mut self,
+        token: ReadToken,
+        key: &(RoomName, Incarnation),
+        range: (Seq, Seq),
+        order: ReadOrder,
+    ) {
+        self.hit(Mark::ReadFromStore);
+        let store = self.plan.options.store;
+        let records = self.disk.read(key, range, order, store.read_records_max);
+        let readable = self.now >= self.troubles.unreadable_until;
+        let at = self.now + self.rng.u64(0..=store.read_max.max(self.troubles.slowness));
+        let records = readable.then_some(records);
+        self.queue.push(at, Event::Read { boot: self.boot, token, records });
+        if let Some(server) = &mut self.server {
+            server.reads += 1;
+        }
+    }
+
+    pub(crate) fn read_done(
+        &mut self,
+        boot: u64,
+        token: ReadToken,
+        records: Option<Vec<Record>>,
+    ) -> Result<(), Broken> {
+        let Some(server) = self.server.as_mut().filter(|server| server.boot == boot) else {
+            return Ok(());
+        };
+        server.reads -= 1;
+        let Some(records) = records else {
+            self.memory.read_failed = true;
+            return self.input(Input::ReadFailed { token });
+        };
+        if std::mem::take(&mut self.memory.read_failed) {
+            self.hit(Mark::ReadAgain);
+        }
+        self.input(Input::ReadDone { token, records })
+    }
+}
