@@ -29,7 +29,7 @@ use crate::screen::{Screen, Seen};
 use crate::signals::{Signal, Signals};
 use crate::store::{Store, StoreError};
 
-/// Above so many unanswered commands no more input is read.
+/// Above so many unanswered commands no more input is read, nor while no more may be asked.
 const UNANSWERED_MAX: usize = 1_000;
 
 /// Frames and lines that are handled before their effects are saved and shown together.
@@ -213,8 +213,7 @@ impl<'a> Driver<'a> {
     async fn wait(&mut self) -> Step {
         let timer = self.client.next_timeout().map(|at| self.clock.instant(at));
         // A person can always interrupt; only scripts are faster than a server.
-        let keeps_up =
-            self.client.unanswered() < UNANSWERED_MAX || self.args.mode() == Mode::Terminal;
+        let keeps_up = self.keeps_up() || self.args.mode() == Mode::Terminal;
         let reads = self.reading == Reading::Open && keeps_up;
         let appetite = self.appetite();
         tokio::select! {
@@ -225,6 +224,11 @@ impl<'a> Driver<'a> {
             () = until(timer) => Step::Timeout,
             () = until(self.deadline) => Step::Deadline,
         }
+    }
+
+    /// Whether the server answers as fast as lines come.
+    fn keeps_up(&self) -> bool {
+        self.client.unanswered() < UNANSWERED_MAX && self.client.may_ask()
     }
 
     fn appetite(&self) -> Appetite {
@@ -279,7 +283,7 @@ impl<'a> Driver<'a> {
 
     fn take_ready_lines(&mut self) {
         for _ in 1..BATCH {
-            if self.reading == Reading::Ended || self.client.unanswered() >= UNANSWERED_MAX {
+            if self.reading == Reading::Ended || !self.keeps_up() {
                 return;
             }
             let Some(typed) = self.around.source.next().now_or_never() else { return };

@@ -253,3 +253,16 @@ fn reset_that_comes_too_often_is_refused_at_once_and_never_comes_late() {
     alice.end_input();
     assert_eq!(alice.exit_code(), 0);
 }
+
+#[test]
+fn script_that_asks_more_than_a_server_answers_at_once_gets_every_answer() {
+    let world = World::new(1);
+    let mut alice = world.json("alice");
+    alice.write("/rooms\n".repeat(150).as_bytes());
+    alice.end_input();
+    let (code, lines) = alice.exit();
+    let kinds: Vec<_> = lines.iter().map(|line| json(line)["type"].clone()).collect();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "rooms").count(), 150, "{lines:#?}");
+    assert!(!kinds.contains(&"error".into()), "{lines:#?}");
+    assert_eq!(code, 0);
+}

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::key::{KeyError, ServerKey};
 use crate::listener::ListenError;
@@ -65,6 +65,8 @@ fn run(args: &Args, report: &Report) -> Result<(), Failure> {
         .build()
         .map_err(Failure::Runtime)?;
     runtime.block_on(async {
+        // Before anybody is told that the server listens, and may want it to stop.
+        let signals = Signals::listen().map_err(Failure::Runtime)?;
         let server = Server::start(ServerConfig {
             listen: args.listen.clone(),
             plaintext: args.plaintext.into(),
@@ -74,17 +76,28 @@ fn run(args: &Args, report: &Report) -> Result<(), Failure> {
         })
         .await?;
         report.listening(&server, args);
-        serve(server, report).await
+        serve(server, signals, report).await
     })
 }
 
+/// The signals that stop the program in order.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+}
+
 /// Serves until a signal comes.
-async fn serve(mut server: Server, report: &Report) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
+async fn serve(mut server: Server, mut signals: Signals, report: &Report) -> Result<(), Failure> {
     let reason = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+        _ = signals.terminate.recv() => "SIGTERM",
+        _ = signals.interrupt.recv() => "SIGINT",
         error = server.failed() => return Err(Failure::Engine(error)),
     };
     report.stopping(reason);

@@ -6,11 +6,12 @@ use std::task::{Context, Poll};
 
 use chatcore::address::Address;
 use chatcore::codec::encode_to_bytes;
-use chatcore::id::RequestId;
+use chatcore::id::Counter;
 use chatcore::limits::Limits;
+use chatcore::text::Untrusted;
 use chatcore::time::Span;
 use chatcore::wire::{
-    ClientFrame, DecodeFault, FrameFault, LimitFault, Refusal, ServerFrame, StateFault,
+    ClientFrame, Command, DecodeFault, FrameFault, LimitFault, Refusal, ServerFrame, StateFault,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
@@ -92,10 +93,13 @@ async fn a5_connection_that_ends_inside_a_frame_is_gone_and_nothing_is_half_done
     let (_server, address) = start(Limits::default()).await;
     let mut others = Others::talking(&address).await;
     let mut peer = Peer::join(&address, "eva").await;
-    let whole = encode_to_bytes(&ClientFrame::Ping { token: RequestId::MAX });
+    let body = Untrusted::new("half a post");
+    let command = Command::Post { room: Untrusted::new("lobby"), incarnation: None, body };
+    let whole = encode_to_bytes(&ClientFrame::Submit { counter: Counter::ZERO.next(), command });
     peer.send_bytes(&whole[..whole.len() - 1]).await;
     drop(peer);
-    others.assert_undisturbed().await;
+    others.ana.post("a whole one").await;
+    assert_eq!(others.beto.posts(1).await, ["a whole one"]);
     // Its name and session are free to come back to.
     Peer::join(&address, "eva").await;
 }

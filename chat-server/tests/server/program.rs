@@ -109,6 +109,17 @@ async fn c12_sigterm_under_load_tells_everybody_and_exits_0_in_time() {
     assert!(begun.elapsed() < Duration::from_secs(10), "a drain takes at most 10 s");
 }
 
+#[test]
+fn c12_sigterm_at_the_moment_the_server_listens_is_an_orderly_end() {
+    for _ in 0..20 {
+        let mut program = Program::start(&FREE_PORT);
+        program.address();
+        program.signal(rustix::process::Signal::TERM);
+        let (status, _) = program.wait();
+        assert_eq!(status.code(), Some(0), "{status}");
+    }
+}
+
 #[tokio::test]
 async fn log_in_tells_the_url_of_the_listener_that_it_came_in_by() {
     let folder = tempfile::tempdir().unwrap();

@@ -190,6 +190,11 @@ impl Client {
         self.outbox.len()
     }
 
+    /// Whether the user may join, part or ask now; beyond, that is refused with `E_BUSY`.
+    pub fn may_ask(&self) -> bool {
+        !self.questions.is_full()
+    }
+
     /// Whether it is logged in.
     pub const fn is_online(&self) -> bool {
         matches!(self.phase, Phase::Online { .. })

@@ -24,8 +24,8 @@ pub(crate) struct Feed {
     rooms: BTreeMap<RoomName, RoomFeed>,
     /// Rooms with records that were committed and not yet given out.
     touched: Vec<RoomName>,
-    /// The room and life of every chunk in the window, oldest first.
-    window: VecDeque<(RoomName, Incarnation)>,
+    /// The room of every chunk in the window, oldest first.
+    window: VecDeque<RoomName>,
     window_bytes: u64,
     window_bytes_max: u64,
     #[cfg(chat_mutants)]
@@ -220,6 +220,7 @@ impl Feed {
                 let old = core::mem::replace(room, new);
                 let bytes = old.chunks().map(size).sum();
                 self.window_bytes = self.window_bytes.saturating_sub(bytes);
+                self.window.retain(|room| room != name);
             }
             Change::Joined { room, user, .. } => {
                 self.room_mut(room).members.insert(user.clone());
@@ -280,23 +281,18 @@ impl Feed {
         let room = self.room_mut(name);
         let chunk = room.pending.take()?;
         room.chunks.push_back(chunk.clone());
-        let incarnation = room.incarnation;
         self.window_bytes = self.window_bytes.saturating_add(size(&chunk));
-        self.window.push_back((name.clone(), incarnation));
+        self.window.push_back(name.clone());
         Some(chunk)
     }
 
     /// Drops the oldest chunks until the window is within its bound.
     fn trim(&mut self) {
         while self.window_bytes > self.window_bytes_max {
-            let Some((name, incarnation)) = self.window.pop_front() else { return };
-            let room = self.room_mut(&name);
-            // The chunks of a life that a reset ended went with it and were counted there.
-            if room.incarnation == incarnation {
-                let oldest = room.chunks.pop_front();
-                let bytes = oldest.as_ref().map_or(0, size);
-                self.window_bytes = self.window_bytes.saturating_sub(bytes);
-            }
+            let Some(name) = self.window.pop_front() else { return };
+            let oldest = self.room_mut(&name).chunks.pop_front();
+            let bytes = oldest.as_ref().map_or(0, size);
+            self.window_bytes = self.window_bytes.saturating_sub(bytes);
         }
     }
 
@@ -309,8 +305,9 @@ impl Feed {
     /// # Panics
     /// When a rule is broken.
     pub(crate) fn check(&self, durable: &Durable, level: bool) {
-        let chunks = self.rooms.values().flat_map(RoomFeed::chunks);
-        assert_eq!(self.window_bytes, chunks.map(size).sum::<u64>(), "window bytes must count");
+        let chunks = || self.rooms.values().flat_map(RoomFeed::chunks);
+        assert_eq!(self.window_bytes, chunks().map(size).sum::<u64>(), "window bytes must count");
+        assert_eq!(self.window.len(), chunks().count(), "a window lists what is in it, no more");
         for (name, feed) in &self.rooms {
             let visible = if feed.open { feed.committed } else { Seq::ZERO };
             assert_eq!(feed.visible, visible, "a room shows all or nothing");

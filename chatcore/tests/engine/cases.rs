@@ -478,15 +478,22 @@ fn j4_whoever_opens_the_gate_by_joining_is_told_and_gets_everything() {
 
 #[test]
 fn j5_dead_connection_counts_until_it_is_declared_dead() {
-    let mut rig = Setup { threshold: 3, ..Setup::default() }.rig();
-    rig.join("ana");
-    rig.join("bob");
-    rig.stall("bob");
-    rig.forget();
-    rig.lose("bob");
-    rig.expect(&["ana < gate lobby 1/3 closed"]);
-    rig.join("cem");
-    assert_eq!(rig.heard("cem").pop().unwrap(), "joined lobby 2/3 closed after 0");
+    for declared_dead in [false, true] {
+        let mut rig = Setup { threshold: 3, ..Setup::default() }.rig();
+        rig.join("ana");
+        rig.join("bob");
+        // Bob's host is gone; his connection takes nothing any more.
+        rig.stall("bob");
+        rig.forget();
+        if declared_dead {
+            rig.lose("bob");
+            rig.expect(&["ana < gate lobby 1/3 closed"]);
+        }
+        rig.join("cem");
+        let joined = rig.heard("cem").into_iter().find(|line| line.starts_with("joined"));
+        let counted = if declared_dead { "2/3 closed" } else { "3/3 open" };
+        assert!(joined.unwrap().starts_with(&format!("joined lobby {counted}")));
+    }
 }
 
 #[test]
