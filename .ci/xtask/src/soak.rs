@@ -1,0 +1,245 @@
+//! `cargo xtask soak`: the long figures.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::value_parser;
+
+use crate::process::{Failure, cargo_command, root, run as run_command, script, shown, watch};
+use crate::table::{Row, table};
+
+/// Worlds that are run first, to see how many fit into the time.
+const WORLDS_TRIED: u64 = 1_000;
+
+/// How often each named situation has to come up, at least.
+const MARKS_MIN: &str = "10";
+
+/// How long the simulator, and the fuzz targets together, run at least.
+const SHARE_MIN: Duration = Duration::from_mins(2);
+
+/// How many fuzz targets `.ci/fuzz` runs at once.
+const FUZZED_AT_ONCE: u32 = 2;
+
+/// Where the table is left.
+const TABLE: &str = "target/xtask/soak.txt";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Builds come first, and are not counted. The runs of real processes and the bench take about six
+minutes; simulator and fuzz targets share the rest. Nothing stops at a failure: the table at the end
+shows everything, and is left in target/xtask/soak.txt.")]
+pub(crate) struct Args {
+    /// How long it all may take, in minutes
+    #[arg(long, default_value_t = 60, value_parser = value_parser!(u32).range(10..=10_000))]
+    minutes: u32,
+
+    /// The seed of everything, as an earlier run printed it [default: of the clock]
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Runs everything, however much of it fails.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let seed = args.seed.unwrap_or_else(seed_of_clock);
+    println!("seed {seed}: `cargo xtask soak --seed {seed}` draws the same worlds");
+    build()?;
+    let end = Instant::now() + Duration::from_mins(1) * args.minutes;
+    let mut rows = vec![
+        soak_of_processes("real processes", &mut soak_command(seed, false))?,
+        soak_of_processes("a server that forgets", &mut soak_command(seed, true))?,
+        rules_switched_off(seed)?,
+        bench()?,
+    ];
+    let left = end.saturating_duration_since(Instant::now());
+    rows.extend(worlds(seed, (left / 2).max(SHARE_MIN))?);
+    let left = end.saturating_duration_since(Instant::now());
+    rows.extend(fuzz(left.max(SHARE_MIN))?);
+    conclude(&rows)
+}
+
+/// Microseconds since 1970: the worlds of two runs overlap only when both begin at once.
+fn seed_of_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or_default()
+}
+
+fn build() -> Result<(), Failure> {
+    run_command(cargo_command().args(["build", "--release", "--workspace"]))?;
+    let mut mutants = cargo_command();
+    mutants.args(["build", "--release", "-p", "chat-server", "-p", "chat-sim"]);
+    mutants.args(["--target-dir", "target/mutants"]);
+    run_command(mutants.env("RUSTFLAGS", "--cfg chat_mutants"))
+}
+
+/// Two hundred clients; with a server that forgets what it answered, the judge has to notice.
+fn soak_command(seed: u64, forgets: bool) -> Command {
+    let mut command = script("target/release/chat-soak");
+    command.args(["--clients", "200", "--senders", "20", "--posts", "20000", "--timeout", "900"]);
+    command.args(["--seed", &seed.to_string()]);
+    if forgets {
+        let server = root().join("target/mutants/release/chat-server");
+        command.args(["--expect", "condemned", "--server"]).arg(server);
+        command.env("CHAT_MUTANT", "no-dedupe");
+    }
+    command
+}
+
+fn soak_of_processes(name: &str, command: &mut Command) -> Result<Row, Failure> {
+    row(name, command, |lines| {
+        told(lines, &["verdict: ", "lost: ", "doubled: ", "reordered: ", "acknowledgements"])
+    })
+}
+
+/// Lacking one rule, worlds have to break.
+fn rules_switched_off(first: u64) -> Result<Row, Failure> {
+    let mut command = script("target/mutants/release/chat-sim");
+    command.args(["--mutants", "--seeds", "5000", "--first", &first.to_string()]);
+    row("rules switched off", &mut command, |lines| told(lines, &["mutants caught", "NOT CAUGHT"]))
+}
+
+/// The lines that say one of these.
+fn told(lines: &[String], marks: &[&str]) -> String {
+    let told = lines.iter().filter(|line| marks.iter().any(|mark| line.contains(mark)));
+    told.map(|line| line.trim()).collect::<Vec<_>>().join("; ")
+}
+
+fn bench() -> Result<Row, Failure> {
+    let mut command = script("target/release/chat-bench");
+    row("fan-out beside bare epoll", command.arg("fan-out"), |lines| lines.join("; "))
+}
+
+/// Runs a command and makes a row of what it printed.
+fn row(
+    name: &str,
+    command: &mut Command,
+    figure: impl FnOnce(&[String]) -> String,
+) -> Result<Row, Failure> {
+    println!("\n== {name}");
+    let began = Instant::now();
+    let (lines, result) = watch(command)?;
+    Ok(Row {
+        name: name.to_owned(),
+        figure: figure(&lines),
+        well: result.is_ok(),
+        took: began.elapsed(),
+        command: shown(command),
+    })
+}
+
+/// A few worlds to see how quick they are, then as many as fit into the time.
+fn worlds(seed: u64, time: Duration) -> Result<Vec<Row>, Failure> {
+    let first = row("worlds", &mut worlds_command(seed, WORLDS_TRIED), figure_of_worlds)?;
+    let left = time.saturating_sub(first.took);
+    let count = worlds_in(left, first.took);
+    if count == 0 || !first.well {
+        return Ok(vec![first]);
+    }
+    let mut command = worlds_command(seed.saturating_add(WORLDS_TRIED), count);
+    let rest = row("more worlds", command.args(["--marks", MARKS_MIN]), figure_of_worlds)?;
+    Ok(vec![first, rest])
+}
+
+/// How many worlds fit into a time, after some took so long.
+fn worlds_in(time: Duration, took: Duration) -> u64 {
+    let count = time.as_millis().saturating_mul(u128::from(WORLDS_TRIED));
+    let count = count.checked_div(took.as_millis()).unwrap_or_default();
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn worlds_command(first: u64, count: u64) -> Command {
+    let mut command = cargo_command();
+    command.args(["run", "--quiet", "-p", "chat-sim", "--release", "--"]);
+    command.args(["--first", &first.to_string(), "--seeds", &count.to_string()]);
+    command
+}
+
+fn figure_of_worlds(lines: &[String]) -> String {
+    told(lines, &[" worlds, ", "breaks a rule", "too rare"])
+}
+
+/// Every fuzz target for its share of the time.
+fn fuzz(time: Duration) -> Result<Vec<Row>, Failure> {
+    let targets = fuzz_targets()?;
+    let count = u32::try_from(targets.len().max(1)).unwrap_or(u32::MAX);
+    let seconds = (time * FUZZED_AT_ONCE / count).as_secs().to_string();
+    let began = Instant::now();
+    println!("\n== fuzz targets, {seconds} s each");
+    let (lines, result) = watch(script(".ci/fuzz").arg(&seconds))?;
+    let took = began.elapsed() * FUZZED_AT_ONCE / count;
+    let rows = targets.iter().map(|target| {
+        let told = lines.iter().find_map(|line| figure_of_target(line, target));
+        Row {
+            name: format!("fuzz target {target}"),
+            well: told.as_ref().is_some_and(|figure| figure != "FAILED"),
+            figure: told.unwrap_or_else(|| "nothing was told of it".to_owned()),
+            took,
+            command: format!(".ci/fuzz {target} {seconds}"),
+        }
+    });
+    let mut rows: Vec<Row> = rows.collect();
+    if let Err(failure) = result {
+        let (name, figure) = ("fuzzing".to_owned(), failure.to_string());
+        let (took, command) = (began.elapsed(), format!(".ci/fuzz {seconds}"));
+        rows.push(Row { name, figure, well: false, took, command });
+    }
+    Ok(rows)
+}
+
+/// What `.ci/fuzz` says about a target, if this line does.
+fn figure_of_target(line: &str, target: &str) -> Option<String> {
+    let rest = line.strip_prefix("fuzz target ")?.strip_prefix(target)?;
+    let rest = rest.strip_prefix([' ', ':'])?;
+    Some(rest.trim().to_owned())
+}
+
+fn fuzz_targets() -> Result<Vec<String>, Failure> {
+    let folder = root().join("fuzz/fuzz_targets");
+    let unread = |error| Failure::new(format!("cannot read {}: {error}", folder.display()));
+    let mut targets = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(unread)? {
+        let name = entry.map_err(unread)?.file_name().to_string_lossy().into_owned();
+        targets.extend(name.strip_suffix(".rs").map(str::to_owned));
+    }
+    targets.sort();
+    Ok(targets)
+}
+
+fn conclude(rows: &[Row]) -> Result<(), Failure> {
+    let text = table(rows);
+    println!("\n{text}");
+    let path = root().join(TABLE);
+    let folder = path.parent().unwrap_or(&path);
+    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, &text));
+    written.map_err(|error| Failure::new(format!("cannot write {TABLE}: {error}")))?;
+    match rows.iter().filter(|row| !row.well).count() {
+        0 => Ok(()),
+        failed => Err(Failure::new(format!("{failed} of {} failed; see above", rows.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_target_is_found() {
+        let line = "fuzz target name               1000 inputs in 25 s";
+        assert_eq!(figure_of_target(line, "name").as_deref(), Some("1000 inputs in 25 s"));
+        assert_eq!(figure_of_target("fuzz target name: FAILED", "name").as_deref(), Some("FAILED"));
+        assert_eq!(figure_of_target(line, "nam"), None);
+    }
+
+    #[test]
+    fn worlds_fill_the_time() {
+        let second = Duration::from_secs(1);
+        assert_eq!(worlds_in(second * 60, second * 20), 3 * WORLDS_TRIED);
+        assert_eq!(worlds_in(Duration::ZERO, second), 0);
+        assert_eq!(worlds_in(second, Duration::ZERO), 0);
+    }
+
+    #[test]
+    fn every_fuzz_target_is_found() {
+        assert!(fuzz_targets().unwrap().contains(&"frame".to_owned()));
+    }
+}
