@@ -30,6 +30,8 @@ impl Report {
     pub(super) fn listening(&self, server: &Server, args: &Args) {
         match self.form {
             Form::Json => {
+                // Scripts read stdout; whoever started the script may want to know.
+                let _ = writeln!(io::stderr(), "chat-server: {}", kept(args.ephemeral));
                 for address in server.addresses() {
                     say(&json!({
                         "type": "listening",
@@ -69,18 +71,28 @@ fn welcome(addresses: &[Address], threshold: Threshold, ephemeral: bool) -> Stri
     let listening: Vec<String> = addresses.iter().map(Address::to_string).collect();
     let first = addresses.first().cloned().unwrap_or_default();
     let at = if first == Address::default() { String::new() } else { format!(" {first}") };
-    let later = if ephemeral { "" } else { " (a store on disk is not in this version yet)" };
     format!(
         "chat-server {} listens on {}\n\
-         Nothing is kept: messages are gone when the server stops{later}.\n\
+         {}.\n\
          Messages are held until {threshold} {} connected.\n\
          Join from another terminal:\n\
          \n    cargo run --release -p chat-client --{at} --name YOU\n\n\
          Ctrl-C stops the server.",
         env!("CARGO_PKG_VERSION"),
         listening.join(", "),
+        kept(ephemeral),
         if threshold.get() == 1 { "user is" } else { "users are" },
     )
+}
+
+/// What becomes of messages when the server stops.
+const fn kept(ephemeral: bool) -> &'static str {
+    if ephemeral {
+        "Nothing is kept: messages are gone when the server stops"
+    } else {
+        "Nothing is kept: messages are gone when the server stops (a store on disk is not in this \
+         version yet)"
+    }
 }
 
 /// Writes a line to stdout at once, for whoever waits for it.
