@@ -15,7 +15,7 @@ use crate::text::{Body, RoomName};
 use crate::time::{Moment, Span};
 use crate::wire::{
     ClientFrame, ClientHello, Command, Login, LoginProof, Refusal, Role, ServerFrame, ServerHello,
-    StateFault, VersionRange, Welcome,
+    VersionRange, Welcome,
 };
 
 /// How long each step of connecting may take.
@@ -359,10 +359,7 @@ impl Client {
         match agreement {
             Agreement::Agreed => {}
             Agreement::Renumbered => self.renew(claim),
-            Agreement::Behind => {
-                let expect = theirs.saturating_add(1);
-                self.break_session(now, Refusal::State(StateFault::Counter { expect }));
-            }
+            Agreement::Behind => self.break_session(now),
         }
     }
 
@@ -401,12 +398,14 @@ impl Client {
         }
     }
 
-    /// The server and this client disagree about what was answered: what it may have seen is
-    /// refused, and the rest goes to a new session.
-    pub(super) fn break_session(&mut self, now: Moment, refusal: Refusal) {
-        for Unsent { counter, id, command } in self.outbox.take_exposed() {
-            self.give_up(&command);
-            self.refuse(Some(id), refusal);
+    /// The server and this client disagree about what was answered, as when the session expired and
+    /// a run that died has opened it again: nobody knows what became of what the server may have
+    /// seen, and the rest goes to a new session.
+    pub(super) fn break_session(&mut self, now: Moment) {
+        let given_up = self.outbox.take_exposed();
+        let counters: Vec<Counter> = given_up.iter().map(|unsent| unsent.counter).collect();
+        self.abandon(given_up);
+        for counter in counters {
             self.out.save(Save::Settled(counter));
         }
         if let Some(identity) = &mut self.identity {

@@ -120,7 +120,7 @@ impl Client {
         }
         if let Refusal::State(StateFault::Counter { expect }) = refusal {
             if self.outbox.land(counter) && !self.outbox.go_back(expect, now, RETRY_TIME) {
-                self.break_session(now, refusal);
+                self.break_session(now);
             }
             return;
         }

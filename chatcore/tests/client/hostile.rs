@@ -44,7 +44,7 @@ fn b8_counter_that_nobody_has_ends_the_session_and_not_the_client() {
     let mut script = Script::joined();
     script.post("a");
     let outputs = script.refuse(1, Refusal::State(StateFault::Counter { expect: counter(7) }));
-    assert_eq!(refused(&outputs), ["a"]);
+    assert_eq!(given_up(&outputs), ["a"]);
     script.post("b");
     script.wait();
     let outputs = script.log_in(&hello(1, 9));
@@ -52,6 +52,30 @@ fn b8_counter_that_nobody_has_ends_the_session_and_not_the_client() {
     assert_ne!(login.session, SESSION);
     assert_eq!(submitted(&script.enter(login.session, 0, false)), [1]);
     assert_eq!(script.saved.session, login.session);
+}
+
+/// The session expired, a run opened it again and died before it heard of that.
+#[test]
+fn post_of_a_session_that_expired_and_was_opened_again_is_given_up_and_not_refused() {
+    let mut script = Script::joined();
+    script.post("a");
+    script.frame(ServerFrame::Applied { counter: counter(1) });
+    script.post("b");
+    script.lose();
+    script.log_in(&hello(1, 9));
+    let outputs = script.welcome(SESSION, 0, true);
+    assert_eq!(given_up(&outputs), ["b"], "it may have taken effect");
+    assert!(refused(&outputs).is_empty());
+    assert!(script.saved.outbox.is_empty());
+}
+
+/// The labels of commands of which nobody knows what became.
+fn given_up(outputs: &[Output]) -> Vec<&str> {
+    let given_up = outputs.iter().filter_map(|output| match output {
+        Output::Event(Event::Abandoned { id, .. }) => Some(id.as_str()),
+        _ => None,
+    });
+    given_up.collect()
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! One world: a server, its store, its clients, and the network between them, moved by events.
 //!
-//! Everything that happens is an [`Event`] in one queue, in the order of simulated time. The same
+//! Everything that happens is an event in one queue, in the order of simulated time. The same
 //! plan gives the same events, byte for byte. Beside the world stand the checkers: the
-//! [`Model`](crate::model::Model) hears what the engine is told and says, the
-//! [`Witness`](crate::witness::Witness) sees what the store holds and what clients show.
+//! [`Model`] hears what the engine is told and says, the
+//! witness sees what the store holds and what clients show.
 
 mod boot;
 mod client;
@@ -214,7 +214,7 @@ impl<'a> World<'a> {
         }
         self.note(|| format!("{:?}", action.deed));
         self.do_deed(action.deed)?;
-        if place + 1 == plan.actions.len() || self.steps >= ACTING_STEPS {
+        if place + 1 == plan.actions.len() {
             self.heal()?;
         }
         Ok(())
@@ -235,7 +235,10 @@ impl<'a> World<'a> {
     fn has_ended(&mut self) -> Result<bool, Broken> {
         let goes_on = self.steps < 2 * STEPS_MAX;
         hold!(goes_on, "a world comes to an end", "at {}", self.now);
-        let Some((moved_at, moved)) = self.healed else { return Ok(false) };
+        let Some((moved_at, moved)) = self.healed else {
+            // It has had its time, even if what comes next in its plan is far away.
+            return if self.steps < ACTING_STEPS { Ok(false) } else { self.heal().map(|()| false) };
+        };
         if self.plan.options.profile == Profile::Extreme {
             return Ok(true);
         }
