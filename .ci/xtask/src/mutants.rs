@@ -55,7 +55,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.iterate {
         command.arg("--iterate");
     }
-    command.args(&args.more).args(["--", "--test", "worlds"]);
+    // Not after `--`: every other test would then be built, too, each time.
+    command.arg("--cargo-arg=--test=worlds").args(&args.more);
     command.env("CHAT_SIM_SEEDS", args.worlds.to_string());
     let folder = root().join("target/xtask");
     fs::create_dir_all(&folder)

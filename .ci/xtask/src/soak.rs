@@ -12,8 +12,9 @@ use crate::table::{Row, table};
 /// Worlds that are run first, to see how many fit into the time.
 const WORLDS_TRIED: u64 = 1_000;
 
-/// How often each named situation has to come up, at least.
+/// How often each named situation has to come up, at least, in so many worlds.
 const MARKS_MIN: &str = "10";
+const WORLDS_FOR_MARKS: u64 = 20_000;
 
 /// How long the simulator, and the fuzz targets together, run at least.
 const SHARE_MIN: Duration = Duration::from_mins(2);
@@ -69,7 +70,9 @@ fn build() -> Result<(), Failure> {
     let mut mutants = cargo_command();
     mutants.args(["build", "--release", "-p", "chat-server", "-p", "chat-sim"]);
     mutants.args(["--target-dir", "target/mutants"]);
-    run_command(mutants.env("RUSTFLAGS", "--cfg chat_mutants"))
+    run_command(mutants.env("RUSTFLAGS", "--cfg chat_mutants"))?;
+    crate::need_cargo_tool("fuzz")?;
+    run_command(cargo_command().args(["+nightly", "fuzz", "build", "--fuzz-dir", "fuzz"]))
 }
 
 /// Two hundred clients; with a server that forgets what it answered, the judge has to notice.
@@ -106,7 +109,18 @@ fn told(lines: &[String], marks: &[&str]) -> String {
 
 fn bench() -> Result<Row, Failure> {
     let mut command = script("target/release/chat-bench");
-    row("fan-out beside bare epoll", command.arg("fan-out"), |lines| lines.join("; "))
+    row("fan-out beside bare epoll", command.arg("fan-out"), figure_of_bench)
+}
+
+/// The medians: nanoseconds of the server and of bare epoll, and the one over the other.
+fn figure_of_bench(lines: &[String]) -> String {
+    let medians = lines.iter().skip_while(|line| !line.starts_with("medians")).skip(2);
+    let told = medians.filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [window, server, ceiling, ratio, ..] = *words else { return None };
+        Some(format!("window {window}: {server} over {ceiling} ns = {ratio}"))
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// Runs a command and makes a row of what it printed.
@@ -136,7 +150,10 @@ fn worlds(seed: u64, time: Duration) -> Result<Vec<Row>, Failure> {
         return Ok(vec![first]);
     }
     let mut command = worlds_command(seed.saturating_add(WORLDS_TRIED), count);
-    let rest = row("more worlds", command.args(["--marks", MARKS_MIN]), figure_of_worlds)?;
+    if count >= WORLDS_FOR_MARKS {
+        command.args(["--marks", MARKS_MIN]);
+    }
+    let rest = row("more worlds", &mut command, figure_of_worlds)?;
     Ok(vec![first, rest])
 }
 
@@ -148,8 +165,7 @@ fn worlds_in(time: Duration, took: Duration) -> u64 {
 }
 
 fn worlds_command(first: u64, count: u64) -> Command {
-    let mut command = cargo_command();
-    command.args(["run", "--quiet", "-p", "chat-sim", "--release", "--"]);
+    let mut command = script("target/release/chat-sim");
     command.args(["--first", &first.to_string(), "--seeds", &count.to_string()]);
     command
 }
@@ -228,6 +244,15 @@ mod tests {
         assert_eq!(figure_of_target(line, "name").as_deref(), Some("1000 inputs in 25 s"));
         assert_eq!(figure_of_target("fuzz target name: FAILED", "name").as_deref(), Some("FAILED"));
         assert_eq!(figure_of_target(line, "nam"), None);
+    }
+
+    #[test]
+    fn medians_of_the_bench_are_found() {
+        let lines = ["window round", "256 1 server 76.2", "", "medians"].map(str::to_owned);
+        let more =
+            ["window    server   ceiling     ratio       aim", "256  73.8  21.8  3.23  9.99"];
+        let lines = [&lines[..], &more.map(str::to_owned)[..]].concat();
+        assert_eq!(figure_of_bench(&lines), "window 256: 73.8 over 21.8 ns = 3.23");
     }
 
     #[test]

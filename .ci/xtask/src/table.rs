@@ -14,17 +14,13 @@ pub(crate) struct Row {
     pub(crate) command: String,
 }
 
-/// The rows below each other, names and figures in columns; the command of each on its own line.
+/// The rows below each other, the command of each on its own line.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let width = |text: fn(&Row) -> &str| {
-        rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0)
-    };
-    let names = width(|row| &row.name);
-    let figures = width(|row| &row.figure);
+    let names = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
     let lines = rows.iter().map(|row| {
         let Row { name, figure, well, took, command } = row;
         let (well, took) = (if *well { "ok    " } else { "FAILED" }, took.as_secs());
-        format!("{well} {name:names$}  {figure:figures$} {took:>6} s\n           $ {command}\n")
+        format!("{well} {took:>5} s  {name:names$}  {figure}\n           $ {command}\n")
     });
     lines.collect()
 }
@@ -42,8 +38,8 @@ mod tests {
             took: Duration::from_secs(65),
             command: "do it".to_owned(),
         };
-        let expected = "ok     one    1 thing     65 s\n           $ do it\n\
-                        FAILED three  1 thing     65 s\n           $ do it\n";
+        let expected = "ok        65 s  one    1 thing\n           $ do it\n\
+                        FAILED    65 s  three  1 thing\n           $ do it\n";
         assert_eq!(table(&[row("one", true), row("three", false)]), expected);
     }
 }
