@@ -304,3 +304,19 @@ fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn c13_broken_rule_in_the_engine_ends_the_server_and_says_so() {
+        let key = ServerKey::ephemeral().unwrap();
+        let mut server = Server::start(ServerConfig::new(key)).await.unwrap();
+        // Only a bug of this program reports a connection that never was.
+        let stranger = Message::Disconnected { conn: ConnId::new(u64::MAX) };
+        server.messages.send(stranger).await.unwrap();
+        let failure = server.failed().await;
+        assert!(failure.is_panic(), "{failure}");
+    }
+}
