@@ -180,7 +180,8 @@ impl Crowd {
             self.strike(blow, &mut random).await;
         }
         let (restarts, lives) = (u64::from(args.kills), u64::from(args.resets) + 1);
-        let is_struck = |board: &Board| board.figures.restarts == restarts && board.life() == lives;
+        // A server that forgets what it answered resets more often than it was asked to.
+        let is_struck = |board: &Board| board.figures.restarts == restarts && board.life() >= lives;
         self.board
             .until("answers to all posts", |board| board.is_fed() && is_struck(board))
             .await?;
