@@ -43,8 +43,8 @@ pub struct Limits {
     /// Records that one room holds while its gate is closed; more posts are refused with `E_LIMIT`,
     /// and joins and leaves make no record. Default 10,000.
     pub held_records_max: u32,
-    /// Bytes that one room holds while its gate is closed; handled as `held_records_max`. Default
-    /// 8 MiB.
+    /// Bytes that one room holds while its gate is closed; handled as `held_records_max`. A join or
+    /// leave that begins below it may end one name above. Default 8 MiB.
     pub held_bytes_max: u64,
     /// Bytes that all rooms together hold while their gates are closed; handled as
     /// `held_records_max`. Default 64 MiB.
