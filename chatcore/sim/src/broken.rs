@@ -33,9 +33,3 @@ macro_rules! hold {
     };
 }
 pub(crate) use hold;
-
-impl From<crate::model::Broken> for Broken {
-    fn from(broken: crate::model::Broken) -> Self {
-        Self::new(broken.rule, broken.detail)
-    }
-}

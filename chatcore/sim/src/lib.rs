@@ -14,6 +14,7 @@
 //! | [`model`] | a naive engine, written against the rules: predicts everything the engine puts out |
 //! | `witness` | the end-to-end checker: what people see against what the journal says |
 //! | [`marks`] | situations that a run must have reached |
+//! | [`broken`] | a rule that was broken |
 //! | [`runner`], [`shrink`] | many worlds at once; the smallest story of a failure |
 //! | [`off`] | rules that a build for tests can switch off, to prove that the checkers notice |
 //! | [`fuzz`] | the bodies of the fuzz targets |

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::samples;
 
-/// `CONTRACT.md` of the command line, "Error codes".
+/// The closed set of error codes that scripts rely on.
 const CODES: [&str; 17] = [
     "E_FRAME",
     "E_DECODE",

@@ -45,13 +45,12 @@ use chatcore::text::{RoomName, UserName};
 use chatcore::time::{Now, Timestamp};
 use chatcore::wire::{Answer, ServerFrame};
 
+pub use crate::broken::Broken;
 use chain::{Chain, Hasher};
 use due::{Due, DueEntry, Duty, Expected, Lane, What};
 use facts::Facts;
 use presence::{Presence, Process, Side, Store};
 use records::Asking;
-pub use rules::Broken;
-use rules::broken;
 pub use truth::RoomTruth;
 
 /// What one engine must do, whoever speaks to it.
@@ -142,7 +141,7 @@ impl Model {
             Output::Persist(entry) => self.persist(entry),
             Output::Verify { .. } => match self.due.verify.take() {
                 Some(due) if due == *output => Ok(()),
-                due => Err(broken(rules::VERIFY, format!("{output:?}, due is {due:?}"))),
+                due => Err(Broken::new(rules::VERIFY, format!("{output:?}, due is {due:?}"))),
             },
             Output::Read { token, room, incarnation, from, to, order } => self.asked(&Asking {
                 token: *token,
@@ -164,17 +163,17 @@ impl Model {
     pub fn after(&mut self) -> Result<(), Broken> {
         if let Some(due) = self.due.entries.front() {
             let rule = rules::of_missing_entry(&due.change);
-            return Err(broken(rule, format!("{due:?} did not come")));
+            return Err(Broken::new(rule, format!("{due:?} did not come")));
         }
         let missing = self.due.directives.iter().find(|due| due.duty == Duty::Must);
         if let Some(Expected { what, .. }) = missing {
-            return Err(broken(rules::of_missing(what), format!("{what:?} did not come")));
+            return Err(Broken::new(rules::of_missing(what), format!("{what:?} did not come")));
         }
         if let Some(due) = &self.due.verify {
-            return Err(broken(rules::VERIFY, format!("{due:?} did not come")));
+            return Err(Broken::new(rules::VERIFY, format!("{due:?} did not come")));
         }
         if let Some(due) = self.due.events.first() {
-            return Err(broken(rules::EVENT, format!("{due:?} did not come")));
+            return Err(Broken::new(rules::EVENT, format!("{due:?} did not come")));
         }
         self.due.clear();
         Ok(())
@@ -236,7 +235,7 @@ impl Model {
         let header = entry.header;
         let Some(due) = self.due.entries.pop_front() else {
             let rule = rules::of_entry(&entry.change, None);
-            return Err(broken(rule, format!("{entry:?}, nothing is due")));
+            return Err(Broken::new(rule, format!("{entry:?}, nothing is due")));
         };
         let rule = if entry.change != due.change {
             rules::of_entry(&entry.change, Some(&due.change))
@@ -250,7 +249,7 @@ impl Model {
             self.uncommitted.push_back(Arc::clone(entry));
             return Ok(());
         };
-        Err(broken(rule, format!("{entry:?}, due is {due:?}")))
+        Err(Broken::new(rule, format!("{entry:?}, due is {due:?}")))
     }
 
     fn event(&mut self, event: &Event) -> Result<(), Broken> {
@@ -259,7 +258,7 @@ impl Model {
             return Ok(());
         }
         let due = &self.due.events;
-        Err(broken(rules::EVENT, format!("{event:?}, due are {due:?}")))
+        Err(Broken::new(rules::EVENT, format!("{event:?}, due are {due:?}")))
     }
 
     /// A directive: it has to be what is due next in its lane.

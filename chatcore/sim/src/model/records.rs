@@ -14,9 +14,9 @@ use chatcore::wire::{Answer, Record, Refusal, ServerFrame};
 
 use super::due::{CatchUpDue, Newest, Rooms, Show, Source, What, seq_of};
 use super::presence::{CatchUp, Reader, Reading};
-use super::rules::{Broken, broken};
 use super::truth::{record_of, to_u64};
 use super::{Model, rules};
+use crate::broken::Broken;
 
 /// What a record costs in memory beside its bytes, at most.
 pub(super) const RECORD_COST: u64 = 260;
@@ -53,19 +53,19 @@ impl Model {
         let last = next.saturating_add(to_u64(entries.len())).previous();
         if incarnation != show.incarnation || through < *next || through > last {
             let detail = format!("{room} {incarnation}: {through} after {next} of {last}");
-            return Err(broken(rules::VISIBLE_NEXT, detail));
+            return Err(Broken::new(rules::VISIBLE_NEXT, detail));
         }
         let first = chunk.map_or(through.next(), Chunk::first);
         if first < *next || chunk.is_some_and(|chunk| chunk.last() != through) {
             let detail = format!("{room}: from {first} to {through}, {next} is next");
-            return Err(broken(rules::VISIBLE_NEXT, detail));
+            return Err(Broken::new(rules::VISIBLE_NEXT, detail));
         }
         let lacks = first.since(*next);
         let side = self.process.sides.entry(room.clone()).or_default();
         // Only what a process before this one held may be in the store alone.
         if lacks > 0 && first.previous() > side.restored {
             let detail = format!("{room}: {next} to {} are not in the chunk", first.previous());
-            return Err(broken(rules::VISIBLE_WHOLE, detail));
+            return Err(Broken::new(rules::VISIBLE_WHOLE, detail));
         }
         side.shown = through;
         if let Some(chunk) = chunk {
@@ -93,13 +93,13 @@ impl Model {
                         chunk.first(),
                         chunk.last()
                     );
-                    return Err(broken(rules::PAGE, detail));
+                    return Err(Broken::new(rules::PAGE, detail));
                 }
                 let is_long = chunk.len() > 1 && chunk.bytes().len() > self.limits.page_bytes;
                 let gone = self.process.sides.get(room).map_or(Seq::ZERO, |side| side.gone);
                 if is_long || chunk.first() <= gone {
                     let detail = format!("{room}: {} from {}", chunk.len(), chunk.first());
-                    return Err(broken(rules::PAGE, detail));
+                    return Err(Broken::new(rules::PAGE, detail));
                 }
                 let entries = truth.entries(chunk.first(), chunk.last());
                 compare(&mut self.scratch, chunk, entries.iter()).map(drop)
@@ -108,7 +108,7 @@ impl Model {
                 let in_range = after < to && *to <= visible;
                 if !in_range || self.has_store() || self.is_in_memory(room, *to) {
                     let detail = format!("{room}: gone to {to} after {after} of {visible}");
-                    return Err(broken(rules::GONE, detail));
+                    return Err(Broken::new(rules::GONE, detail));
                 }
                 let side = self.process.sides.entry(room.clone()).or_default();
                 side.gone = side.gone.max(*to);
@@ -121,11 +121,11 @@ impl Model {
     pub(super) fn given(&mut self, what: &What, page: &Page) -> Result<(), Broken> {
         let What::Given { room, first, last, .. } = what else { return Ok(()) };
         let Page::Records(chunk) = page else {
-            return Err(broken(rules::GONE, format!("{room}: {first} to {last} were given")));
+            return Err(Broken::new(rules::GONE, format!("{room}: {first} to {last} were given")));
         };
         if (chunk.first(), chunk.last()) != (*first, *last) {
             let detail = format!("{room}: {} to {}", chunk.first(), chunk.last());
-            return Err(broken(rules::PAGE, detail));
+            return Err(Broken::new(rules::PAGE, detail));
         }
         let truth = self.safe.rooms.get(room).expect("only of a room that there is");
         compare(&mut self.scratch, chunk, truth.entries(*first, *last).iter()).map(drop)
@@ -150,27 +150,30 @@ impl Model {
             | Answer::Rooms { .. }
             | Answer::User(_)
             | Answer::Refused(_) => {
-                return Err(broken(rules::ANSWER, format!("{answer:?} to a question of {room}")));
+                return Err(Broken::new(
+                    rules::ANSWER,
+                    format!("{answer:?} to a question of {room}"),
+                ));
             }
         };
         let older = newest.entries.len().checked_sub(records.len());
         let (older, page) = match older.and_then(|older| newest.entries.split_at_checked(older)) {
             Some((older, page)) => (older.last(), page),
-            None => return Err(broken(rules::HISTORY, format!("{room}: more than asked"))),
+            None => return Err(Broken::new(rules::HISTORY, format!("{room}: more than asked"))),
         };
         let same = page.iter().zip(records.iter()).all(|(entry, record)| is(record, entry));
         if !same {
             let detail = format!("{room}: not the records up to {}", newest.last);
-            return Err(broken(rules::HISTORY, detail));
+            return Err(Broken::new(rules::HISTORY, detail));
         }
         let bytes: usize = page.iter().map(|entry| self.frame_bytes(entry)).sum();
         if bytes > self.limits.page_bytes {
-            return Err(broken(rules::HISTORY, format!("{room}: {bytes} bytes on a page")));
+            return Err(Broken::new(rules::HISTORY, format!("{room}: {bytes} bytes on a page")));
         }
         match older {
             Some(older) if !self.may_end_before(newest, older, bytes, page.is_empty()) => {
                 let detail = format!("{room}: only {} records", records.len());
-                Err(broken(rules::HISTORY, detail))
+                Err(Broken::new(rules::HISTORY, detail))
             }
             Some(_) | None => Ok(()),
         }
@@ -213,14 +216,17 @@ impl Model {
     /// The rooms there are: the first by name, as many as fit.
     pub(super) fn rooms_told(rooms: &Rooms, answer: &Answer) -> Result<(), Broken> {
         let Answer::Rooms { rooms: told, count } = answer else {
-            return Err(broken(rules::ANSWER, format!("{answer:?} to a question for the rooms")));
+            return Err(Broken::new(
+                rules::ANSWER,
+                format!("{answer:?} to a question for the rooms"),
+            ));
         };
         let is_short = told.len() < rooms.infos.len() && rooms.fit_all;
         let first = rooms.infos.get(..told.len());
         if *count == rooms.count && !is_short && first == Some(&told[..]) {
             return Ok(());
         }
-        Err(broken(rules::ANSWER, format!("{answer:?}, there are {:?}", rooms.infos)))
+        Err(Broken::new(rules::ANSWER, format!("{answer:?}, there are {:?}", rooms.infos)))
     }
 
     /// The store is asked for records: for visible ones, and only when they are not in memory.
@@ -233,7 +239,7 @@ impl Model {
         let place = self.due.directives.iter().position(|expected| whose(&expected.what));
         let is_due = place.filter(|_| self.has_store());
         let Some(expected) = is_due.and_then(|place| self.due.directives.remove(place)) else {
-            return Err(broken(rules::READ, format!("{asking:?} is of no use to anybody")));
+            return Err(Broken::new(rules::READ, format!("{asking:?} is of no use to anybody")));
         };
         let Asking { token, incarnation, from, to, .. } = *asking;
         let room = asking.room.clone();
@@ -243,7 +249,7 @@ impl Model {
             ReadOrder::Backward => self.is_in_memory(&room, to),
         };
         if to > visible && expected.what.is_present(&self.safe.rooms) || is_needless {
-            return Err(broken(rules::READ, format!("{asking:?} of {visible}")));
+            return Err(Broken::new(rules::READ, format!("{asking:?} of {visible}")));
         }
         let (conn, whose) = match expected.what {
             What::Newest(Newest { conn, request, limit, .. }) => {
@@ -261,7 +267,9 @@ impl Model {
         let reading = Reading { conn, room, incarnation, from, to, whose };
         match self.process.reads.insert(token, reading) {
             None => Ok(()),
-            Some(before) => Err(broken(rules::READ, format!("{token:?} was given to {before:?}"))),
+            Some(before) => {
+                Err(Broken::new(rules::READ, format!("{token:?} was given to {before:?}")))
+            }
         }
     }
 
@@ -274,7 +282,7 @@ impl Model {
                     return Ok(());
                 }
                 let detail = format!("{room}: {visible}, shards were told of {shown}");
-                Err(broken(rules::FOLLOW, detail))
+                Err(Broken::new(rules::FOLLOW, detail))
             }
             Directive::Gate { room, gate } => {
                 self.process.sides.entry(room.clone()).or_default().told = Some(*gate);
@@ -300,7 +308,7 @@ impl Model {
         };
         let told = self.process.sides.get(room).and_then(|side| side.told);
         if told.is_some_and(|gate| gate.incarnation == *incarnation && !gate.open) {
-            return Err(broken(rules::GATE_FIRST, format!("{room}: {frame:?}")));
+            return Err(Broken::new(rules::GATE_FIRST, format!("{room}: {frame:?}")));
         }
         Ok(())
     }
@@ -355,7 +363,7 @@ fn compare<'a>(
         encode(&ServerFrame::Record(record), scratch);
         let Some(after) = rest.strip_prefix(&scratch[..]) else {
             let detail = format!("{:?} is not what {entry:?} makes", seen(rest));
-            return Err(broken(rules::RECORD, detail));
+            return Err(Broken::new(rules::RECORD, detail));
         };
         rest = after;
         count += 1;
@@ -363,7 +371,7 @@ fn compare<'a>(
     if rest.is_empty() && count == chunk.len() {
         return Ok(to_u64(chunk.bytes().len()));
     }
-    Err(broken(rules::RECORD, format!("{} records, {count} are due", chunk.len())))
+    Err(Broken::new(rules::RECORD, format!("{} records, {count} are due", chunk.len())))
 }
 
 /// The frame that bytes begin with, for people.

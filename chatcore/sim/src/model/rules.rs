@@ -6,23 +6,13 @@ use chatcore::log::Change;
 use chatcore::text::RoomName;
 use chatcore::wire::{Answer, ServerFrame};
 
-use super::Model;
 use super::due::{Expected, What};
 use super::presence::{Asked, Waiting};
-
-/// A rule that was broken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("broken rule: {rule}: {detail}")]
-pub struct Broken {
-    /// The rule, in stable words: one of [`ALL`].
-    pub rule: &'static str,
-    /// What happened instead.
-    pub detail: String,
-}
+use super::{Broken, Model};
 
 macro_rules! rules {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
-        $($(#[$doc])* pub const $name: &str = $text;)*
+    ($($name:ident = $text:literal;)*) => {
+        $(#[doc = $text] pub const $name: &str = $text;)*
 
         /// Every rule.
         pub const ALL: &[&str] = &[$($name),*];
@@ -30,82 +20,42 @@ macro_rules! rules {
 }
 
 rules! {
-    /// DESIGN.md section 1, HOSTILE.md invariant 20.
     ENTRY_NUMBER = "entries are numbered without holes";
-    /// DESIGN.md section 1.
     ENTRY_TIME = "an entry is as late as the wall clock and the entry before";
-    /// DESIGN.md section 4.
     ENTRY_DIGEST = "an entry carries the digest of its change";
-    /// DESIGN.md section 4.
     ENTRY_UNDUE = "nothing is appended but what the rules make of the input";
-    /// HOSTILE.md invariants 5 and 30.
     ENTRY_MISSING = "everything that the rules make of the input is appended";
-    /// HOSTILE.md invariant 10.
     AUTHOR = "the server stamps who did it";
-    /// HOSTILE.md invariant 3.
     RECORD_NUMBER = "records of a room are numbered without holes";
-    /// PROTOCOL.md section 9.
     LIFE = "an entry is of its room's present life";
-    /// PROTOCOL.md section 8.
     ONCE = "a command takes effect once";
-    /// HOSTILE.md invariant 12.
     GATE_OPENS = "a gate opens when enough users follow the room, and only then";
-    /// PROTOCOL.md section 8.
     REFUSED = "a command is refused for the right reason";
-    /// HOSTILE.md invariant 14.
     RESET = "a reset begins the next life behind the threshold that was asked";
-    /// HOSTILE.md invariant 7.
     OWNER = "a name belongs to one key, and a session to one name";
-    /// HOSTILE.md invariant 12.
     SECRET = "a closed gate lets counts out, and nothing else";
-    /// ARCHITECTURE.md, commit; HOSTILE.md invariant 4.
     SAFE_FIRST = "nothing leaves before its entry is safe";
-    /// PROTOCOL.md sections 5 to 8.
     ANSWER = "an answer says what the rules say";
-    /// DESIGN.md section 4.
     ANSWER_ONCE = "every request is answered once";
-    /// PROTOCOL.md section 8.
     ANSWER_ORDER = "answers come in the order of what was asked";
-    /// PROTOCOL.md section 5.
     VERIFY = "a signature is checked once, over the bytes of the protocol";
-    /// HOSTILE.md invariant 16.
     CLOSE = "a connection is closed once, for its reason, and then";
-    /// PROTOCOL.md section 11.
     AFTER_CLOSE = "nothing follows a close";
-    /// The interface of the engine.
     STRANGER = "nothing is sent to a connection that is not there";
-    /// PROTOCOL.md section 13, HOSTILE.md C3.
     PING = "a connection is pinged when it falls silent, and only then";
-    /// PROTOCOL.md section 9.
     FOLLOW = "following begins and ends where the client was told";
-    /// PROTOCOL.md section 9.
     GATE_TOLD = "every change of a gate is told, as everybody may know it";
-    /// PROTOCOL.md section 9.
     GATE_FIRST = "a gate is told to be open before the place of what it held";
-    /// PROTOCOL.md section 9.
     RESET_TOLD = "a reset is told once, when it is safe";
-    /// HOSTILE.md invariant 3.
     RECORD = "a record is what its entry says";
-    /// HOSTILE.md invariants 3 and 6.
     VISIBLE_NEXT = "records become visible in order, once and without holes";
-    /// DESIGN.md section 2.
     VISIBLE_WHOLE = "a chunk holds all that became visible and is in memory";
-    /// HOSTILE.md invariant 30.
     VISIBLE_ALL = "everything that may be seen is shown";
-    /// DESIGN.md section 2.
     PAGE = "a reader that lags is given what follows its cursor";
-    /// DESIGN.md section 2.
     GONE = "only what is in no memory and no store is gone";
-    /// PROTOCOL.md section 6.
     HISTORY = "a page of history holds the newest records that fit";
-    /// The interface of the engine.
     READ = "the store is asked for visible records that are not in memory";
-    /// The interface of the engine.
     EVENT = "an event is told once, when it happens";
-}
-
-pub(super) const fn broken(rule: &'static str, detail: String) -> Broken {
-    Broken { rule, detail }
 }
 
 /// The rule that an entry breaks where another one was due, or none.
@@ -238,7 +188,7 @@ impl Model {
         let passed_over = due.filter(|due| is_passed_over(&due.what, found));
         let rule = passed_over.map_or_else(|| self.of(found, due), |due| of_missing(&due.what));
         let due = due.map(|due| &due.what);
-        broken(rule, format!("{found:?}, due is {due:?}"))
+        Broken::new(rule, format!("{found:?}, due is {due:?}"))
     }
 
     fn of(&self, found: &Directive, due: Option<&Expected>) -> &'static str {

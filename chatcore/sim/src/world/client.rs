@@ -99,13 +99,9 @@ impl Slot {
 }
 
 impl World<'_> {
-    fn slot_of(&self, client: u8) -> usize {
-        usize::from(client) % self.slots.len()
-    }
-
     /// The machine of a client, by any number.
-    pub(crate) fn with_client(&self, client: u8) -> usize {
-        self.slot_of(client)
+    pub(crate) fn machine(&self, number: u8) -> usize {
+        usize::from(number) % self.slots.len()
     }
 
     pub(crate) fn start_client(&mut self, place: usize) -> Result<(), Broken> {
@@ -340,7 +336,7 @@ impl World<'_> {
             Question::Who => Ask::Who(room),
             Question::Rooms => Ask::Rooms,
             Question::Whois(other) => {
-                let other = self.with_client(other);
+                let other = self.machine(other);
                 Ask::Whois(room, self.slots[other].name.clone())
             }
             Question::History(count) => Ask::History(room, count.into()),

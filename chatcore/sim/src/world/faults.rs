@@ -26,27 +26,27 @@ pub(crate) struct Troubles {
 impl World<'_> {
     pub(crate) fn do_deed(&mut self, deed: Deed) -> Result<(), Broken> {
         match deed {
-            Deed::Start(client) => self.start_client(self.with_client(client)),
+            Deed::Start(client) => self.start_client(self.machine(client)),
             Deed::Post { client, room, count, bytes } => {
-                let (client, room) = (self.with_client(client), self.room(room));
+                let (client, room) = (self.machine(client), self.room(room));
                 (0..count).try_for_each(|_| self.post(client, room.clone(), bytes.into()))
             }
             Deed::Reset { client, room, threshold } => {
-                self.reset(self.with_client(client), self.room(room), threshold)
+                self.reset(self.machine(client), self.room(room), threshold)
             }
             Deed::Join { client, room } => {
                 let room = self.room(room);
-                self.tell(self.with_client(client), ClientInput::Join { room, id: String::new() })
+                self.tell(self.machine(client), ClientInput::Join { room, id: String::new() })
             }
             Deed::Part { client, room } => {
                 let room = self.room(room);
-                self.tell(self.with_client(client), ClientInput::Part { room, id: String::new() })
+                self.tell(self.machine(client), ClientInput::Part { room, id: String::new() })
             }
             Deed::Ask { client, room, question } => {
-                self.ask(self.with_client(client), self.room(room), question)
+                self.ask(self.machine(client), self.room(room), question)
             }
-            Deed::Quit(client) => self.quit(self.with_client(client), Drain::Wait),
-            Deed::Leave(client) => self.quit(self.with_client(client), Drain::Now),
+            Deed::Quit(client) => self.quit(self.machine(client), Drain::Wait),
+            Deed::Leave(client) => self.quit(self.machine(client), Drain::Now),
             Deed::Wild { kind, seed } => {
                 self.begin_wild(kind, seed);
                 Ok(())
@@ -58,7 +58,7 @@ impl World<'_> {
     fn go_wrong(&mut self, fault: Fault) -> Result<(), Broken> {
         let later = |millis: u32| self.now + u64::from(millis);
         match fault {
-            Fault::Kill(client) => self.kill(self.with_client(client)),
+            Fault::Kill(client) => self.kill(self.machine(client)),
             Fault::Cut(client) => self.cut(client),
             Fault::Silence(client) => self.silence(client),
             Fault::Stall { client, millis } => self.stall(client, later(millis)),
@@ -77,7 +77,7 @@ impl World<'_> {
     }
 
     fn conn_of(&self, client: u8) -> Option<ConnId> {
-        self.slots[self.with_client(client)].program.as_ref()?.conn
+        self.slots[self.machine(client)].program.as_ref()?.conn
     }
 
     /// A connection breaks: what is under way is lost, from anywhere on.
@@ -178,7 +178,7 @@ impl World<'_> {
 
     fn fill_store(&mut self, until: u64) -> Result<(), Broken> {
         self.troubles.full_until = self.troubles.full_until.max(until);
-        self.queue.push(until, Event::StoreWell { boot: self.boot });
+        self.queue.push(until, Event::StoreWell);
         if self.server.is_some() && !self.troubles.is_full {
             self.troubles.is_full = true;
             return self.input(Input::StoreFull);
@@ -186,7 +186,7 @@ impl World<'_> {
         Ok(())
     }
 
-    pub(crate) fn store_is_well(&mut self, _boot: u64) -> Result<(), Broken> {
+    pub(crate) fn store_is_well(&mut self) -> Result<(), Broken> {
         if self.now < self.troubles.full_until || !self.troubles.is_full {
             return Ok(());
         }
@@ -214,6 +214,6 @@ impl World<'_> {
         for id in stalled {
             self.resume(id)?;
         }
-        self.store_is_well(self.boot)
+        self.store_is_well()
     }
 }

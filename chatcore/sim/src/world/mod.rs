@@ -202,7 +202,7 @@ impl<'a> World<'a> {
                 Ok(())
             }
             Event::Boot { boot } => self.start_server(boot),
-            Event::StoreWell { boot } => self.store_is_well(boot),
+            Event::StoreWell => self.store_is_well(),
         }
     }
 
@@ -259,9 +259,8 @@ impl<'a> World<'a> {
     /// Whether everybody who may be is connected and has seen everything.
     fn check_settled(&self) -> Result<(), Broken> {
         let stored = self.disk.told == self.disk.written();
-        let Some(server) = self.server.as_ref().filter(|server| stored && server.is_idle()) else {
-            return Err(Broken::new("the server serves in the end", "it has work to do"));
-        };
+        let serves = self.server.as_ref().is_some_and(Server::is_idle);
+        hold!(stored && serves, "the server serves in the end", "it has work to do");
         let mut present = Vec::new();
         for (number, slot) in self.slots.iter().enumerate() {
             let Some(program) = &slot.program else { continue };
@@ -274,7 +273,6 @@ impl<'a> World<'a> {
             let number = u8::try_from(number).unwrap_or(u8::MAX);
             present.push((number, program.client.rooms().cloned().collect()));
         }
-        let _ = server;
         self.witness.finish(&present)
     }
 

@@ -52,7 +52,7 @@ pub(crate) enum Event {
     /// The server is started.
     Boot { boot: u64 },
     /// A trouble of the store may be over.
-    StoreWell { boot: u64 },
+    StoreWell,
 }
 
 #[derive(Debug)]
