@@ -308,6 +308,12 @@ impl Delivery {
         }
     }
 
+    /// Bytes of answers that wait for the connection. They pass `unread_bytes_max` by one frame at
+    /// most: then the connection is condemned, and takes its last frame only.
+    pub fn unread_bytes(&self, conn: ConnId) -> usize {
+        self.connections.get(&conn).map_or(0, |outgoing| outgoing.answer_bytes)
+    }
+
     /// Whether the connection was told to close and everything before that is written.
     pub fn is_finished(&self, conn: ConnId) -> bool {
         self.connections

@@ -3,13 +3,19 @@
 use std::fs;
 use std::path::Path;
 
-use crate::process::{Failure, cargo_command, code_of, root};
+use crate::process::{self, Failure, cargo_command, code_of, root};
 
 /// Where cargo-mutants leaves its results.
 const RESULTS: &str = "target/xtask/mutants.out";
 
 /// How cargo-mutants ends after it tried everything: all caught, some missed, some without end.
 const TRIED: [Option<i32>; 3] = [Some(0), Some(2), Some(3)];
+
+/// How many worlds the test of the simulator runs.
+const WORLDS: &str = "CHAT_SIM_SEEDS";
+
+/// How long the worlds of one change may take before it counts as one that never ends.
+const TEST_SECONDS: &str = "180";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -22,7 +28,7 @@ Results: target/xtask/mutants.out (caught.txt, missed.txt, and a log of each). W
 why: .cargo/mutants.toml. The survivors that were looked at: chatcore/sim/SURVIVORS.md.")]
 pub(crate) struct Args {
     /// How many worlds a change has to survive
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 100)]
     worlds: u64,
 
     /// Only one part of all changes, spread evenly: 0/8 is the first of eight
@@ -42,13 +48,32 @@ pub(crate) struct Args {
     more: Vec<String>,
 }
 
+impl Args {
+    fn is_list(&self) -> bool {
+        self.more.iter().any(|option| option == "--list")
+    }
+}
+
+/// Sees whether the worlds hold before anything is changed.
+fn check_unchanged(args: &Args) -> Result<(), Failure> {
+    let mut command = cargo_command();
+    command.args(["test", "-p", "chat-sim", "--test", "worlds", "--profile", "mutants"]);
+    command.env(WORLDS, args.worlds.to_string());
+    process::run(&mut command)
+}
+
 /// Tries the changes and tells how many were noticed.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     crate::need_cargo_tool("mutants")?;
+    if !args.is_list() {
+        check_unchanged(args)?;
+    }
     let mut command = cargo_command();
     command.args(["mutants", "-p", "chatcore", "--file", "chatcore/src/engine/**"]);
     command.args(["--test-package", "chat-sim", "--profile", "mutants", "-o", "target/xtask"]);
-    command.args(["--jobs", &args.jobs.to_string(), "--minimum-test-timeout", "60"]);
+    // It would build the tests of chatcore to see whether they pass before any change.
+    command.args(["--baseline", "skip", "--timeout", TEST_SECONDS]);
+    command.args(["--jobs", &args.jobs.to_string()]);
     if let Some(shard) = &args.shard {
         command.args(["--sharding", "round-robin", "--shard", shard]);
     }
@@ -57,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     // Not after `--`: every other test would then be built, too, each time.
     command.arg("--cargo-arg=--test=worlds").args(&args.more);
-    command.env("CHAT_SIM_SEEDS", args.worlds.to_string());
+    command.env(WORLDS, args.worlds.to_string());
     let folder = root().join("target/xtask");
     fs::create_dir_all(&folder)
         .map_err(|error| Failure::new(format!("cannot make {}: {error}", folder.display())))?;
@@ -65,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if !TRIED.contains(&code) {
         return Err(Failure::new("cargo mutants did not get to its end; see above"));
     }
-    if !args.more.iter().any(|option| option == "--list") {
+    if !args.is_list() {
         tell(&root().join(RESULTS));
     }
     Ok(())

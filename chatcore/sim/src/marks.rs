@@ -74,8 +74,20 @@ marks! {
     AskedTooOften simple,
     /// Too many answers waited for the store.
     TooMuchWaits simple,
-    /// A closed gate held all it may.
+    /// A closed gate held as many records as it may.
     HeldFull simple,
+    /// A closed gate held as many bytes as it may.
+    HeldBytesFull simple,
+    /// All closed gates together held as many bytes as they may.
+    HeldTotalFull simple,
+    /// A log-in was decided after a later one of its session.
+    LoginOvertaken simple,
+    /// The host told the engine what cannot be.
+    HostErred simple,
+    /// Engines restored in two ways were visited.
+    TwoRestored simple,
+    /// The host answered a read with records that were not asked for.
+    HostGaveWrongRecords simple,
     /// A session expired.
     SessionExpired simple,
     /// A client gave up a command of a session that expired.

@@ -92,6 +92,9 @@ pub struct NetOptions {
     pub socket_bytes: usize,
     /// How long a shard may wait before it looks at its directives.
     pub shard_delay_max: u64,
+    /// How long the check of a signature takes, at most. What takes longer than a client's patience
+    /// lets a log-in be decided after a later one of the same session.
+    pub verify_max: u64,
 }
 
 /// The store, in milliseconds.
@@ -122,7 +125,7 @@ pub struct Action {
 pub enum Deed {
     /// A client is started, unless it runs.
     Start(u8),
-    /// A user posts so many lines of so many bytes.
+    /// A user posts so many lines.
     Post {
         /// The client.
         client: u8,
@@ -130,8 +133,11 @@ pub enum Deed {
         room: u8,
         /// How many lines.
         count: u8,
-        /// How long each is, roughly.
+        /// How long the first is, roughly, in bytes.
         bytes: u16,
+        /// By how many powers of two each is shorter than the one before; the fourth is as long as
+        /// the first again.
+        taper: u8,
     },
     /// A user resets a room.
     Reset {
@@ -233,6 +239,37 @@ pub enum Fault {
         /// Milliseconds.
         by: i64,
     },
+    /// The host tells the engine what cannot be.
+    Err(Slip),
+}
+
+/// What a host that errs tells the engine: each is refused, and nothing comes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slip {
+    /// Something of a connection that never was.
+    Stranger,
+    /// A connection that is there is there once more.
+    Twice,
+    /// Entries are safe that were never made.
+    SafeTooFar,
+    /// Entries are safe that were reported safe before.
+    SafeAgain,
+    /// An answer to a read that was never asked for.
+    UnknownRead,
+    /// Records that were not asked for: of another room, beyond the range, or with a hole.
+    WrongRecords,
+}
+
+impl Slip {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Stranger,
+        Self::Twice,
+        Self::SafeTooFar,
+        Self::SafeAgain,
+        Self::UnknownRead,
+        Self::WrongRecords,
+    ];
 }
 
 /// What a user asks.
@@ -293,6 +330,7 @@ enum FaultKind {
     Full,
     Unreadable,
     Jump,
+    Err,
 }
 
 /// What people do: the weight that a kind has when it has one, and whether every world has it.
@@ -309,7 +347,7 @@ const WORK: [(Kind, u32, bool); 9] = [
 ];
 
 /// What goes wrong, likewise.
-const FAULTS: [(Kind, u32, bool); 11] = [
+const FAULTS: [(Kind, u32, bool); 12] = [
     (Kind::Wrong(FaultKind::Kill), 4, false),
     (Kind::Wrong(FaultKind::Cut), 12, false),
     (Kind::Wrong(FaultKind::Silence), 3, false),
@@ -321,6 +359,7 @@ const FAULTS: [(Kind, u32, bool); 11] = [
     (Kind::Wrong(FaultKind::Full), 3, false),
     (Kind::Wrong(FaultKind::Unreadable), 3, false),
     (Kind::Wrong(FaultKind::Jump), 3, false),
+    (Kind::Wrong(FaultKind::Err), 6, false),
 ];
 
 impl Plan {
@@ -372,6 +411,7 @@ impl NetOptions {
             pieces_max: *pick(rng, &[1, 1, 2, 5]),
             socket_bytes: if small { *pick(rng, &[200, 2_000, 9_000]) } else { 64 << 10 },
             shard_delay_max: *pick(rng, &[0, 0, 3, 50]),
+            verify_max: if small { *pick(rng, &[2, 500, 9_000]) } else { 2 },
         }
     }
 }
@@ -384,6 +424,7 @@ impl NetOptions {
         pieces_max: 1,
         socket_bytes: 64 << 10,
         shard_delay_max: 0,
+        verify_max: 2,
     };
 }
 
@@ -416,6 +457,10 @@ fn draw_limits(rng: &mut Rng, profile: Profile) -> Limits {
     };
     if rng.bool() {
         limits.held_records_max = *pick(rng, &[3, 20]);
+    }
+    if rng.u8(0..4) == 0 {
+        limits.held_bytes_max = 64 << 10;
+        limits.held_bytes_total_max = (64 << 10) + *pick(rng, &[0, 9_000, 40_000]);
     }
     if rng.u8(0..4) == 0 {
         limits.waiting_per_connection_max = *pick(rng, &[20, 70]);
@@ -493,7 +538,8 @@ fn draw_deed(rng: &mut Rng, kind: Kind) -> Deed {
         Kind::Start => Deed::Start(client),
         Kind::Post => {
             let bytes = *pick(rng, &[1, 10, 10, 80, 80, 400, 7_000]);
-            Deed::Post { client, room, count: *pick(rng, &[1, 1, 1, 1, 1, 1, 3, 3, 10, 70]), bytes }
+            let count = *pick(rng, &[1, 1, 1, 1, 1, 1, 3, 3, 10, 70]);
+            Deed::Post { client, room, count, bytes, taper: *pick(rng, &[0, 0, 2, 5]) }
         }
         Kind::Reset => Deed::Reset { client, room, threshold: u16::from(rng.u8(1..=4)) },
         Kind::Join => Deed::Join { client, room },
@@ -527,6 +573,7 @@ fn draw_fault(rng: &mut Rng, kind: FaultKind) -> Fault {
             let by = *pick(rng, &[-3_600_000, 3_600_000, 31_536_000_000, -10, 90_000]);
             Fault::Jump { by }
         }
+        FaultKind::Err => Fault::Err(*pick(rng, &Slip::ALL)),
     }
 }
 

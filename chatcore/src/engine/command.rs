@@ -83,14 +83,11 @@ impl Engine {
                 self.decide_reset(now, user, room, *threshold, id)
             }
         };
-        let change = match decided {
-            Ok(change) => change,
-            Err(refusal) if refusal.is_passing_for(command) => {
-                let Asker { conn, counter } = asker;
-                return self.reply(conn, ServerFrame::Refused { counter, refusal });
-            }
-            Err(refusal) => Change::Refused { command: id, refusal },
-        };
+        let change = decided.unwrap_or_else(|refusal| {
+            let for_good = !refusal.is_passing_for(command);
+            assert!(for_good, "a command that is refused for now must not get an entry");
+            Change::Refused { command: id, refusal }
+        });
         let is_reset = matches!(change, Change::Reset { .. });
         let reset = change.room().filter(|_| is_reset).cloned();
         self.append(now, change);

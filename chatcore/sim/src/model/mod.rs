@@ -327,6 +327,11 @@ impl Model {
         Head { index: self.last, at: self.last_at, chain }
     }
 
+    /// How many answers wait for an entry to be safe.
+    pub fn waiting(&self) -> usize {
+        self.process.waiting.len()
+    }
+
     /// What is committed of a room; `None` when its making is not.
     pub fn room(&self, room: &RoomName) -> Option<&RoomTruth> {
         self.safe.rooms.get(room)

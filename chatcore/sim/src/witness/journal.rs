@@ -16,6 +16,8 @@ use crate::witness::{Post, origin_of};
 pub(crate) struct Life {
     /// The places of its records in the journal, by sequence number from 1.
     records: Vec<usize>,
+    /// Bytes of the texts of posts.
+    bytes: u64,
     /// Where in the journal its gate opened.
     opened: Option<u64>,
     /// Where in the journal it began.
@@ -27,6 +29,10 @@ impl Life {
     /// Its last record, safe or not.
     pub(crate) fn last(&self) -> u64 {
         self.records.len() as u64
+    }
+
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(crate) const fn is_open(&self) -> bool {
@@ -104,6 +110,7 @@ impl Journal {
         let next = life.last() + 1;
         hold!(seq.get() == next, "records are numbered without holes", "{room} {seq}, not {next}");
         life.records.push(place);
+        life.bytes += text_bytes(entry);
         Ok(())
     }
 
@@ -147,6 +154,7 @@ impl Journal {
             && let Some(life) = self.lives.get_mut(&record.room).and_then(|lives| lives.last_mut())
         {
             life.records.pop();
+            life.bytes -= text_bytes(entry);
         }
         match &entry.change {
             Change::RoomCreated { room, .. } | Change::Reset { room, .. } => {
@@ -254,6 +262,11 @@ impl Journal {
     pub(crate) const fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+}
+
+fn text_bytes(entry: &Entry) -> u64 {
+    let Change::Posted { text, .. } = &entry.change else { return 0 };
+    text.as_str().len() as u64
 }
 
 /// Whether an entry makes exactly this record.

@@ -94,6 +94,14 @@ struct Place {
     gate: Option<GateState>,
 }
 
+/// What is behind a closed gate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) records: u64,
+    /// Bytes of texts.
+    pub(crate) bytes: u64,
+}
+
 /// The checker.
 #[derive(Debug)]
 pub(crate) struct Witness {
@@ -481,10 +489,10 @@ impl Witness {
         Ok(())
     }
 
-    /// Whether a room's gate is closed in its present life, and how many records it has.
-    pub(crate) fn held(&self, room: &RoomName) -> Option<(bool, u64)> {
+    /// What a room holds, while its gate is closed.
+    pub(crate) fn held(&self, room: &RoomName) -> Option<Held> {
         let (_, life) = self.present().present(room)?;
-        Some((!life.is_open(), life.last()))
+        (!life.is_open()).then(|| Held { records: life.last(), bytes: life.bytes() })
     }
 
     /// Every room.

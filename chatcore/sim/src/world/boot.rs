@@ -11,9 +11,18 @@ use crate::model::Model;
 use crate::world::World;
 use crate::world::disk::Disk;
 use crate::world::server::Server;
+use crate::world::visit::Visit;
 
 /// Inputs that an engine and its copy are given side by side after a restart.
 const TWIN_INPUTS: u32 = 300;
+
+/// A state of the engine, and where in which journal it was.
+#[derive(Debug)]
+pub(crate) struct Inspected {
+    log: usize,
+    index: Index,
+    snapshot: Vec<u8>,
+}
 
 impl World<'_> {
     fn config(&self) -> Config {
@@ -53,7 +62,7 @@ impl World<'_> {
             Engine::found(founding, config, now).expect("drawn limits must be in range");
         self.off.engine(&mut engine);
         self.server = Some(Server::new(self.boot, engine, self.plan.options.shards, self.off));
-        self.take_outputs()
+        self.take_outputs().map(drop)
     }
 
     fn restore_server(&mut self) -> Result<(), Broken> {
@@ -89,8 +98,8 @@ impl World<'_> {
         if self.troubles.is_full { self.input(Input::StoreFull) } else { Ok(()) }
     }
 
-    /// An engine made another way has to be the same; without records in memory it also has to do
-    /// the same.
+    /// An engine made another way has to be the same; where both have the same records in memory it
+    /// also has to do the same.
     fn make_twin(&self, engine: &Engine) -> Result<Option<(Engine, u32)>, Broken> {
         let (config, now) = (self.config(), self.clock());
         let snapshot = engine.snapshot();
@@ -109,7 +118,7 @@ impl World<'_> {
         let same = replayed.snapshot().as_ref() == Some(&snapshot);
         let archived = self.plan.options.archive == Archive::Store;
         hold!(same || !archived, "restoring and replaying agree", "{:?}", engine.head());
-        let exact = archived && self.plan.options.limits.window_bytes == 0;
+        let exact = !archived || self.plan.options.limits.window_bytes == 0;
         Ok(exact.then_some((twin, TWIN_INPUTS)))
     }
 
@@ -138,16 +147,61 @@ impl World<'_> {
         let (config, now) = (self.config(), self.clock());
         let Some(server) = &self.server else { return Ok(()) };
         server.engine.check_invariants();
+        let count = server.engine.connection_count();
+        hold!(count == server.buffers.len(), "the engine knows every connection", "{count}");
+        server.check_unread()?;
         let Some(bytes) = server.engine.snapshot() else { return Ok(()) };
         let again = Engine::restore(&bytes, [], config, now)
             .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?;
         let same = again.state_hash() == server.engine.state_hash()
             && again.head() == server.engine.head()
-            && again.snapshot() == Some(bytes);
+            && again.snapshot().as_ref() == Some(&bytes);
         hold!(same, "a restored engine is the one that was saved", "{:?}", again.head());
         let chain = self.model.as_mut().map(Model::head);
         hold!(chain == Some(again.head()), "the chain is the one of the rules", "{chain:?}");
+        self.check_goes_on(again.head().index, bytes)
+    }
+
+    /// An engine restored from here, and one restored from the last inspection and the entries
+    /// since then, say the same to the same visitor.
+    fn check_goes_on(&mut self, index: Index, snapshot: Vec<u8>) -> Result<(), Broken> {
+        if self.plan.options.archive == Archive::None {
+            return Ok(());
+        }
+        let log = self.witness.log();
+        let before = self.inspected.replace(Inspected { log, index, snapshot });
+        let Some(before) = before.filter(|before| before.log == log) else { return Ok(()) };
+        let here = self.inspected.iter();
+        let transcripts = here.chain([&before]).map(|state| self.visit(state, index));
+        let transcripts = transcripts.collect::<Result<Vec<_>, Broken>>()?;
+        let same = transcripts.iter().all(|transcript| *transcript == transcripts[0]);
+        hold!(
+            same,
+            "a restored engine goes on like the other",
+            "from {} and {index}",
+            before.index
+        );
+        if before.index < index {
+            self.hit(Mark::TwoRestored);
+        }
         Ok(())
+    }
+
+    /// What the engine of a state and of the entries after it, up to `through`, says to a visitor.
+    fn visit(&self, state: &Inspected, through: Index) -> Result<Vec<Output>, Broken> {
+        let mut config = self.config();
+        // Which records are in memory depends on the way there.
+        config.limits.window_bytes = 0;
+        let now = self.clock();
+        let tail = self.disk.after(state.index).iter();
+        let tail = tail.take_while(|entry| entry.header.index <= through);
+        let tail = tail.map(|entry| Entry::clone(entry));
+        let mut engine = Engine::restore(&state.snapshot, tail, config, now)
+            .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?;
+        self.off.engine(&mut engine);
+        let (slot, room) = (&self.slots[0], &self.rooms[0]);
+        let (disk, name, key) = (&self.disk, &slot.name, slot.key);
+        Ok(Visit { disk, now, name, key, room }.to(engine))
     }
 
     /// The whole journal, replayed, gives the state that was lived through.

@@ -23,7 +23,7 @@ pub(crate) struct Slot {
     number: u8,
     options: ClientOptions,
     pub(crate) name: UserName,
-    key: PublicKey,
+    pub(crate) key: PublicKey,
     /// What is in its file.
     saved: Saved,
     /// What is on its way into the file.

@@ -9,6 +9,8 @@ use chatcore::log::Entry;
 use chatcore::text::RoomName;
 use chatcore::wire::Record;
 
+use crate::world::store::Wanted;
+
 /// What is on the disk.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
@@ -73,17 +75,12 @@ impl Disk {
     }
 
     /// Records of a life, so many of the range.
-    pub(crate) fn read(
-        &self,
-        key: &(RoomName, Incarnation),
-        (from, to): (Seq, Seq),
-        order: ReadOrder,
-        most: usize,
-    ) -> Vec<Record> {
+    pub(crate) fn read(&self, wanted: &Wanted, order: ReadOrder, most: usize) -> Vec<Record> {
         let number = |seq: Seq| usize::try_from(seq.get()).unwrap_or(usize::MAX);
-        let places = self.records.get(key).map(Vec::as_slice).unwrap_or_default();
-        let to = number(to).min(places.len());
-        let from = number(from).saturating_sub(1).min(to);
+        let key = (wanted.room.clone(), wanted.incarnation);
+        let places = self.records.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let to = number(wanted.to).min(places.len());
+        let from = number(wanted.from).saturating_sub(1).min(to);
         let range = match order {
             ReadOrder::Forward => from..to.min(from.saturating_add(most)),
             ReadOrder::Backward => from.max(to.saturating_sub(most))..to,

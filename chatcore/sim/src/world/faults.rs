@@ -27,9 +27,10 @@ impl World<'_> {
     pub(crate) fn do_deed(&mut self, deed: Deed) -> Result<(), Broken> {
         match deed {
             Deed::Start(client) => self.start_client(self.machine(client)),
-            Deed::Post { client, room, count, bytes } => {
+            Deed::Post { client, room, count, bytes, taper } => {
                 let (client, room) = (self.machine(client), self.room(room));
-                (0..count).try_for_each(|_| self.post(client, room.clone(), bytes.into()))
+                let lengths = tapering(bytes, taper).take(count.into());
+                lengths.map(usize::from).try_for_each(|it| self.post(client, room.clone(), it))
             }
             Deed::Reset { client, room, threshold } => {
                 self.reset(self.machine(client), self.room(room), threshold)
@@ -72,6 +73,7 @@ impl World<'_> {
                 let offset = self.troubles.wall_offset.saturating_add(by);
                 self.troubles.wall_offset = offset.clamp(-1 << 40, 1 << 50);
             }
+            Fault::Err(slip) => return self.err(slip),
         }
         Ok(())
     }
@@ -113,7 +115,7 @@ impl World<'_> {
             return;
         };
         self.carried = None;
-        self.mark_crash(server.reads > 0);
+        self.mark_crash(!server.reads.is_empty());
         drop(server);
         self.lose_server(kept, down);
     }
@@ -216,4 +218,10 @@ impl World<'_> {
         }
         self.store_is_well()
     }
+}
+
+/// Lengths from `first` down, each `1 << taper` times shorter than the one before; after three of
+/// them from the beginning.
+fn tapering(first: u16, taper: u8) -> impl Iterator<Item = u16> {
+    (0..3_u32).cycle().map(move |step| (first >> (u32::from(taper) * step).min(15)).max(1))
 }

@@ -7,13 +7,14 @@ use chatcore::client::Event as Shown;
 use chatcore::engine::Directive;
 use chatcore::id::{ConnId, Index};
 use chatcore::log::{Change, Entry};
-use chatcore::text::{RoomName, UserName};
+use chatcore::text::{BODY_BYTES_MAX, RoomName, UserName};
 use chatcore::wire::{
     Answer, AuthFault, ClientFrame, LimitFault, NameFault, Question, Refusal, ServerFrame, Start,
     StateFault,
 };
 
 use crate::marks::Mark;
+use crate::witness::Held;
 use crate::world::World;
 
 /// How long after a restart something happens "soon".
@@ -21,9 +22,12 @@ const SOON: u64 = 2_000;
 
 /// What is remembered to tell situations apart.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what was seen of several things")]
 pub(crate) struct Memory {
     /// A read failed, and none was answered since.
     pub(crate) read_failed: bool,
+    /// The next read is to be answered wrongly first.
+    pub(crate) owes_wrong_records: bool,
     /// Connections that were refused because the store was full.
     refused_when_full: BTreeSet<ConnId>,
     crashed_at: Option<u64>,
@@ -37,6 +41,8 @@ pub(crate) struct Memory {
     unsafe_resets: Vec<Index>,
     /// Users that a restart left in their grace.
     in_grace: BTreeSet<UserName>,
+    /// Connections that were logged in.
+    logged_in: BTreeSet<ConnId>,
     /// Whether what happens now may bring somebody back.
     returning: bool,
     /// The last entry was a reset.
@@ -46,7 +52,7 @@ pub(crate) struct Memory {
 impl World<'_> {
     pub(crate) fn mark_restart(&mut self) {
         self.memory.restarted_at = Some(self.now);
-        let closed = |room: &&RoomName| self.witness.held(room).is_some_and(|(closed, _)| closed);
+        let closed = |room: &&RoomName| self.witness.held(room).is_some();
         self.memory.closed_at_restart = self.witness.rooms().filter(closed).cloned().collect();
     }
 
@@ -72,7 +78,7 @@ impl World<'_> {
             }
             Change::Reset { room, .. } => self.mark_reset(room, index),
             Change::Posted { room, .. } => {
-                let closed = self.witness.held(room).is_some_and(|(closed, _)| closed);
+                let closed = self.witness.held(room).is_some();
                 self.hit(if closed { Mark::PostHeld } else { Mark::PostShown });
             }
             Change::Left { user, .. } => self.mark_left(user),
@@ -105,7 +111,7 @@ impl World<'_> {
         let away: Vec<usize> = (0..self.slots.len()).filter(|client| !online(*client)).collect();
         let stalled =
             self.conns.values().any(|conn| conn.server_open && conn.stalled_until > self.now);
-        let reads = self.server.as_ref().is_some_and(|server| server.reads > 0);
+        let reads = self.server.as_ref().is_some_and(|server| !server.reads.is_empty());
         let marks = [
             (true, Mark::RoomReset),
             (!away.is_empty(), Mark::ResetWhileAway),
@@ -132,8 +138,7 @@ impl World<'_> {
         let opening = self.memory.unsafe_openings.iter().any(|index| *index > told);
         let reset = self.memory.unsafe_resets.iter().any(|index| *index > told);
         let rooms: Vec<RoomName> = self.witness.rooms().cloned().collect();
-        let held =
-            |room| self.witness.held(room).is_some_and(|(closed, count)| closed && count > 0);
+        let held = |room| self.witness.held(room).is_some_and(|held| held.records > 0);
         let again = self.memory.crashed_at.is_some_and(|at| self.now - at < SOON);
         let marks = [
             (rooms.iter().any(held), Mark::CrashWithHeldRecords),
@@ -201,7 +206,7 @@ impl World<'_> {
             Refusal::Rate { retry_ms } if retry_ms.as_millis() > 1_000 => Mark::ResetTooOften,
             Refusal::Rate { .. } => Mark::AskedTooOften,
             Refusal::Busy { .. } => Mark::TooMuchWaits,
-            Refusal::Limit(LimitFault::Held) => Mark::HeldFull,
+            Refusal::Limit(LimitFault::Held) => self.which_bound_holds(),
             Refusal::State(StateFault::LogInFirst) => Mark::UnrulyRefused,
             Refusal::State(StateFault::OtherIncarnation) => Mark::PostForEarlierLife,
             Refusal::State(StateFault::Counter { .. }) => Mark::CounterSkipped,
@@ -215,6 +220,22 @@ impl World<'_> {
         self.hit(mark);
     }
 
+    /// Which bound of what closed gates hold is reached.
+    fn which_bound_holds(&self) -> Mark {
+        let limits = &self.plan.options.limits;
+        let held = || self.witness.rooms().filter_map(|room| self.witness.held(room));
+        if held().any(|held| held.records >= u64::from(limits.held_records_max)) {
+            return Mark::HeldFull;
+        }
+        let longest = u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX);
+        let full = |held: &Held| held.bytes + longest > limits.held_bytes_max;
+        if held().any(|held| full(&held)) { Mark::HeldBytesFull } else { Mark::HeldTotalFull }
+    }
+
+    pub(crate) fn mark_log_in(&mut self, conn: ConnId) {
+        self.memory.logged_in.insert(conn);
+    }
+
     fn mark_close(&mut self, conn: ConnId, refusal: Refusal) {
         let mark = match refusal {
             Refusal::Limit(LimitFault::SlowReader) => Mark::SlowReaderClosed,
@@ -226,6 +247,9 @@ impl World<'_> {
             Refusal::Decode(_) => Mark::NonsenseRefused,
             Refusal::Auth(AuthFault::Signature) => Mark::ForgeryRefused,
             Refusal::State(StateFault::LogInFirst) => Mark::UnrulyRefused,
+            Refusal::Auth(AuthFault::Replaced) if !self.memory.logged_in.contains(&conn) => {
+                Mark::LoginOvertaken
+            }
             Refusal::Auth(AuthFault::Replaced) => {
                 if self.conns.get(&conn).is_some_and(|conn| conn.silent) {
                     self.hit(Mark::ReturnWhileHanging);

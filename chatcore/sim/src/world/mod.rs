@@ -13,7 +13,9 @@ mod marking;
 mod net;
 mod queue;
 mod server;
+mod slip;
 mod store;
+mod visit;
 mod wild;
 
 use std::collections::BTreeMap;
@@ -30,6 +32,7 @@ use crate::model::Model;
 use crate::off::Off;
 use crate::plan::{NetOptions, Plan, Profile};
 use crate::witness::Witness;
+use crate::world::boot::Inspected;
 use crate::world::client::Slot;
 use crate::world::disk::Disk;
 use crate::world::faults::Troubles;
@@ -46,7 +49,7 @@ const EPOCH: u64 = 1_700_000_000_000;
 const INSPECT_STEPS: u64 = 64;
 
 /// After how many steps a world settles, even if its plan has more.
-const ACTING_STEPS: u64 = 6_000;
+const ACTING_STEPS: u64 = 6_500;
 
 /// How many steps a world has to settle once nothing goes wrong any more, since it last came
 /// nearer.
@@ -116,6 +119,8 @@ pub(crate) struct World<'a> {
     /// Which journal each run of the server served.
     logs: BTreeMap<u64, usize>,
     net: NetOptions,
+    /// The state as it was last inspected.
+    inspected: Option<Inspected>,
     /// Once nothing goes wrong any more: the step of the last progress, and how much there was.
     healed: Option<(u64, u64)>,
 }
@@ -152,6 +157,7 @@ impl<'a> World<'a> {
             witness: Witness::new(plan.options.archive == Archive::Store),
             logs: BTreeMap::new(),
             net: plan.options.net,
+            inspected: None,
             healed: None,
         }
     }

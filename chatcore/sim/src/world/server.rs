@@ -5,21 +5,28 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use chatcore::codec::{FrameBuffer, decode};
 use chatcore::delivery::Delivery;
-use chatcore::engine::{Directive, Engine, Event as EngineEvent, Input, Output};
+use chatcore::engine::{Directive, Engine, Event as EngineEvent, Input, Output, ReadToken};
 use chatcore::id::{ConnId, Nonce};
 use chatcore::time::Moment;
 use chatcore::wire::{ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, Refusal};
 
 use crate::broken::{Broken, hold};
 use crate::marks::Mark;
+use crate::model::Model;
 use crate::off::Off;
 use crate::world::World;
 use crate::world::client::verify;
 use crate::world::net::Piece;
 use crate::world::queue::{Event, Side};
+use crate::world::store::Wanted;
 
 /// How long a closing connection may take to be written its last frames.
 const CLOSING_TIME: u64 = 10_000;
+
+/// How many outputs an input may lead to if nobody is there, and how many more for each who is or
+/// for what waits: a user is in a few rooms.
+const OUTPUTS_MIN: u64 = 100;
+const OUTPUTS_EACH: u64 = 8;
 
 /// One run of the server.
 #[derive(Debug)]
@@ -34,8 +41,10 @@ pub(crate) struct Server {
     timer: Option<u64>,
     /// The same engine once more, made another way, and for how many inputs still.
     pub(crate) twin: Option<(Engine, u32)>,
-    /// Reads that are not answered.
-    pub(crate) reads: u32,
+    /// Reads that are not answered, and what they ask for.
+    pub(crate) reads: BTreeMap<ReadToken, Wanted>,
+    /// The last read that was answered.
+    pub(crate) answered: Option<ReadToken>,
 }
 
 #[derive(Debug)]
@@ -56,16 +65,36 @@ impl Server {
         };
         let shards = (0..shards.max(1)).map(|_| shard()).collect();
         let buffers = BTreeMap::new();
-        Self { boot, engine, shards, buffers, timer: None, twin: None, reads: 0 }
+        let (reads, answered) = (BTreeMap::new(), None);
+        Self { boot, engine, shards, buffers, timer: None, twin: None, reads, answered }
     }
 
     fn shard_of(&self, conn: ConnId) -> usize {
         usize::try_from(conn.get()).unwrap_or(0) % self.shards.len()
     }
 
+    /// What waits for a connection is bounded: one frame may pass the bound, and a last one comes.
+    pub(crate) fn check_unread(&self) -> Result<(), Broken> {
+        let most = self.engine.limits().unread_bytes_max + 2 * FRAME_BYTES_MAX;
+        for conn in self.buffers.keys() {
+            let unread = self.shards[self.shard_of(*conn)].delivery.unread_bytes(*conn);
+            hold!(unread <= most, "what waits for a connection is bounded", "{conn}: {unread}");
+        }
+        Ok(())
+    }
+
+    /// How many things one input may lead to: so many for each connection, for each entry that
+    /// waits, and for each of the answers that wait.
+    fn outputs_max(&self, answers: usize) -> u64 {
+        let (head, committed) = (self.engine.head().index, self.engine.committed());
+        let many = self.engine.connection_count() + answers;
+        let many = u64::try_from(many).unwrap_or(u64::MAX);
+        OUTPUTS_MIN + OUTPUTS_EACH * (many + head.since(committed))
+    }
+
     /// Whether nothing waits inside.
     pub(crate) fn is_idle(&self) -> bool {
-        self.reads == 0 && self.shards.iter().all(|shard| shard.inbox.is_empty())
+        self.reads.is_empty() && self.shards.iter().all(|shard| shard.inbox.is_empty())
     }
 }
 
@@ -74,6 +103,8 @@ impl World<'_> {
     pub(crate) fn input(&mut self, input: Input) -> Result<(), Broken> {
         let now = self.clock();
         let Some(server) = &mut self.server else { return Ok(()) };
+        let waiting = self.model.as_ref().map_or(0, Model::waiting);
+        let (most, is_timeout) = (server.outputs_max(waiting), input == Input::Timeout);
         if let Some(model) = &mut self.model {
             model.before(now, &input);
         }
@@ -83,12 +114,23 @@ impl World<'_> {
             hold!(result.is_ok(), "a restored engine goes on like the other", "{result:?}");
         }
         server.engine.handle(now, input).expect("the host must keep the rules of the engine");
-        self.take_outputs()
+        let due = server.engine.next_timeout().filter(|_| is_timeout);
+        hold!(due.is_none_or(|due| due > now.moment), "no timer is left in the past", "{due:?}");
+        let count = self.take_outputs()?;
+        hold!(
+            count <= most,
+            "what an input leads to is bounded",
+            "{count} outputs, {most} at most"
+        );
+        Ok(())
     }
 
-    pub(crate) fn take_outputs(&mut self) -> Result<(), Broken> {
+    /// Carries out what the engine wants done; how many things that was.
+    pub(crate) fn take_outputs(&mut self) -> Result<u64, Broken> {
+        let mut count = 0;
         while let Some(output) = self.server.as_mut().and_then(|server| server.engine.poll_output())
         {
+            count += 1;
             self.compare_twin(&output)?;
             if let Some(model) = &mut self.model {
                 model.output(&output)?;
@@ -100,7 +142,7 @@ impl World<'_> {
             model.after()?;
         }
         self.set_engine_timer();
-        Ok(())
+        Ok(count)
     }
 
     fn carry_out(&mut self, output: Output) -> Result<(), Broken> {
@@ -108,12 +150,12 @@ impl World<'_> {
             Output::Persist(entry) => self.persist(entry),
             Output::Verify { conn, key, message, signature } => {
                 let valid = verify(&key, &message, &signature);
-                let (at, boot) = (self.now + self.rng.u64(0..3), self.boot);
-                self.queue.push(at, Event::Verified { boot, conn, valid });
+                let at = self.now + self.rng.u64(0..=self.net.verify_max);
+                self.queue.push(at, Event::Verified { boot: self.boot, conn, valid });
                 Ok(())
             }
             Output::Read { token, room, incarnation, from, to, order } => {
-                self.read(token, &(room, incarnation), (from, to), order);
+                self.read(token, Wanted { room, incarnation, from, to }, order);
                 Ok(())
             }
             Output::Deliver(directive) => {
@@ -160,10 +202,10 @@ impl World<'_> {
 
     fn heed(&mut self, event: &EngineEvent) {
         self.note(|| format!("  {event:?}"));
-        if let EngineEvent::LoggedIn { conn, .. } = event
-            && let Some(buffer) =
-                self.server.as_mut().and_then(|server| server.buffers.get_mut(conn))
-        {
+        let EngineEvent::LoggedIn { conn, .. } = event else { return };
+        self.mark_log_in(*conn);
+        let server = self.server.as_mut();
+        if let Some(buffer) = server.and_then(|server| server.buffers.get_mut(conn)) {
             buffer.set_frame_bytes_max(FRAME_BYTES_MAX);
         }
     }

@@ -10,8 +10,18 @@ use chatcore::wire::Record;
 
 use crate::broken::Broken;
 use crate::marks::Mark;
+use crate::plan::Slip;
 use crate::world::World;
 use crate::world::queue::Event;
+
+/// Records that the engine asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) room: RoomName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) from: Seq,
+    pub(crate) to: Seq,
+}
 
 impl World<'_> {
     pub(crate) fn persist(&mut self, entry: Arc<Entry>) -> Result<(), Broken> {
@@ -79,22 +89,16 @@ impl World<'_> {
         }
     }
 
-    pub(crate) fn read(
-        &mut self,
-        token: ReadToken,
-        key: &(RoomName, Incarnation),
-        range: (Seq, Seq),
-        order: ReadOrder,
-    ) {
+    pub(crate) fn read(&mut self, token: ReadToken, wanted: Wanted, order: ReadOrder) {
         self.hit(Mark::ReadFromStore);
         let store = self.plan.options.store;
-        let records = self.disk.read(key, range, order, store.read_records_max);
+        let records = self.disk.read(&wanted, order, store.read_records_max);
         let readable = self.now >= self.troubles.unreadable_until;
         let at = self.now + self.rng.u64(0..=store.read_max.max(self.troubles.slowness));
         let records = readable.then_some(records);
         self.queue.push(at, Event::Read { boot: self.boot, token, records });
         if let Some(server) = &mut self.server {
-            server.reads += 1;
+            server.reads.insert(token, wanted);
         }
     }
 
@@ -104,10 +108,15 @@ impl World<'_> {
         token: ReadToken,
         records: Option<Vec<Record>>,
     ) -> Result<(), Broken> {
-        let Some(server) = self.server.as_mut().filter(|server| server.boot == boot) else {
+        if self.server.as_ref().is_none_or(|server| server.boot != boot) {
             return Ok(());
-        };
-        server.reads -= 1;
+        }
+        if std::mem::take(&mut self.memory.owes_wrong_records) {
+            self.err(Slip::WrongRecords)?;
+        }
+        let Some(server) = &mut self.server else { return Ok(()) };
+        server.reads.remove(&token);
+        server.answered = Some(token);
         let Some(records) = records else {
             self.memory.read_failed = true;
             return self.input(Input::ReadFailed { token });

@@ -81,7 +81,9 @@ impl WildPeer {
     fn log_in(&mut self, hello: &ServerHello) -> ClientFrame {
         let number = self.rng.u8(0..KEYS);
         let key = PublicKey::new([200 + number; PublicKey::LEN]);
-        let session = SessionId::new([200 + self.rng.u8(0..KEYS); SessionId::LEN]);
+        // Mostly its own, from several connections at once: the later attachment has to win.
+        let owner = if self.rng.u8(0..4) == 0 { self.rng.u8(0..KEYS) } else { number };
+        let session = SessionId::new([200 + owner; SessionId::LEN]);
         let attach = Attach::new(self.rng.u64(0..6)).unwrap_or_default();
         let name = match self.rng.u8(0..6) {
             0 => "user-0".to_owned(),
