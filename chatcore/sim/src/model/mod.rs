@@ -42,7 +42,7 @@ use chatcore::id::{Counter, Generation, Index, Seq, SessionId};
 use chatcore::limits::Limits;
 use chatcore::log::{Change, Entry, Founding, Head};
 use chatcore::text::{RoomName, UserName};
-use chatcore::time::{Now, Timestamp};
+use chatcore::time::{Moment, Now, Timestamp};
 use chatcore::wire::{Answer, ServerFrame};
 
 pub use crate::broken::Broken;
@@ -325,6 +325,11 @@ impl Model {
     pub fn head(&mut self) -> Head {
         let chain = self.chain.value(self.uncommitted.iter().map(|entry| &entry.header));
         Head { index: self.last, at: self.last_at, chain }
+    }
+
+    /// When the engine has to be told of the time again at the latest.
+    pub fn next_due(&self) -> Option<Moment> {
+        self.process.next_due()
     }
 
     /// How many answers wait for an entry to be safe.

@@ -259,6 +259,17 @@ impl Process {
         self.presence.get(user).is_some_and(|presence| presence.conns > 0)
     }
 
+    /// The earliest moment at which something happens by itself.
+    pub(super) fn next_due(&self) -> Option<Moment> {
+        let firsts = [
+            self.deadlines.first().map(|(at, _)| *at),
+            self.graces.first().map(|(at, _)| *at),
+            self.notices.first().map(|(at, _)| *at),
+            self.rests.first().map(|(at, _)| *at),
+        ];
+        firsts.into_iter().flatten().min()
+    }
+
     pub(super) fn set_deadline(&mut self, conn: ConnId, at: Moment) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         if let Some(before) = state.deadline.replace(at) {
@@ -271,6 +282,7 @@ impl Process {
         if let Some(at) = self.conns.remove(&conn).and_then(|state| state.deadline) {
             self.deadlines.remove(&(at, conn));
         }
+        self.rests.retain(|(_, resting)| *resting != conn);
     }
 
     /// A connection follows a room.

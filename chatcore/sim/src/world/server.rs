@@ -141,8 +141,18 @@ impl World<'_> {
         if let Some(model) = &mut self.model {
             model.after()?;
         }
+        self.check_timer()?;
         self.set_engine_timer();
         Ok(count)
+    }
+
+    /// The engine asks to be told of the time when something is due, or earlier.
+    fn check_timer(&self) -> Result<(), Broken> {
+        let due = self.model.as_ref().and_then(Model::next_due);
+        let asked = self.server.as_ref().and_then(|server| server.engine.next_timeout());
+        let in_time = due.is_none_or(|due| asked.is_some_and(|asked| asked <= due));
+        hold!(in_time, "what is due has a timer", "due {due:?}, asked for {asked:?}");
+        Ok(())
     }
 
     fn carry_out(&mut self, output: Output) -> Result<(), Broken> {
