@@ -377,9 +377,9 @@ impl<'a> Driver<'a> {
                 self.around.screen.settled(*counter);
                 return Ok(());
             }
-            Save::Renewed { log_id, .. } => {
+            Save::Renewed { origin, .. } => {
                 self.around.screen.forget_settled();
-                if profile.store.log_id() != Some(*log_id) {
+                if profile.store.log_id() != Some(origin.log_id) {
                     self.around.screen.forget_cursors();
                 }
             }

@@ -11,16 +11,17 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use chatcore::client::{Save, Saved, Unsent};
+use chatcore::client::{Origin, Save, Saved, Unsent};
 use chatcore::id::{Attach, Counter, LogId, PublicKey, SessionId};
 use chatcore::text::{RoomName, UserName};
+use chatcore::time::Timestamp;
 use chatcore::wire::Cursor;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::screen::Seen;
 
 /// The layout of the file, in `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE profile (
@@ -29,6 +30,7 @@ CREATE TABLE profile (
     name TEXT NOT NULL,
     session TEXT NOT NULL,
     log_id TEXT,
+    opened INTEGER,
     attach INTEGER NOT NULL DEFAULT 0,
     last_counter INTEGER NOT NULL DEFAULT 0,
     UNIQUE (service, name)
@@ -47,7 +49,13 @@ CREATE TABLE cursor (
     seq INTEGER NOT NULL,
     PRIMARY KEY (profile, room)
 ) STRICT, WITHOUT ROWID;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
+";
+
+/// From layout 1: when the session was opened was not kept.
+const ADD_OPENED: &str = "
+ALTER TABLE profile ADD COLUMN opened INTEGER;
+PRAGMA user_version = 2;
 ";
 
 /// Why the state cannot be kept or read.
@@ -115,7 +123,7 @@ impl Store {
         )?;
         let mut store = Self { file, profile, log_id: None, transaction: Transaction::None };
         let saved = store.load()?;
-        store.log_id = saved.log_id;
+        store.log_id = saved.origin.map(|origin| origin.log_id);
         Ok((store, saved))
     }
 
@@ -136,7 +144,7 @@ impl Store {
                 let sql = "UPDATE profile SET attach = ?2 WHERE id = ?1";
                 self.execute(sql, params![self.profile, to_sql(attach.get())])
             }
-            Save::Renewed { session, log_id, outbox } => self.renew(*session, *log_id, outbox),
+            Save::Renewed { session, origin, outbox } => self.renew(*session, *origin, outbox),
         }
     }
 
@@ -229,37 +237,50 @@ impl Store {
     fn renew(
         &mut self,
         session: SessionId,
-        log_id: LogId,
+        origin: Origin,
         outbox: &[Unsent],
     ) -> Result<(), StoreError> {
         self.execute("DELETE FROM outbox WHERE profile = ?1", [self.profile])?;
+        let Origin { log_id, opened } = origin;
         if self.log_id != Some(log_id) {
             self.execute("DELETE FROM cursor WHERE profile = ?1", [self.profile])?;
         }
         self.log_id = Some(log_id);
         self.execute(
-            "UPDATE profile SET session = ?2, log_id = ?3, last_counter = 0 WHERE id = ?1",
-            params![self.profile, session.to_string(), log_id.to_string()],
+            "UPDATE profile SET session = ?2, log_id = ?3, opened = ?4, last_counter = 0
+             WHERE id = ?1",
+            params![self.profile, session.to_string(), log_id.to_string(), to_sql(opened.get()),],
         )?;
         outbox.iter().try_for_each(|unsent| self.queue(unsent))
     }
 
     fn load(&self) -> Result<Saved, StoreError> {
-        let (session, log_id, attach, last_counter): (String, Option<String>, i64, i64) =
-            self.file.query_row(
-                "SELECT session, log_id, attach, last_counter FROM profile WHERE id = ?1",
-                [self.profile],
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
-            )?;
-        let log_id = log_id.map(|text| text.parse().map_err(|_| StoreError::Damaged("log id")));
+        let (session, attach, last_counter): (String, i64, i64) = self.file.query_row(
+            "SELECT session, attach, last_counter FROM profile WHERE id = ?1",
+            [self.profile],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
         Ok(Saved {
             session: session.parse().map_err(|_| StoreError::Damaged("session"))?,
-            log_id: log_id.transpose()?,
+            origin: self.load_origin()?,
             attach: from_sql(attach, Attach::new, "attach number")?,
             last_counter: from_sql(last_counter, Counter::new, "last counter")?,
             outbox: self.load_outbox()?,
             cursors: self.load_cursors()?,
         })
+    }
+
+    fn load_origin(&self) -> Result<Option<Origin>, StoreError> {
+        let (log_id, opened): (Option<String>, Option<i64>) = self.file.query_row(
+            "SELECT log_id, opened FROM profile WHERE id = ?1",
+            [self.profile],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let Some(log_id) = log_id else { return Ok(None) };
+        let log_id = log_id.parse().map_err(|_| StoreError::Damaged("log id"))?;
+        // A file of layout 1 does not say it: then the session counts as expired, once.
+        let opened = from_sql(opened.unwrap_or_default(), Timestamp::new, "time of opening")?;
+        Ok(Some(Origin { log_id, opened }))
     }
 
     fn load_outbox(&self) -> Result<Vec<Unsent>, StoreError> {
@@ -302,6 +323,7 @@ fn migrate(file: &Connection) -> Result<(), StoreError> {
         file.query_row("PRAGMA user_version", [], |row| row.get(0)).optional()?;
     match version.unwrap_or(0) {
         0 => Ok(file.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT"))?),
+        1 => Ok(file.execute_batch(&format!("BEGIN IMMEDIATE; {ADD_OPENED} COMMIT"))?),
         SCHEMA_VERSION => Ok(()),
         newer => Err(StoreError::Newer(newer)),
     }
@@ -358,7 +380,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         let (mut store, saved) = Store::open(&path, SERVICE, &name(), FRESH).unwrap();
-        assert_eq!((saved.session, saved.log_id, saved.outbox.len()), (FRESH, None, 0));
+        assert_eq!((saved.session, saved.origin, saved.outbox.len()), (FRESH, None, 0));
         let room: RoomName = "lobby".parse().unwrap();
         let hostile = "\u{0}\"'; DROP TABLE outbox; --\u{202e}";
         for save in [
@@ -399,13 +421,15 @@ mod tests {
         let (mut store, _) = Store::open(&path, SERVICE, &name(), FRESH).unwrap();
         store.apply(&Save::Queued(post(7, "old"))).unwrap();
         store.apply(&Save::Seen("lobby".parse().unwrap(), cursor(7))).unwrap();
-        let (session, log_id) = (SessionId::new([3; 16]), LogId::new([4; 16]));
+        let opened = Timestamp::new(5).unwrap();
+        let origin = Origin { log_id: LogId::new([4; 16]), opened };
+        let session = SessionId::new([3; 16]);
         let outbox = vec![post(1, "old")];
-        store.apply(&Save::Renewed { session, log_id, outbox: outbox.clone() }).unwrap();
+        store.apply(&Save::Renewed { session, origin, outbox: outbox.clone() }).unwrap();
         store.commit().unwrap();
         drop(store);
         let (_, saved) = reopen(&path);
-        assert_eq!((saved.session, saved.log_id), (session, Some(log_id)));
+        assert_eq!((saved.session, saved.origin), (session, Some(origin)));
         assert_eq!((saved.last_counter.get(), saved.cursors.len()), (1, 0));
         assert_eq!(saved.outbox, outbox);
     }
@@ -428,8 +452,27 @@ mod tests {
     fn file_of_a_newer_program_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
-        Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
         let refused = Store::open(&path, SERVICE, &name(), FRESH);
-        assert!(matches!(refused, Err(StoreError::Newer(2))));
+        assert!(matches!(refused, Err(StoreError::Newer(3))));
+    }
+
+    #[test]
+    fn file_of_layout_1_is_brought_up_to_date_and_its_session_counts_as_expired() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (mut store, _) = Store::open(&path, SERVICE, &name(), FRESH).unwrap();
+        let (log_id, opened) = (LogId::new([4; 16]), Timestamp::new(5).unwrap());
+        let origin = Origin { log_id, opened };
+        let renewed = Save::Renewed { session: FRESH, origin, outbox: Vec::new() };
+        store.apply(&renewed).unwrap();
+        store.commit().unwrap();
+        drop(store);
+        let file = Connection::open(&path).unwrap();
+        file.execute_batch("ALTER TABLE profile DROP COLUMN opened").unwrap();
+        file.pragma_update(None, "user_version", 1).unwrap();
+        drop(file);
+        let (_, saved) = Store::open(&path, SERVICE, &name(), FRESH).unwrap();
+        assert_eq!(saved.origin, Some(Origin { log_id, opened: Timestamp::ZERO }));
     }
 }

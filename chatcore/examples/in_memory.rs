@@ -130,7 +130,7 @@ fn identity(conn: ConnId) -> Input {
         key: PublicKey::new([number; 32]),
         saved: Saved {
             session: SessionId::new([number; 16]),
-            log_id: None,
+            origin: None,
             attach: Attach::ZERO,
             last_counter: Counter::ZERO,
             outbox: Vec::new(),

@@ -33,7 +33,7 @@ pub struct Limits {
     pub sessions_max: u32,
     /// Sessions kept per user; handled as `sessions_max`, refused with `E_LIMIT`. Default 16.
     pub sessions_per_user_max: u32,
-    /// No session expires that was used within this span. Default 24 h.
+    /// No session expires that was used within this span, at least 1 ms. Default 24 h.
     pub session_age_min: Span,
     /// Rooms on the server; joining one more is refused with `E_LIMIT`. Default 4,096; about 2 KiB
     /// each, empty.
@@ -177,6 +177,7 @@ impl Limits {
             ("unread_bytes_max", unread_bytes_max, 64 << 10, 1 << 30),
             ("login_time", self.login_time.as_millis(), 1, 1 << 32),
             ("ping_interval", self.ping_interval.as_millis(), 1, 1 << 32),
+            ("session_age_min", self.session_age_min.as_millis(), 1, 1 << 40),
             ("stall_time", self.stall_time.as_millis(), 1, 1 << 32),
         ];
         for (name, value, min, max) in ranges {

@@ -5,7 +5,7 @@ use crate::id::{
     Threshold,
 };
 use crate::text::{Body, HostAddress, RoomName, UserName};
-use crate::time::Span;
+use crate::time::{Span, Timestamp};
 use crate::wire::{
     ClientFrame, Command, Cursor, GateState, Notice, Record, Refusal, RoomInfo, ServerFrame, Start,
     UserInfo,
@@ -33,9 +33,9 @@ pub struct ClientConfig {
 pub struct Saved {
     /// The session to go on with: random, made by the host on the first run.
     pub session: SessionId,
-    /// The journal the rest is about; `None` until the first log-in, so that whatever is in the
-    /// outbox of a session without a journal was certainly never sent.
-    pub log_id: Option<LogId>,
+    /// What the rest is about; `None` until the first log-in, so that whatever is in the outbox of a
+    /// session without an origin was certainly never sent.
+    pub origin: Option<Origin>,
     /// The number of the last log-in.
     pub attach: Attach,
     /// The number of the last command that was given one.
@@ -44,6 +44,16 @@ pub struct Saved {
     pub outbox: Vec<Unsent>,
     /// What was seen of each room.
     pub cursors: Vec<(RoomName, Cursor)>,
+}
+
+/// Where a session comes from. What has another origin is another session, whatever its id: the
+/// server knows nothing of what was sent before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The journal it is in.
+    pub log_id: LogId,
+    /// When it was opened, as the server says.
+    pub opened: Timestamp,
 }
 
 /// A command that was not answered.
@@ -62,7 +72,7 @@ impl Saved {
     pub const fn new(session: SessionId) -> Self {
         Self {
             session,
-            log_id: None,
+            origin: None,
             attach: Attach::ZERO,
             last_counter: Counter::ZERO,
             outbox: Vec::new(),
@@ -86,12 +96,12 @@ impl Saved {
                 }
             }
             Save::Attach(attach) => self.attach = attach,
-            Save::Renewed { session, log_id, outbox } => {
-                if self.log_id != Some(log_id) {
+            Save::Renewed { session, origin, outbox } => {
+                if self.origin.is_none_or(|before| before.log_id != origin.log_id) {
                     self.cursors.clear();
                 }
                 self.session = session;
-                self.log_id = Some(log_id);
+                self.origin = Some(origin);
                 self.last_counter = outbox.last().map_or(Counter::ZERO, |unsent| unsent.counter);
                 self.outbox = outbox;
             }
@@ -113,13 +123,13 @@ pub enum Save {
     Seen(RoomName, Cursor),
     /// A log-in begins.
     Attach(Attach),
-    /// The first log-in, another journal, or numbers that begin again: this session, this journal
-    /// and this outbox replace what was kept. Cursors are forgotten if the journal is another one.
+    /// The first log-in, another journal, or numbers that begin again: this session, its origin and
+    /// this outbox replace what was kept. Cursors are forgotten if the journal is another one.
     Renewed {
         /// The session from here on.
         session: SessionId,
-        /// The journal from here on.
-        log_id: LogId,
+        /// Its journal, and when it was opened there.
+        origin: Origin,
         /// Everything unanswered, under its new numbers; the last of them is the last number given.
         outbox: Vec<Unsent>,
     },

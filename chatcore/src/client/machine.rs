@@ -6,7 +6,7 @@ use crate::client::questions::{Line, Questions, Step};
 use crate::client::rooms::Rooms;
 use crate::client::silence::{Silence, Verdict};
 use crate::client::{
-    ClientConfig, Drain, Event, Input, Output, Outputs, Place, Save, Saved, Stop, Unsent,
+    ClientConfig, Drain, Event, Input, Origin, Output, Outputs, Place, Save, Saved, Stop, Unsent,
 };
 use crate::id::{
     Attach, COUNTER_MAX, Counter, Generation, LogId, PublicKey, SessionId, Signature, Threshold,
@@ -65,7 +65,7 @@ struct Identity {
     key: PublicKey,
     session: SessionId,
     /// `None` until the session was logged in for the first time.
-    log_id: Option<LogId>,
+    origin: Option<Origin>,
     attach: Attach,
     /// Whether the session cannot go on, as its numbers make no sense to the server.
     broken: bool,
@@ -253,8 +253,8 @@ impl Client {
         if self.server_key.is_none() || self.identity.is_some() {
             return;
         }
-        let Saved { session, log_id, attach, last_counter, outbox, cursors } = saved;
-        self.identity = Some(Identity { key, session, log_id, attach, broken: false });
+        let Saved { session, origin, attach, last_counter, outbox, cursors } = saved;
+        self.identity = Some(Identity { key, session, origin, attach, broken: false });
         self.rooms.load(cursors);
         for unsent in &outbox {
             if let Command::Reset { room, .. } = &unsent.command {
@@ -316,7 +316,7 @@ impl Client {
         let (true, Some(identity)) = (sane, &self.identity) else {
             return self.hang_up(now, "the server answered another log-in");
         };
-        let history_lost = identity.log_id.is_some_and(|log_id| log_id != claim.log_id);
+        let history_lost = identity.origin.is_some_and(|it| it.log_id != claim.log_id);
         self.phase = Phase::Online { since: now, silence: Silence::new(now) };
         if !mutated!(self, ClientDoesNotResend) {
             self.outbox.restart();
@@ -333,22 +333,25 @@ impl Client {
             self.rooms.forget();
             self.forget_incarnations();
         }
-        self.settle_numbers(now, claim, welcome.last_counter, welcome.known);
+        let origin = Origin { log_id: claim.log_id, opened: welcome.opened };
+        self.settle_numbers(now, claim.session, origin, welcome.last_counter);
     }
 
     /// Brings the numbers of the outbox in line with what the server knows of the session.
-    fn settle_numbers(&mut self, now: Moment, claim: Claim, theirs: Counter, known: bool) {
+    fn settle_numbers(&mut self, now: Moment, session: SessionId, origin: Origin, theirs: Counter) {
         let Some(identity) = &self.identity else { return };
-        if identity.log_id != Some(claim.log_id) || identity.session != claim.session {
+        let before = identity.origin.filter(|before| before.log_id == origin.log_id);
+        let Some(before) = before.filter(|_| identity.session == session) else {
             self.outbox.renumber_all(theirs);
-            return self.renew(claim);
-        }
-        if !known {
-            // The session was logged in before, so it has expired.
+            return self.renew(session, origin);
+        };
+        if before.opened != origin.opened {
+            // It has expired since, and was opened again: by this log-in, or by one whose welcome
+            // never came.
             let given_up = self.outbox.take_exposed();
             self.outbox.renumber_all(theirs);
             self.abandon(given_up);
-            return self.renew(claim);
+            return self.renew(session, origin);
         }
         let (agreement, given_up) = self.outbox.agree(theirs);
         let settled: Vec<Counter> = given_up.iter().map(|unsent| unsent.counter).collect();
@@ -358,7 +361,7 @@ impl Client {
         }
         match agreement {
             Agreement::Agreed => {}
-            Agreement::Renumbered => self.renew(claim),
+            Agreement::Renumbered => self.renew(session, origin),
             Agreement::Behind => self.break_session(now),
         }
     }
@@ -378,14 +381,13 @@ impl Client {
         }
     }
 
-    fn renew(&mut self, claim: Claim) {
+    fn renew(&mut self, session: SessionId, origin: Origin) {
         let Some(identity) = &mut self.identity else { return };
-        identity.session = claim.session;
-        identity.log_id = Some(claim.log_id);
+        identity.session = session;
+        identity.origin = Some(origin);
         identity.broken = false;
         let outbox = self.outbox.to_vec();
-        let (session, log_id) = (claim.session, claim.log_id);
-        self.out.save(Save::Renewed { session, log_id, outbox });
+        self.out.save(Save::Renewed { session, origin, outbox });
     }
 
     /// Lives of rooms in another journal have nothing to do with these.
@@ -570,9 +572,9 @@ impl Identity {
     /// The session to log in with. A session that cannot go on has one successor for each journal,
     /// always the same, so that dying between a log-in and its saving leaves no session behind.
     fn session_for(&self, log_id: LogId) -> SessionId {
-        match self.log_id {
+        match self.origin {
             None => self.session,
-            Some(before) if before == log_id && !self.broken => self.session,
+            Some(before) if before.log_id == log_id && !self.broken => self.session,
             Some(_) => successor(self.session, log_id),
         }
     }

@@ -26,7 +26,7 @@ mod rooms;
 mod roster;
 mod silence;
 
-pub use api::{Ask, ClientConfig, Drain, Event, Input, Output, Save, Saved, Stop, Unsent};
+pub use api::{Ask, ClientConfig, Drain, Event, Input, Origin, Output, Save, Saved, Stop, Unsent};
 pub use line::{COMMANDS, CommandHelp, Line, LineError, parse_line};
 pub use machine::Client;
 

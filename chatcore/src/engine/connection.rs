@@ -328,7 +328,6 @@ impl Engine {
         login: &Login,
         changes: Vec<Change>,
     ) {
-        let known = self.durable.session(&login.session).is_some();
         let first_user = self.durable.founding().operators.is_empty()
             && changes.iter().any(|change| matches!(change, Change::OperatorGranted { .. }));
         for change in changes {
@@ -339,14 +338,16 @@ impl Engine {
         if let Some(before) = before {
             self.close(now, before, Some(Refusal::Auth(AuthFault::Replaced)));
         }
-        self.welcome(conn, user.clone(), login.session, known);
+        self.welcome(conn, user.clone(), login.session);
         if first_user {
             self.reply(conn, ServerFrame::Notice(Notice::FirstUserIsOperator));
         }
         self.outputs.push_back(Output::Event(Event::LoggedIn { conn, user }));
     }
 
-    fn welcome(&mut self, conn: ConnId, user: UserName, session: SessionId, known: bool) {
+    fn welcome(&mut self, conn: ConnId, user: UserName, session: SessionId) {
+        let state = self.durable.session(&session).expect("who logs in has a session");
+        let opened = state.opened();
         let operator = self.durable.user(&user).is_some_and(|user| user.operator);
         let last_counter = self.last_safe_counter(&session);
         let index = self.basis(
@@ -354,7 +355,7 @@ impl Engine {
         );
         let connection = self.volatile.connections.get(&conn);
         let address = connection.and_then(|connection| connection.address.clone());
-        let welcome = Welcome { user, session, last_counter, known, operator, address };
+        let welcome = Welcome { user, session, last_counter, opened, operator, address };
         let frame = ServerFrame::Welcome(welcome);
         self.when_committed(index, Pending::Frame { conn, frame });
     }

@@ -69,11 +69,29 @@ pub(crate) struct UserImage {
 #[derive(Serialize)]
 enum Fact<'a> {
     Founding(&'a Founding),
-    User { name: &'a UserName, key: PublicKey, operator: bool },
-    Session(SessionId, &'a UserName, crate::id::Counter, Timestamp),
+    User {
+        name: &'a UserName,
+        key: PublicKey,
+        operator: bool,
+    },
+    Session {
+        id: SessionId,
+        user: &'a UserName,
+        last: crate::id::Counter,
+        opened: Timestamp,
+        used: Timestamp,
+    },
     Answer(SessionId, crate::id::Counter, Digest, crate::id::Index, &'a Outcome),
-    Room { name: &'a RoomName, incarnation: crate::id::Incarnation, gate: Gate, last: Seq },
-    Member { room: &'a RoomName, user: &'a UserName },
+    Room {
+        name: &'a RoomName,
+        incarnation: crate::id::Incarnation,
+        gate: Gate,
+        last: Seq,
+    },
+    Member {
+        room: &'a RoomName,
+        user: &'a UserName,
+    },
 }
 
 impl Durable {
@@ -150,7 +168,7 @@ impl Durable {
 
     fn open_session(&mut self, id: SessionId, user: &UserName, entry: &Entry) {
         let session = Session::new(user.clone(), entry.header.at);
-        self.fingerprint.add(&Fact::Session(id, user, session.last(), session.used()));
+        self.fingerprint.add(&session_fact(id, &session));
         self.sessions_by_use.insert((session.used(), id));
         let new = self.sessions.insert(id, session).is_none();
         assert!(new, "a session must be opened once");
@@ -161,7 +179,7 @@ impl Durable {
     fn expire_session(&mut self, id: SessionId) {
         let session = self.sessions.remove(&id).expect("a session that expires must exist");
         self.sessions_by_use.remove(&(session.used(), id));
-        self.fingerprint.remove(&Fact::Session(id, session.user(), session.last(), session.used()));
+        self.fingerprint.remove(&session_fact(id, &session));
         for answer in session.answers() {
             let fact =
                 Fact::Answer(id, answer.counter, answer.digest, answer.index, answer.outcome);
@@ -175,7 +193,7 @@ impl Durable {
     fn answer(&mut self, command: &CommandId, outcome: Outcome, entry: &Entry) {
         let id = command.session;
         let session = self.sessions.get_mut(&id).expect("a command must belong to a session");
-        self.fingerprint.remove(&Fact::Session(id, session.user(), session.last(), session.used()));
+        self.fingerprint.remove(&session_fact(id, session));
         if let Some(answer) = session.make_room_for_answer() {
             let fact =
                 Fact::Answer(id, answer.counter, answer.digest, answer.index, &answer.outcome);
@@ -187,7 +205,7 @@ impl Durable {
         self.sessions_by_use.remove(&(session.used(), id));
         session.remember(command, index, outcome, entry.header.at);
         self.sessions_by_use.insert((session.used(), id));
-        self.fingerprint.add(&Fact::Session(id, session.user(), session.last(), session.used()));
+        self.fingerprint.add(&session_fact(id, session));
     }
 
     fn join(&mut self, room: &RoomName, seq: Option<Seq>, user: &UserName) {
@@ -239,6 +257,11 @@ impl Durable {
             .expect("a room must not hold more than all rooms together");
         self.fingerprint.remove(&room_fact(name, room));
     }
+}
+
+const fn session_fact(id: SessionId, session: &Session) -> Fact<'_> {
+    let (user, last) = (session.user(), session.last());
+    Fact::Session { id, user, last, opened: session.opened(), used: session.used() }
 }
 
 const fn room_fact<'a>(name: &'a RoomName, room: &Room) -> Fact<'a> {
@@ -312,13 +335,13 @@ impl Durable {
     #[cfg(chat_mutants)]
     pub(crate) fn forget_newest_answers(&mut self) {
         for (id, session) in &mut self.sessions {
-            let (user, last, at) = (session.user().clone(), session.last(), session.used());
+            let before = session.clone();
             let Some(answer) = session.forget_newest_answer() else { continue };
             let fact =
                 Fact::Answer(*id, answer.counter, answer.digest, answer.index, &answer.outcome);
             self.fingerprint.remove(&fact);
-            self.fingerprint.remove(&Fact::Session(*id, &user, last, at));
-            self.fingerprint.add(&Fact::Session(*id, &user, session.last(), at));
+            self.fingerprint.remove(&session_fact(*id, &before));
+            self.fingerprint.add(&session_fact(*id, session));
         }
     }
 
@@ -367,8 +390,7 @@ impl Durable {
 
     fn adopt_session(&mut self, id: SessionId, session: Session) -> Option<()> {
         self.users.get_mut(session.user())?.sessions.insert(id);
-        let fact = Fact::Session(id, session.user(), session.last(), session.used());
-        self.fingerprint.add(&fact);
+        self.fingerprint.add(&session_fact(id, &session));
         if !session.is_sound() {
             return None;
         }

@@ -20,6 +20,8 @@ pub(crate) struct Session {
     user: UserName,
     /// The last command that took effect or was refused for good.
     last: Counter,
+    /// When it was opened: what expired and was opened again is another session, with another time.
+    opened: Timestamp,
     /// When the session was last heard of in the journal.
     used: Timestamp,
     /// The answers to the last commands, the newest last.
@@ -69,7 +71,7 @@ pub(crate) enum Place<'a> {
 
 impl Session {
     pub(crate) const fn new(user: UserName, opened: Timestamp) -> Self {
-        Self { user, last: Counter::ZERO, used: opened, answers: VecDeque::new() }
+        Self { user, last: Counter::ZERO, opened, used: opened, answers: VecDeque::new() }
     }
 
     /// Forgets the oldest answer when the memory is full, and returns it.
@@ -140,6 +142,10 @@ impl Session {
         self.last
     }
 
+    pub(crate) const fn opened(&self) -> Timestamp {
+        self.opened
+    }
+
     pub(crate) const fn used(&self) -> Timestamp {
         self.used
     }
@@ -158,7 +164,7 @@ impl Session {
     pub(crate) fn is_sound(&self) -> bool {
         let count = u64::try_from(self.answers.len()).unwrap_or(u64::MAX);
         let full = u64::try_from(REMEMBERED_ANSWERS).unwrap_or(u64::MAX);
-        count == self.last.get().min(full)
+        count == self.last.get().min(full) && self.opened <= self.used
     }
 
     /// The counter that a new command must have. It saturates: a session cannot go beyond the

@@ -121,8 +121,10 @@ pub struct Welcome {
     pub session: SessionId,
     /// The last command of the session that the server knows; 0 for a new session.
     pub last_counter: Counter,
-    /// Whether the server knew the session.
-    pub known: bool,
+    /// When the session was opened, by the clock of the journal. Another time than at an earlier
+    /// log-in says that the session had expired in between: nobody knows any more what became of
+    /// the commands that were sent in it.
+    pub opened: Timestamp,
     /// Whether the user may reset rooms.
     pub operator: bool,
     /// Where the host that serves listens, as it says itself: the address that this connection came

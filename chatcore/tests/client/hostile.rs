@@ -69,6 +69,23 @@ fn post_of_a_session_that_expired_and_was_opened_again_is_given_up_and_not_refus
     assert!(script.saved.outbox.is_empty());
 }
 
+/// The session expired, was opened again by a log-in whose welcome was lost on its way, and so is
+/// known to the server when the client comes the next time.
+#[test]
+fn b8_post_of_a_session_that_was_opened_again_unheard_is_not_sent_a_second_time() {
+    let mut script = Script::joined();
+    script.post("a");
+    script.lose();
+    script.log_in(&hello(1, 9));
+    script.lose_welcome();
+    script.lose();
+    script.log_in(&hello(1, 9));
+    let outputs = script.enter(SESSION, 0, true);
+    assert_eq!(given_up(&outputs), ["a"], "it may have taken effect");
+    assert_eq!(submitted(&outputs), Vec::<u64>::new());
+    assert!(script.saved.outbox.is_empty());
+}
+
 /// The labels of commands of which nobody knows what became.
 fn given_up(outputs: &[Output]) -> Vec<&str> {
     let given_up = outputs.iter().filter_map(|output| match output {
@@ -239,7 +256,7 @@ fn any_frame() -> impl Strategy<Value = ServerFrame> {
                     user: "alice".parse().unwrap(),
                     session: SESSION,
                     last_counter: counter(a),
-                    known: open,
+                    opened: chatcore::time::Timestamp::new(u64::from(open)).unwrap(),
                     operator: open,
                     address: None,
                 }),

@@ -20,6 +20,8 @@ pub(crate) struct Script {
     pub(crate) client: Client,
     pub(crate) now: u64,
     pub(crate) saved: Saved,
+    /// How often the server opened a session.
+    openings: u64,
 }
 
 pub(crate) const fn hello(log: u8, key: u8) -> ServerHello {
@@ -39,7 +41,9 @@ pub(crate) fn counter(n: u64) -> Counter {
 
 impl Script {
     pub(crate) fn new(saved: Saved) -> Self {
-        let mut script = Self { client: as_told!(Client::new(config("alice"))), now: 0, saved };
+        let client = as_told!(Client::new(config("alice")));
+        let openings = saved.origin.map_or(0, |origin| origin.opened.get());
+        let mut script = Self { client, now: 0, saved, openings };
         script.say(Input::Start);
         script
     }
@@ -88,12 +92,20 @@ impl Script {
         self.say(Input::Signed(Signature::new([0; 64])))
     }
 
+    /// The server knows the session, or opens it with this log-in.
     pub(crate) fn welcome(&mut self, session: SessionId, last: u64, known: bool) -> Vec<Output> {
+        self.openings += u64::from(!known);
+        let opened = Timestamp::new(self.openings).unwrap();
         let (user, last_counter) = ("alice".parse().unwrap(), counter(last));
         let operator = false;
         let address = None;
-        let welcome = Welcome { user, session, last_counter, known, operator, address };
+        let welcome = Welcome { user, session, last_counter, opened, operator, address };
         self.frame(ServerFrame::Welcome(welcome))
+    }
+
+    /// The server opens the session, and its answer is lost on the way.
+    pub(crate) const fn lose_welcome(&mut self) {
+        self.openings += 1;
     }
 
     /// As [`Self::welcome`], and the rooms are joined.

@@ -148,7 +148,7 @@ fn b4_same_session_again_replaces_the_old_connection() {
     rig.login("ana");
     rig.expect(&[
         "ana < hello",
-        "ana < welcome again ana last 0 operator",
+        "ana < welcome ana last 0 operator",
         "old < close E_AUTH replaced by a newer connection of the same session",
         "old < closed",
     ]);
@@ -178,7 +178,7 @@ fn b7_same_command_again_gets_the_first_answer_and_no_copy() {
     rig.login("ana");
     rig.submit("ana", 1, post("lobby", "once"));
     let heard = rig.heard("ana");
-    assert_eq!(heard[1..], ["welcome again ana last 1 operator", "accepted 1 lobby 1:3"]);
+    assert_eq!(heard[1..], ["welcome ana last 1 operator", "accepted 1 lobby 1:3"]);
     rig.expect(&["bob < lobby 1:3 ana: once"]);
 }
 

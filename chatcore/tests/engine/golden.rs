@@ -122,7 +122,7 @@ fn resume_by_cursor_goes_on_where_it_was() {
         "ana < accepted 2 lobby 1:4",
         "ana < lobby 1:4 ana: live",
         "bob < hello",
-        "bob < welcome again bob last 0",
+        "bob < welcome bob last 0",
         "bob < joined lobby 2/2 open after 2 with ana,bob",
         "bob < lobby 1:3 ana: missed",
         "bob < lobby 1:4 ana: live",

@@ -6,9 +6,8 @@ pub(crate) fn show(frame: &ServerFrame) -> String {
     match frame {
         ServerFrame::Hello(_) => "hello".to_owned(),
         ServerFrame::Welcome(welcome) => {
-            let known = if welcome.known { " again" } else { "" };
             let operator = if welcome.operator { " operator" } else { "" };
-            format!("welcome{known} {} last {}{operator}", welcome.user, welcome.last_counter)
+            format!("welcome {} last {}{operator}", welcome.user, welcome.last_counter)
         }
         ServerFrame::Accepted { counter, room, incarnation, seq } => match seq {
             Some(seq) => format!("accepted {counter} {room} {incarnation}:{seq}"),

@@ -206,12 +206,12 @@ fn greeting() -> impl Strategy<Value = ServerFrame> {
         },
     );
     let address = prop::option::of("[ -~é語]{1,60}".prop_map(|text| text.parse().unwrap()));
-    let welcome = (user(), session(), counter(), any::<(bool, bool)>(), address).prop_map(
-        |(user, session, last_counter, (known, operator), address)| Welcome {
+    let welcome = (user(), session(), counter(), (timestamp(), any::<bool>()), address).prop_map(
+        |(user, session, last_counter, (opened, operator), address)| Welcome {
             user,
             session,
             last_counter,
-            known,
+            opened,
             operator,
             address,
         },

@@ -281,7 +281,7 @@ fn welcome(address: Option<&str>) -> ServerFrame {
         user: user("alice"),
         session: SessionId::new(ramp(0x30)),
         last_counter: counter(130),
-        known: true,
+        opened: Timestamp::new(1_700_000_000_123).unwrap(),
         operator: false,
         address: address.map(|address| address.parse().unwrap()),
     })

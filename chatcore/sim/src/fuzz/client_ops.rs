@@ -4,7 +4,7 @@
 //! client was told is then told to another client, whose outputs are taken only at the end: they
 //! have to be the same.
 
-use chatcore::client::{Ask, Client, ClientConfig, Drain, Input, Output, Saved, Unsent};
+use chatcore::client::{Ask, Client, ClientConfig, Drain, Input, Origin, Output, Saved, Unsent};
 use chatcore::codec::decode;
 use chatcore::id::{
     Counter, Generation, Incarnation, LogId, Nonce, PublicKey, RequestId, Seq, SessionId,
@@ -127,7 +127,7 @@ fn settings(bits: u8) -> (ClientConfig, Saved) {
     let config = ClientConfig { name, rooms, start, reconnect, jitter_seed: u64::from(bits) };
     let mut saved = Saved::new(SessionId::new([1; SessionId::LEN]));
     if bits & 0x20 != 0 {
-        saved.log_id = Some(LogId::new([1; LogId::LEN]));
+        saved.origin = Some(Origin { log_id: LogId::new([1; LogId::LEN]), opened: opened(1) });
         saved.cursors = vec![(room_of("lobby"), Cursor { incarnation: life(1), seq: seq(2) })];
     }
     if bits & 0x40 != 0 {
@@ -313,7 +313,7 @@ fn reply(frame: ClientFrame, last: Counter) -> Option<ServerFrame> {
             user: user_of("alice"),
             session: login.session,
             last_counter: last,
-            known: last != Counter::ZERO,
+            opened: opened(1),
             operator: true,
             address: None,
         })),
@@ -365,7 +365,7 @@ fn any_frame(choices: &mut Choices<'_>) -> ServerFrame {
             user: user_of("alice"),
             session: SessionId::new([choices.below(3); SessionId::LEN]),
             last_counter: counter(a),
-            known: b != 0,
+            opened: opened(b),
             operator: false,
             address: None,
         }),
@@ -472,6 +472,10 @@ const fn seq(number: u64) -> Seq {
 
 const fn counter(number: u64) -> Counter {
     Counter::ZERO.saturating_add(number)
+}
+
+fn opened(number: u64) -> Timestamp {
+    Timestamp::new(number).unwrap_or(Timestamp::MAX)
 }
 
 const fn life(number: u64) -> Incarnation {

@@ -197,9 +197,9 @@ impl Desk {
         match save {
             Save::Seen(room, cursor) => self.see(room, *cursor),
             Save::Settled(counter) => self.answered = self.answered.max(*counter),
-            Save::Renewed { log_id, .. } => {
+            Save::Renewed { origin, .. } => {
                 self.answered = Counter::ZERO;
-                if self.saved.log_id != Some(*log_id) {
+                if self.saved.origin.is_none_or(|before| before.log_id != origin.log_id) {
                     self.rooms.clear();
                 }
             }

@@ -40,6 +40,7 @@ pub(super) struct User {
 pub(super) struct Session {
     pub(super) user: UserName,
     pub(super) last: Counter,
+    pub(super) opened: Timestamp,
     pub(super) used: Timestamp,
     /// The newest last; its counter is `last`.
     answers: VecDeque<Answered>,
@@ -110,7 +111,8 @@ impl Facts {
             Change::OperatorGranted { user } => self.user_mut(user).operator = true,
             Change::SessionOpened { session, user } => {
                 let answers = VecDeque::new();
-                let opened = Session { user: user.clone(), last: Counter::ZERO, used: at, answers };
+                let (user_of, last) = (user.clone(), Counter::ZERO);
+                let opened = Session { user: user_of, last, opened: at, used: at, answers };
                 self.sessions.insert(*session, opened);
                 self.user_mut(user).sessions.insert(*session);
             }

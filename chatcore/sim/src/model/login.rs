@@ -267,7 +267,6 @@ impl Model {
 
     fn log_in(&mut self, conn: ConnId, claim: Claim, changes: Vec<Change>) {
         let Claim { user, session, attach, .. } = claim;
-        let known = self.facts.sessions.contains_key(&session);
         let granted = changes.iter().any(|change| matches!(change, Change::OperatorGranted { .. }));
         changes.into_iter().for_each(|change| self.append(change));
         let before = self.process.speakers.insert(session, conn);
@@ -275,16 +274,16 @@ impl Model {
         if let Some(before) = before {
             self.close(before, Refusal::Auth(AuthFault::Replaced));
         }
-        self.welcome(conn, user.clone(), session, known);
+        self.welcome(conn, user.clone(), session);
         if granted && self.founding.operators.is_empty() {
             self.reply(conn, ServerFrame::Notice(Notice::FirstUserIsOperator));
         }
         self.due.events.push(Event::LoggedIn { conn, user });
     }
 
-    fn welcome(&mut self, conn: ConnId, user: UserName, session: SessionId, known: bool) {
+    fn welcome(&mut self, conn: ConnId, user: UserName, session: SessionId) {
         let state = self.facts.sessions.get(&session).expect("who logs in has a session");
-        let mut last_counter = state.last;
+        let (mut last_counter, opened) = (state.last, state.opened);
         if self.process.store == Store::Full {
             // Nobody is told yet of commands whose answer a full store keeps back.
             let commands = self.uncommitted.iter().filter_map(|entry| command_of(&entry.change));
@@ -296,7 +295,7 @@ impl Model {
             matches!(change, Change::SessionOpened { session: opened, .. } if *opened == session)
         });
         let address = self.process.conns.get(&conn).and_then(|conn| conn.address.clone());
-        let welcome = Welcome { user, session, last_counter, known, operator, address };
+        let welcome = Welcome { user, session, last_counter, opened, operator, address };
         let frame = ServerFrame::Welcome(welcome);
         self.when_safe(index, Waiting::Frame { conn, frame });
     }
