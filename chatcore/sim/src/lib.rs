@@ -15,7 +15,7 @@
 //! | `witness` | the end-to-end checker: what people see against what the journal says |
 //! | [`marks`] | situations that a run must have reached |
 //! | [`broken`] | a rule that was broken |
-//! | [`runner`], [`shrink`] | many worlds at once; the smallest story of a failure |
+//! | [`runner`], [`shrink`], [`panics`] | many worlds at once; the smallest story of a failure |
 //! | [`off`] | rules that a build for tests can switch off, to prove that the checkers notice |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //!
@@ -24,8 +24,11 @@
 //! cannot read, clocks jump, strangers send anything. Then nothing goes wrong any more, and within
 //! a bounded number of steps everybody has to be connected, every command answered and everything
 //! seen. A step is one event. After each step the model has compared every output of the engine, and
-//! the witness everything that was shown; every 64 steps, and at every restart, the engine is made
-//! again from its snapshot and has to be the same, and to go on the same.
+//! the witness everything that was shown. Every 64 steps, as soon as nothing waits for the store,
+//! the engine is made again from its snapshot and has to be the same; and the same visitor is told
+//! the same by an engine of that snapshot and by one of the snapshot before and the entries since
+//! then. After every restart a second engine, made from a snapshot of the first, does the same as
+//! the first for 300 inputs.
 #![forbid(unsafe_code)]
 
 pub mod broken;
@@ -33,6 +36,7 @@ pub mod fuzz;
 pub mod marks;
 pub mod model;
 pub mod off;
+pub mod panics;
 pub mod plan;
 pub mod runner;
 pub mod shrink;

@@ -2,15 +2,18 @@
 #![forbid(unsafe_code)]
 
 use std::io::{IsTerminal, Write, stderr, stdout};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use chat_sim::broken::Broken;
 use chat_sim::marks::Mark;
 use chat_sim::off::Off;
+use chat_sim::panics::keep_quiet;
 use chat_sim::plan::Plan;
-use chat_sim::runner::{Batch, Summary, run, run_many, shrink_failure};
-use clap::Parser;
+use chat_sim::runner::{Batch, Summary, run_many, shrink_failure};
+use chat_sim::world::run;
+use clap::{Parser, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Runs whole chat worlds from seeds, and checks every rule after every step.
@@ -19,23 +22,24 @@ use indicatif::{ProgressBar, ProgressStyle};
 #[expect(clippy::struct_excessive_bools, reason = "they are flags")]
 struct Args {
     /// Replay one world and tell what happened in it.
-    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    #[arg(long, conflicts_with_all = ["seeds", "first", "threads", "marks", "list_marks",
+          "keep_going"])]
     seed: Option<u64>,
     /// Tell everything that happens, also when nothing fails.
     #[arg(long, requires = "seed")]
     trace: bool,
     /// Show a failure as it is, without looking for a smaller one.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "keep_going")]
     no_shrink: bool,
     /// Run so many worlds.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = value_parser!(u64).range(1..))]
     seeds: u64,
-    /// The seed of the first of them.
+    /// The seed of the first of them; the last one is below 2^64.
     #[arg(long, default_value_t = 1)]
     first: u64,
     /// How many worlds run at once; default: one for each core.
     #[arg(long)]
-    threads: Option<usize>,
+    threads: Option<NonZeroUsize>,
     /// Fail when a situation was reached less often.
     #[arg(long, default_value_t = 0, value_name = "TIMES")]
     marks: u64,
@@ -54,8 +58,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    // A panic inside a world is a failure of that world, told with its seed.
-    std::panic::set_hook(Box::new(|_| {}));
+    keep_quiet();
     let result = match args.seed {
         Some(seed) => replay(&args, seed),
         None if args.mutants => prove_checkers(&args),
@@ -68,8 +71,8 @@ fn main() -> ExitCode {
 }
 
 fn threads(args: &Args) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    args.threads.unwrap_or_else(cores)
+    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    args.threads.unwrap_or_else(cores).get()
 }
 
 /// Switches off each rule in turn: a simulator that finds nothing then has not been shown to work.
@@ -135,6 +138,9 @@ fn tell_failure(out: &mut impl Write, plan: &Plan, broken: &Broken) -> std::io::
     writeln!(out, "\nWhat happened:")?;
     let mut world = outcome.trace;
     let skipped = world.len().saturating_sub(300);
+    if skipped > 0 {
+        writeln!(out, "({skipped} lines before: --seed {} --trace tells all)", plan.seed)?;
+    }
     for line in world.drain(skipped..) {
         writeln!(out, "{line}")?;
     }
@@ -145,7 +151,10 @@ fn tell_failure(out: &mut impl Write, plan: &Plan, broken: &Broken) -> std::io::
 
 fn run_batch(args: &Args) -> std::io::Result<bool> {
     let (first, count, threads) = (args.first, args.seeds, threads(args));
-    let last = first + count.saturating_sub(1);
+    let Some(last) = first.checked_add(count - 1) else {
+        writeln!(stderr(), "chat-sim: there are no {count} seeds from {first} on")?;
+        return Ok(false);
+    };
     writeln!(stdout(), "seeds {first} to {last}, {threads} at once")?;
     let bar = progress_bar(count);
     let begun = Instant::now();

@@ -121,7 +121,7 @@ marks! {
     CrashInDoubt combined,
     /// Entries were lost when the server died.
     CrashLostUnsafe combined,
-    /// The server died while a reader was being brought up to date.
+    /// The server died while a reader was being brought up to date from the store.
     CrashDuringCatchUp combined,
     /// The server died again before anybody was back.
     CrashAfterCrash combined,
@@ -139,7 +139,7 @@ marks! {
     ResetOpensAtOnce combined,
     /// A room was reset while some of its members were not connected.
     ResetWhileAway combined,
-    /// A room was reset while a reader of it was being brought up to date.
+    /// A room was reset while a reader of it was being brought up to date from the store.
     ResetDuringCatchUp combined,
     /// A room was reset while one of its readers read nothing.
     ResetWhileStalled combined,
@@ -167,7 +167,7 @@ marks! {
     RestartInThePast combined,
     /// A post was refused because the store was full, and accepted later.
     PostedAfterFull combined,
-    /// A read failed, and its reader got everything later.
+    /// A read failed, was asked for again, and was answered.
     ReadAgain combined,
     /// The server stopped in order while commands were unanswered.
     StopWithUnanswered combined,

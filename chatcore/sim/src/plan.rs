@@ -49,6 +49,8 @@ pub struct Options {
     pub archive: Archive,
     /// The bounds of the engine.
     pub limits: Limits,
+    /// Who is to be an operator, by number; with none, the first user is.
+    pub operator: Option<OperatorOptions>,
     /// Delivery shards.
     pub shards: u8,
     /// The network.
@@ -68,6 +70,15 @@ pub struct ClientOptions {
     pub start: StartAt,
     /// Whether what may be saved late is saved late.
     pub saves_late: bool,
+}
+
+/// Who is to be an operator: a user by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorOptions {
+    /// Whoever owns the user's name.
+    Name(u8),
+    /// Whoever owns the user's key.
+    Key(u8),
 }
 
 /// Where a client starts.
@@ -389,6 +400,11 @@ impl Options {
             threshold,
             archive,
             limits: draw_limits(rng, profile),
+            operator: match rng.u8(0..6) {
+                0 => Some(OperatorOptions::Name(rng.u8(0..count))),
+                1 => Some(OperatorOptions::Key(rng.u8(0..count))),
+                _ => None,
+            },
             shards: rng.u8(1..=3),
             net: NetOptions::draw(rng, profile),
             store: StoreOptions {
@@ -460,7 +476,7 @@ fn draw_limits(rng: &mut Rng, profile: Profile) -> Limits {
     }
     if rng.u8(0..4) == 0 {
         limits.held_bytes_max = 64 << 10;
-        limits.held_bytes_total_max = (64 << 10) + *pick(rng, &[0, 9_000, 40_000]);
+        limits.held_bytes_total_max = (64 << 10) + *pick(rng, &[0, 0, 0, 9_000]);
     }
     if rng.u8(0..4) == 0 {
         limits.waiting_per_connection_max = *pick(rng, &[20, 70]);

@@ -1,6 +1,5 @@
 //! Many worlds on all cores.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -8,22 +7,10 @@ use std::thread;
 use crate::broken::Broken;
 use crate::marks::Marks;
 use crate::off::Off;
+use crate::panics::NO_PANIC;
 use crate::plan::Plan;
 use crate::shrink::shrink;
-use crate::world::{self, Outcome};
-
-/// The rule that a panic breaks: an assertion of ours did not hold.
-pub const NO_PANIC: &str = "nothing panics";
-
-/// Runs a world; a panic in it is a broken rule.
-pub fn run(plan: &Plan, off: Off, traced: bool) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| world::run(plan, off, traced))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        let broken = Some(Broken::new(NO_PANIC, text));
-        Outcome { steps: 0, digest: 0, marks: Marks::default(), broken, trace: Vec::new() }
-    })
-}
+use crate::world::{Outcome, run};
 
 /// What came of many worlds.
 #[derive(Clone, Debug, Default)]

@@ -4,13 +4,15 @@ use std::env;
 
 use chat_sim::off::Off;
 use chat_sim::plan::Plan;
-use chat_sim::runner::{Batch, run, run_many};
+use chat_sim::runner::{Batch, run_many};
+use chat_sim::world::run;
 
 /// How many worlds; `CHAT_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 12;
 
 fn seeds() -> u64 {
-    env::var("CHAT_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS)
+    let wanted = env::var("CHAT_SIM_SEEDS").ok();
+    wanted.map_or(SEEDS, |text| text.parse().expect("CHAT_SIM_SEEDS is a number of worlds"))
 }
 
 #[test]

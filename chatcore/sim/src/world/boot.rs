@@ -1,20 +1,20 @@
 //! How the server begins, and whether what it begins with is what was.
 
-use chatcore::engine::{Archive, Config, Directive, Engine, Input, Output};
+use chatcore::engine::{Archive, Config, Engine, Input, Output};
 use chatcore::id::{Generation, Index, LogId, PublicKey, Threshold};
-use chatcore::log::{Entry, Founding};
+use chatcore::log::{Entry, Founding, OperatorRule};
 use chatcore::time::Now;
 
 use crate::broken::{Broken, hold};
 use crate::marks::Mark;
 use crate::model::Model;
+use crate::plan::OperatorOptions;
 use crate::world::World;
+use crate::world::client::{key_of, name_of};
 use crate::world::disk::Disk;
 use crate::world::server::Server;
+use crate::world::twin::{Twin, are_same};
 use crate::world::visit::Visit;
-
-/// Inputs that an engine and its copy are given side by side after a restart.
-const TWIN_INPUTS: u32 = 300;
 
 /// A state of the engine, and where in which journal it was.
 #[derive(Debug)]
@@ -38,7 +38,12 @@ impl World<'_> {
         log_id[..8].copy_from_slice(&self.boot.to_be_bytes());
         let threshold = Threshold::new(self.plan.options.threshold).unwrap_or_default();
         let server_key = PublicKey::new([9; PublicKey::LEN]);
-        Founding { log_id: LogId::new(log_id), server_key, threshold, operators: Vec::new() }
+        let operator = self.plan.options.operator.map(|operator| match operator {
+            OperatorOptions::Name(user) => OperatorRule::Name(name_of(user)),
+            OperatorOptions::Key(user) => OperatorRule::Key(key_of(user)),
+        });
+        let operators = operator.into_iter().collect();
+        Founding { log_id: LogId::new(log_id), server_key, threshold, operators }
     }
 
     /// The server is started: it goes on where the journal ends, or begins a new one.
@@ -90,7 +95,7 @@ impl World<'_> {
             self.hit(Mark::RestartInThePast);
         }
         let mut server = Server::new(self.boot, engine, self.plan.options.shards, self.off);
-        server.twin = twin;
+        server.twin = Some(twin);
         self.server = Some(server);
         self.mark_restart();
         self.take_outputs()?;
@@ -98,9 +103,8 @@ impl World<'_> {
         if self.troubles.is_full { self.input(Input::StoreFull) } else { Ok(()) }
     }
 
-    /// An engine made another way has to be the same; where both have the same records in memory it
-    /// also has to do the same.
-    fn make_twin(&self, engine: &Engine) -> Result<Option<(Engine, u32)>, Broken> {
+    /// An engine made another way has to be the same, and to do the same.
+    fn make_twin(&self, engine: &Engine) -> Result<Twin, Broken> {
         let (config, now) = (self.config(), self.clock());
         let snapshot = engine.snapshot();
         let snapshot = snapshot.ok_or_else(|| Broken::new("a restart is level", "no snapshot"))?;
@@ -118,38 +122,26 @@ impl World<'_> {
         let same = replayed.snapshot().as_ref() == Some(&snapshot);
         let archived = self.plan.options.archive == Archive::Store;
         hold!(same || !archived, "restoring and replaying agree", "{:?}", engine.head());
-        let exact = !archived || self.plan.options.limits.window_bytes == 0;
-        Ok(exact.then_some((twin, TWIN_INPUTS)))
+        let is_exact = !archived || self.plan.options.limits.window_bytes == 0;
+        Ok(Twin::new(twin, is_exact))
     }
 
-    pub(crate) fn compare_twin(&mut self, output: &Output) -> Result<(), Broken> {
-        let Some(server) = &mut self.server else { return Ok(()) };
-        let Some((twin, _)) = &mut server.twin else { return Ok(()) };
-        let other = twin.poll_output();
-        let same = other.as_ref().is_some_and(|other| are_same(other, output));
-        hold!(same, "a restored engine goes on like the other", "{output:?} or {other:?}");
-        Ok(())
-    }
-
-    pub(crate) fn compare_twin_end(&mut self) -> Result<(), Broken> {
-        let Some(server) = &mut self.server else { return Ok(()) };
-        let Some((twin, left)) = &mut server.twin else { return Ok(()) };
-        let more = twin.poll_output();
-        hold!(more.is_none(), "a restored engine goes on like the other", "and says {more:?}");
-        if *left == 0 {
-            server.twin = None;
-        }
-        Ok(())
-    }
-
-    /// Checks what ties the parts of the engine together, and makes it again from its snapshot.
-    pub(crate) fn inspect(&mut self) -> Result<(), Broken> {
-        let (config, now) = (self.config(), self.clock());
+    /// Checks what ties the parts of the engine together.
+    pub(crate) fn check_whole(&self) -> Result<(), Broken> {
         let Some(server) = &self.server else { return Ok(()) };
         server.engine.check_invariants();
         let count = server.engine.connection_count();
         hold!(count == server.buffers.len(), "the engine knows every connection", "{count}");
-        server.check_unread()?;
+        server.check_unread()
+    }
+
+    /// Makes the engine again from its snapshot, if it can give one.
+    pub(crate) fn inspect(&mut self) -> Result<(), Broken> {
+        let (config, now) = (self.config(), self.clock());
+        let Some(server) = self.server.as_ref().filter(|server| server.is_level()) else {
+            return Ok(());
+        };
+        self.due_inspection = false;
         let Some(bytes) = server.engine.snapshot() else { return Ok(()) };
         let again = Engine::restore(&bytes, [], config, now)
             .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?;
@@ -170,27 +162,23 @@ impl World<'_> {
         }
         let log = self.witness.log();
         let before = self.inspected.replace(Inspected { log, index, snapshot });
-        let Some(before) = before.filter(|before| before.log == log) else { return Ok(()) };
-        let here = self.inspected.iter();
-        let transcripts = here.chain([&before]).map(|state| self.visit(state, index));
-        let transcripts = transcripts.collect::<Result<Vec<_>, Broken>>()?;
-        let same = transcripts.iter().all(|transcript| *transcript == transcripts[0]);
-        hold!(
-            same,
-            "a restored engine goes on like the other",
-            "from {} and {index}",
-            before.index
-        );
-        if before.index < index {
-            self.hit(Mark::TwoRestored);
-        }
+        let Some(before) = before.filter(|it| it.log == log && it.index < index) else {
+            return Ok(());
+        };
+        let Some(here) = &self.inspected else { return Ok(()) };
+        let (one, other) = (self.visit(here, index)?, self.visit(&before, index)?);
+        let first = one.iter().zip(&other).find(|(one, other)| !are_same(one, other));
+        let same = first.is_none() && one.len() == other.len();
+        let from = before.index;
+        hold!(same, "a restored engine goes on like the other", "{from} to {index}: {first:?}");
+        self.hit(Mark::TwoRestored);
         Ok(())
     }
 
     /// What the engine of a state and of the entries after it, up to `through`, says to a visitor.
     fn visit(&self, state: &Inspected, through: Index) -> Result<Vec<Output>, Broken> {
         let mut config = self.config();
-        // Which records are in memory depends on the way there.
+        // Which records are in memory depends on the way there; only held ones are, then.
         config.limits.window_bytes = 0;
         let now = self.clock();
         let tail = self.disk.after(state.index).iter();
@@ -200,8 +188,7 @@ impl World<'_> {
             .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?;
         self.off.engine(&mut engine);
         let (slot, room) = (&self.slots[0], &self.rooms[0]);
-        let (disk, name, key) = (&self.disk, &slot.name, slot.key);
-        Ok(Visit { disk, now, name, key, room }.to(engine))
+        Ok(Visit::new(&self.disk, now, (&slot.name, slot.key), room).to(engine))
     }
 
     /// The whole journal, replayed, gives the state that was lived through.
@@ -225,15 +212,4 @@ fn restore(disk: &Disk, back: usize, config: Config, now: Now) -> Result<Engine,
         None => Engine::replay(copies(Index::ZERO), config, now),
     };
     restored.map_err(|error| Broken::new("what is on the disk can be restored", error.to_string()))
-}
-
-/// Whether two outputs are the same, but for which records are still in memory.
-fn are_same(one: &Output, other: &Output) -> bool {
-    let visible = |output: &Output| {
-        let Output::Deliver(Directive::Visible { room, incarnation, through, .. }) = output else {
-            return None;
-        };
-        Some((room.clone(), *incarnation, *through))
-    };
-    one == other || (visible(one).is_some() && visible(one) == visible(other))
 }

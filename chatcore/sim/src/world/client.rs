@@ -40,6 +40,14 @@ pub(crate) struct Slot {
     died_with_outbox: bool,
 }
 
+pub(crate) fn name_of(user: u8) -> UserName {
+    format!("user-{user}").parse().expect("a plain word is a name")
+}
+
+pub(crate) const fn key_of(user: u8) -> PublicKey {
+    PublicKey::new([user; PublicKey::LEN])
+}
+
 /// A client that runs.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -58,8 +66,8 @@ impl Slot {
         Self {
             number,
             options,
-            name: format!("user-{}", options.user).parse().expect("a plain word is a name"),
-            key: PublicKey::new([key; PublicKey::LEN]),
+            name: name_of(options.user),
+            key: key_of(key),
             saved: Saved::new(SessionId::new([number; SessionId::LEN])),
             late: Vec::new(),
             program: None,

@@ -75,13 +75,13 @@ impl Disk {
     }
 
     /// Records of a life, so many of the range.
-    pub(crate) fn read(&self, wanted: &Wanted, order: ReadOrder, most: usize) -> Vec<Record> {
+    pub(crate) fn read(&self, wanted: &Wanted, most: usize) -> Vec<Record> {
         let number = |seq: Seq| usize::try_from(seq.get()).unwrap_or(usize::MAX);
         let key = (wanted.room.clone(), wanted.incarnation);
         let places = self.records.get(&key).map(Vec::as_slice).unwrap_or_default();
         let to = number(wanted.to).min(places.len());
         let from = number(wanted.from).saturating_sub(1).min(to);
-        let range = match order {
+        let range = match wanted.order {
             ReadOrder::Forward => from..to.min(from.saturating_add(most)),
             ReadOrder::Backward => from.max(to.saturating_sub(most))..to,
         };

@@ -10,6 +10,7 @@ use crate::plan::{Deed, Fault, NetOptions};
 use crate::world::World;
 use crate::world::disk::Disk;
 use crate::world::queue::{Event, Side};
+use crate::world::store::Wanted;
 
 /// What goes wrong at present.
 #[derive(Debug, Default)]
@@ -115,7 +116,8 @@ impl World<'_> {
             return;
         };
         self.carried = None;
-        self.mark_crash(!server.reads.is_empty());
+        let catches_up = server.reads.values().any(Wanted::is_catching_up);
+        self.mark_crash(catches_up);
         drop(server);
         self.lose_server(kept, down);
     }
@@ -174,6 +176,7 @@ impl World<'_> {
         }
         let server = self.server.take();
         self.carried = server.and_then(|server| server.engine.snapshot());
+        self.mark_gone();
         self.lose_server(u8::MAX, down);
         Ok(())
     }
@@ -203,6 +206,7 @@ impl World<'_> {
         self.troubles.full_until = now;
         self.troubles.unreadable_until = now;
         self.troubles.slowness = 0;
+        self.memory.owes_wrong_records = false;
         self.net = NetOptions::WELL;
         let stalled: Vec<ConnId> = self
             .conns

@@ -14,8 +14,9 @@ use chatcore::wire::{
 };
 
 use crate::marks::Mark;
-use crate::witness::Held;
 use crate::world::World;
+use crate::world::net::Dialler;
+use crate::world::store::Wanted;
 
 /// How long after a restart something happens "soon".
 const SOON: u64 = 2_000;
@@ -24,8 +25,10 @@ const SOON: u64 = 2_000;
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "what was seen of several things")]
 pub(crate) struct Memory {
-    /// A read failed, and none was answered since.
-    pub(crate) read_failed: bool,
+    /// What could not be read, until it was.
+    pub(crate) failed_read: Option<Wanted>,
+    /// Whether what happens now happens because its time has come.
+    pub(crate) in_timeout: bool,
     /// The next read is to be answered wrongly first.
     pub(crate) owes_wrong_records: bool,
     /// Connections that were refused because the store was full.
@@ -93,7 +96,7 @@ impl World<'_> {
             slot.name == *user
                 && slot.program.as_ref().is_some_and(|program| program.client.is_online())
         });
-        if !here {
+        if !here && self.memory.in_timeout {
             self.hit(Mark::GraceOver);
             if self.memory.in_grace.remove(user) {
                 self.hit(Mark::GraceOverAfterRestart);
@@ -108,10 +111,16 @@ impl World<'_> {
         let online = |client: usize| {
             self.slots[client].program.as_ref().is_some_and(|program| program.client.is_online())
         };
-        let away: Vec<usize> = (0..self.slots.len()).filter(|client| !online(*client)).collect();
-        let stalled =
-            self.conns.values().any(|conn| conn.server_open && conn.stalled_until > self.now);
-        let reads = self.server.as_ref().is_some_and(|server| !server.reads.is_empty());
+        let members = (0..self.slots.len()).filter(|client| self.is_member(*client, room));
+        let away: Vec<usize> = members.filter(|client| !online(*client)).collect();
+        let stalled = self.conns.values().any(|conn| {
+            let Dialler::Client { client, .. } = conn.dialler else { return false };
+            let stalls = conn.server_open && conn.stalled_until > self.now;
+            stalls && self.is_member(client, room)
+        });
+        let reads = self.server.as_ref().is_some_and(|server| {
+            server.reads.values().any(|wanted| wanted.is_catching_up() && wanted.room == *room)
+        });
         let marks = [
             (true, Mark::RoomReset),
             (!away.is_empty(), Mark::ResetWhileAway),
@@ -125,6 +134,12 @@ impl World<'_> {
         self.hit_those(&marks);
     }
 
+    /// Whether a client's user is a member of a room, and safely so.
+    fn is_member(&self, client: usize, room: &RoomName) -> bool {
+        let truth = self.model.as_ref().and_then(|model| model.room(room));
+        truth.is_some_and(|truth| truth.members.contains(&self.slots[client].name))
+    }
+
     const fn is_in_trouble(&self) -> bool {
         self.now < self.troubles.full_until || self.troubles.slowness > 100
     }
@@ -133,7 +148,7 @@ impl World<'_> {
         marks.iter().filter(|(reached, _)| *reached).for_each(|(_, mark)| self.marks.hit(*mark));
     }
 
-    pub(crate) fn mark_crash(&mut self, reads: bool) {
+    pub(crate) fn mark_crash(&mut self, catches_up: bool) {
         let told = self.disk.told;
         let opening = self.memory.unsafe_openings.iter().any(|index| *index > told);
         let reset = self.memory.unsafe_resets.iter().any(|index| *index > told);
@@ -144,11 +159,16 @@ impl World<'_> {
             (rooms.iter().any(held), Mark::CrashWithHeldRecords),
             (opening, Mark::CrashBeforeOpeningSafe),
             (reset, Mark::CrashBeforeResetSafe),
-            (reads, Mark::CrashDuringCatchUp),
+            (catches_up, Mark::CrashDuringCatchUp),
             (again, Mark::CrashAfterCrash),
         ];
         self.hit_those(&marks);
         self.memory.crashed_at = Some(self.now);
+        self.mark_gone();
+    }
+
+    /// The server is gone, in whatever way.
+    pub(crate) fn mark_gone(&mut self) {
         self.memory.in_grace = self.slots.iter().map(|slot| slot.name.clone()).collect();
         self.memory.unsafe_openings.clear();
         self.memory.unsafe_resets.clear();
@@ -190,9 +210,12 @@ impl World<'_> {
 
     fn mark_answer(&mut self, conn: ConnId, frame: &ServerFrame) {
         match frame {
+            ServerFrame::Refused { refusal: Refusal::Store, .. } => {
+                self.memory.refused_when_full.insert(conn);
+            }
             ServerFrame::Refused { refusal, .. }
             | ServerFrame::Answer { answer: Answer::Refused(refusal), .. }
-            | ServerFrame::Rejected(refusal) => self.mark_refusal(conn, *refusal),
+            | ServerFrame::Rejected(refusal) => self.mark_refusal(*refusal),
             ServerFrame::Accepted { .. } if self.memory.refused_when_full.remove(&conn) => {
                 self.hit(Mark::PostedAfterFull);
             }
@@ -200,36 +223,37 @@ impl World<'_> {
         }
     }
 
-    fn mark_refusal(&mut self, conn: ConnId, refusal: Refusal) {
+    fn mark_refusal(&mut self, refusal: Refusal) {
         let mark = match refusal {
             Refusal::Perm => Mark::ResetNotAllowed,
             Refusal::Rate { retry_ms } if retry_ms.as_millis() > 1_000 => Mark::ResetTooOften,
             Refusal::Rate { .. } => Mark::AskedTooOften,
-            Refusal::Busy { .. } => Mark::TooMuchWaits,
-            Refusal::Limit(LimitFault::Held) => self.which_bound_holds(),
+            // A page of history that is being read asks for less patience.
+            Refusal::Busy { retry_ms } if retry_ms.as_millis() >= 1_000 => Mark::TooMuchWaits,
+            Refusal::Limit(LimitFault::Held) => return self.mark_full_gate(),
             Refusal::State(StateFault::LogInFirst) => Mark::UnrulyRefused,
             Refusal::State(StateFault::OtherIncarnation) => Mark::PostForEarlierLife,
             Refusal::State(StateFault::Counter { .. }) => Mark::CounterSkipped,
             Refusal::State(StateFault::CounterReused) => Mark::CounterReused,
-            Refusal::Store => {
-                self.memory.refused_when_full.insert(conn);
-                return;
-            }
             _ => return,
         };
         self.hit(mark);
     }
 
-    /// Which bound of what closed gates hold is reached.
-    fn which_bound_holds(&self) -> Mark {
+    /// A closed gate took no more: which bound may that have been.
+    fn mark_full_gate(&mut self) {
         let limits = &self.plan.options.limits;
         let held = || self.witness.rooms().filter_map(|room| self.witness.held(room));
-        if held().any(|held| held.records >= u64::from(limits.held_records_max)) {
-            return Mark::HeldFull;
-        }
         let longest = u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX);
-        let full = |held: &Held| held.bytes + longest > limits.held_bytes_max;
-        if held().any(|held| full(&held)) { Mark::HeldBytesFull } else { Mark::HeldTotalFull }
+        let records = held().any(|held| held.records >= u64::from(limits.held_records_max));
+        let bytes = held().any(|held| held.bytes + longest > limits.held_bytes_max);
+        let total = held().map(|held| held.bytes).sum::<u64>() + longest;
+        let marks = [
+            (records, Mark::HeldFull),
+            (bytes && !records, Mark::HeldBytesFull),
+            (total > limits.held_bytes_total_max && !bytes && !records, Mark::HeldTotalFull),
+        ];
+        self.hit_those(&marks);
     }
 
     pub(crate) fn mark_log_in(&mut self, conn: ConnId) {

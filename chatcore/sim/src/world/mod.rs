@@ -15,6 +15,7 @@ mod queue;
 mod server;
 mod slip;
 mod store;
+mod twin;
 mod visit;
 mod wild;
 
@@ -30,6 +31,7 @@ use crate::broken::{Broken, hold};
 use crate::marks::{Mark, Marks};
 use crate::model::Model;
 use crate::off::Off;
+use crate::panics;
 use crate::plan::{NetOptions, Plan, Profile};
 use crate::witness::Witness;
 use crate::world::boot::Inspected;
@@ -45,7 +47,8 @@ use crate::world::wild::WildPeer;
 /// The wall clock when a world begins.
 const EPOCH: u64 = 1_700_000_000_000;
 
-/// How often the whole state is checked, and the engine is made again from its snapshot.
+/// How often the whole state is checked, and the engine is made again from its snapshot; a little
+/// later when entries wait for the store, as there is no snapshot then.
 const INSPECT_STEPS: u64 = 64;
 
 /// After how many steps a world settles, even if its plan has more.
@@ -80,7 +83,8 @@ pub struct Outcome {
 /// `traced` whether to write down what happens.
 pub fn run(plan: &Plan, off: Off, traced: bool) -> Outcome {
     let mut world = World::new(plan, off, traced);
-    let result = world.run();
+    // What was written down until then is worth the most when something panics.
+    let result = panics::catch(|| world.run());
     Outcome {
         steps: world.steps,
         digest: world.digest,
@@ -119,6 +123,8 @@ pub(crate) struct World<'a> {
     /// Which journal each run of the server served.
     logs: BTreeMap<u64, usize>,
     net: NetOptions,
+    /// An inspection is due, as soon as nothing waits for the store.
+    due_inspection: bool,
     /// The state as it was last inspected.
     inspected: Option<Inspected>,
     /// Once nothing goes wrong any more: the step of the last progress, and how much there was.
@@ -157,6 +163,7 @@ impl<'a> World<'a> {
             witness: Witness::new(plan.options.archive == Archive::Store),
             logs: BTreeMap::new(),
             net: plan.options.net,
+            due_inspection: false,
             inspected: None,
             healed: None,
         }
@@ -176,6 +183,10 @@ impl<'a> World<'a> {
             self.steps += 1;
             self.happen(event)?;
             if self.steps.is_multiple_of(INSPECT_STEPS) {
+                self.check_whole()?;
+                self.due_inspection = true;
+            }
+            if self.due_inspection {
                 self.inspect()?;
             }
             if self.has_ended()? {
@@ -284,6 +295,7 @@ impl<'a> World<'a> {
 
     /// What must hold when all is said and done.
     fn conclude(&mut self) -> Result<(), Broken> {
+        self.check_whole()?;
         self.inspect()?;
         if self.plan.options.profile != Profile::Extreme {
             self.check_settled()?;

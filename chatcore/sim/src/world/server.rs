@@ -19,6 +19,7 @@ use crate::world::client::verify;
 use crate::world::net::Piece;
 use crate::world::queue::{Event, Side};
 use crate::world::store::Wanted;
+use crate::world::twin::Twin;
 
 /// How long a closing connection may take to be written its last frames.
 const CLOSING_TIME: u64 = 10_000;
@@ -39,8 +40,8 @@ pub(crate) struct Server {
     pub(crate) buffers: BTreeMap<ConnId, FrameBuffer>,
     /// The earliest time at which the engine is asked again.
     timer: Option<u64>,
-    /// The same engine once more, made another way, and for how many inputs still.
-    pub(crate) twin: Option<(Engine, u32)>,
+    /// After a restart, for a while: the same engine once more, made another way.
+    pub(crate) twin: Option<Twin>,
     /// Reads that are not answered, and what they ask for.
     pub(crate) reads: BTreeMap<ReadToken, Wanted>,
     /// The last read that was answered.
@@ -92,6 +93,11 @@ impl Server {
         OUTPUTS_MIN + OUTPUTS_EACH * (many + head.since(committed))
     }
 
+    /// Whether everything that was appended is safe.
+    pub(crate) fn is_level(&self) -> bool {
+        self.engine.committed() == self.engine.head().index
+    }
+
     /// Whether nothing waits inside.
     pub(crate) fn is_idle(&self) -> bool {
         self.reads.is_empty() && self.shards.iter().all(|shard| shard.inbox.is_empty())
@@ -105,13 +111,12 @@ impl World<'_> {
         let Some(server) = &mut self.server else { return Ok(()) };
         let waiting = self.model.as_ref().map_or(0, Model::waiting);
         let (most, is_timeout) = (server.outputs_max(waiting), input == Input::Timeout);
+        self.memory.in_timeout = is_timeout;
         if let Some(model) = &mut self.model {
             model.before(now, &input);
         }
-        if let Some((twin, left)) = &mut server.twin {
-            *left -= 1;
-            let result = twin.handle(now, input.clone());
-            hold!(result.is_ok(), "a restored engine goes on like the other", "{result:?}");
+        if let Some(twin) = &mut server.twin {
+            twin.input(now, &input, &self.disk)?;
         }
         server.engine.handle(now, input).expect("the host must keep the rules of the engine");
         let due = server.engine.next_timeout().filter(|_| is_timeout);
@@ -131,13 +136,20 @@ impl World<'_> {
         while let Some(output) = self.server.as_mut().and_then(|server| server.engine.poll_output())
         {
             count += 1;
-            self.compare_twin(&output)?;
+            if let Some(twin) = self.server.as_mut().and_then(|server| server.twin.as_mut()) {
+                twin.compare(&output)?;
+            }
             if let Some(model) = &mut self.model {
                 model.output(&output)?;
             }
             self.carry_out(output)?;
         }
-        self.compare_twin_end()?;
+        if let Some(server) = &mut self.server
+            && let Some(twin) = &mut server.twin
+        {
+            twin.compare_end()?;
+            server.twin = server.twin.take().filter(|twin| !twin.is_over());
+        }
         if let Some(model) = &mut self.model {
             model.after()?;
         }
@@ -165,7 +177,7 @@ impl World<'_> {
                 Ok(())
             }
             Output::Read { token, room, incarnation, from, to, order } => {
-                self.read(token, Wanted { room, incarnation, from, to }, order);
+                self.read(token, Wanted { room, incarnation, from, to, order });
                 Ok(())
             }
             Output::Deliver(directive) => {

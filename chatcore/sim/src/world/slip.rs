@@ -52,8 +52,8 @@ impl World<'_> {
         hold!(found == Some(rule), "a host that errs is told", "{said}: {misuse:?}");
         let output = engine.poll_output();
         hold!(output.is_none(), "an error of the host leads to nothing", "{said}: {output:?}");
-        let same = before == (engine.head(), engine.committed(), engine.state_hash())
-            && around == (engine.connection_count(), engine.next_timeout());
+        let after = (engine.head(), engine.committed(), engine.state_hash());
+        let same = before == after && around == (engine.connection_count(), engine.next_timeout());
         hold!(same, "an error of the host changes nothing", "{said}");
         engine.check_invariants();
         self.hit(Mark::HostErred);
@@ -107,14 +107,14 @@ impl World<'_> {
         Some(if done { Input::ReadDone { token, records } } else { Input::ReadFailed { token } })
     }
 
-    /// Records for a read that is under way, and none of those that it asked for.
+    /// Records for a read that is under way, and not those alone that it asked for.
     fn wrong_records(&mut self) -> Option<(ReadToken, Vec<Record>)> {
         let server = self.server.as_ref()?;
         let (token, wanted) = server.reads.iter().next().map(|(t, it)| (*t, it.clone()))?;
         let Wanted { from, to, .. } = wanted;
         let read = |from: Seq, to: Seq| {
-            let wanted = Wanted { from, to, ..wanted.clone() };
-            self.disk.read(&wanted, ReadOrder::Forward, usize::MAX)
+            let order = ReadOrder::Forward;
+            self.disk.read(&Wanted { from, to, order, ..wanted.clone() }, usize::MAX)
         };
         let asked = read(from, to);
         let before = (from > Seq::ZERO.next()).then(|| read(from.previous(), to));

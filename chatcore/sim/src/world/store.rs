@@ -21,6 +21,19 @@ pub(crate) struct Wanted {
     pub(crate) incarnation: Incarnation,
     pub(crate) from: Seq,
     pub(crate) to: Seq,
+    pub(crate) order: ReadOrder,
+}
+
+impl Wanted {
+    /// Whether it is for a reader that lags, and not for a page of history.
+    pub(crate) fn is_catching_up(&self) -> bool {
+        self.order == ReadOrder::Forward
+    }
+
+    fn begins_like(&self, other: &Self) -> bool {
+        (&self.room, self.incarnation, self.from, self.order)
+            == (&other.room, other.incarnation, other.from, other.order)
+    }
 }
 
 impl World<'_> {
@@ -89,10 +102,10 @@ impl World<'_> {
         }
     }
 
-    pub(crate) fn read(&mut self, token: ReadToken, wanted: Wanted, order: ReadOrder) {
+    pub(crate) fn read(&mut self, token: ReadToken, wanted: Wanted) {
         self.hit(Mark::ReadFromStore);
         let store = self.plan.options.store;
-        let records = self.disk.read(&wanted, order, store.read_records_max);
+        let records = self.disk.read(&wanted, store.read_records_max);
         let readable = self.now >= self.troubles.unreadable_until;
         let at = self.now + self.rng.u64(0..=store.read_max.max(self.troubles.slowness));
         let records = readable.then_some(records);
@@ -115,13 +128,17 @@ impl World<'_> {
             self.err(Slip::WrongRecords)?;
         }
         let Some(server) = &mut self.server else { return Ok(()) };
-        server.reads.remove(&token);
+        let wanted = server.reads.remove(&token);
         server.answered = Some(token);
         let Some(records) = records else {
-            self.memory.read_failed = true;
+            self.memory.failed_read = wanted;
             return self.input(Input::ReadFailed { token });
         };
-        if std::mem::take(&mut self.memory.read_failed) {
+        let is_again = |wanted: &Wanted| {
+            self.memory.failed_read.as_ref().is_some_and(|failed| failed.begins_like(wanted))
+        };
+        if wanted.as_ref().is_some_and(is_again) {
+            self.memory.failed_read = None;
             self.hit(Mark::ReadAgain);
         }
         self.input(Input::ReadDone { token, records })

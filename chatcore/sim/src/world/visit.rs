@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use chatcore::engine::{Directive, Engine, Input, Need, Output};
+use chatcore::engine::{Directive, Engine, Input, Need, Output, ReadOrder};
 use chatcore::id::{
     Attach, ConnId, Counter, Nonce, PublicKey, RequestId, Seq, SessionId, Signature,
 };
 use chatcore::text::{RoomName, Untrusted, UserName};
 use chatcore::time::Now;
-use chatcore::wire::{Answer, ClientFrame, Command, Login, Question, ServerFrame, Start};
+use chatcore::wire::{Answer, ClientFrame, Command, Login, Question, Record, ServerFrame, Start};
 
 use crate::world::disk::Disk;
 use crate::world::store::Wanted;
@@ -26,14 +26,25 @@ const READ_RECORDS: usize = 100;
 /// has left, too.
 #[derive(Debug)]
 pub(crate) struct Visit<'a> {
-    pub(crate) disk: &'a Disk,
-    pub(crate) now: Now,
-    pub(crate) name: &'a UserName,
-    pub(crate) key: PublicKey,
-    pub(crate) room: &'a RoomName,
+    disk: &'a Disk,
+    now: Now,
+    name: &'a UserName,
+    key: PublicKey,
+    room: &'a RoomName,
+    /// Records that came about by the visit itself.
+    own: Vec<Record>,
 }
 
-impl Visit<'_> {
+impl<'a> Visit<'a> {
+    pub(crate) const fn new(
+        disk: &'a Disk,
+        now: Now,
+        (name, key): (&'a UserName, PublicKey),
+        room: &'a RoomName,
+    ) -> Self {
+        Self { disk, now, name, key, room, own: Vec::new() }
+    }
+
     /// Everything that an engine says to it.
     pub(crate) fn to(mut self, mut engine: Engine) -> Vec<Output> {
         let mut said = Vec::new();
@@ -109,21 +120,24 @@ impl Visit<'_> {
     }
 
     /// Tells the engine something and does at once what it wants done.
-    fn tell(&self, engine: &mut Engine, input: Input, said: &mut Vec<Output>) {
+    fn tell(&mut self, engine: &mut Engine, input: Input, said: &mut Vec<Output>) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             engine.handle(self.now, input).expect("a visitor's host must keep the rules");
             let mut through = None;
             while let Some(output) = engine.poll_output() {
                 match &output {
-                    Output::Persist(entry) => through = Some(entry.header.index),
+                    Output::Persist(entry) => {
+                        through = Some(entry.header.index);
+                        self.own.extend(entry.record());
+                    }
                     Output::Verify { conn, .. } => {
                         inputs.push_back(Input::Verified { conn: *conn, valid: true });
                     }
                     Output::Read { token, room, incarnation, from, to, order } => {
-                        let (room, incarnation) = (room.clone(), *incarnation);
-                        let wanted = Wanted { room, incarnation, from: *from, to: *to };
-                        let records = self.disk.read(&wanted, *order, READ_RECORDS);
+                        let (incarnation, from, to, order) = (*incarnation, *from, *to, *order);
+                        let wanted = Wanted { room: room.clone(), incarnation, from, to, order };
+                        let records = self.read(&wanted);
                         inputs.push_back(Input::ReadDone { token: *token, records });
                     }
                     Output::Deliver(_) | Output::Event(_) => {}
@@ -132,6 +146,24 @@ impl Visit<'_> {
             }
             inputs.extend(through.map(|through| Input::Persisted { through }));
         }
+    }
+
+    /// What the disk has, and after that what the visit added.
+    fn read(&self, wanted: &Wanted) -> Vec<Record> {
+        let (room, incarnation) = (wanted.room.clone(), wanted.incarnation);
+        let range = wanted.from..=wanted.to;
+        let mut records = self.disk.read(wanted, usize::MAX);
+        let own = self.own.iter().filter(|record| {
+            record.room == room && record.incarnation == incarnation && range.contains(&record.seq)
+        });
+        records.extend(own.cloned());
+        match wanted.order {
+            ReadOrder::Forward => records.truncate(READ_RECORDS),
+            ReadOrder::Backward => {
+                records.drain(..records.len().saturating_sub(READ_RECORDS));
+            }
+        }
+        records
     }
 }
 
