@@ -88,6 +88,8 @@ impl WildPeer {
         let name = match self.rng.u8(0..6) {
             0 => "user-0".to_owned(),
             1 => "Server".to_owned(),
+            // It looks like the name below.
+            2 => format!("wi1d-{number}"),
             _ => format!("wild-{number}"),
         };
         let proof = LoginProof {
