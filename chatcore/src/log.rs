@@ -134,6 +134,15 @@ pub enum Change {
         /// The command that did it.
         command: CommandId,
     },
+    /// Records of a room are gone for good, from the first one on: retention.
+    Trimmed {
+        /// The room.
+        room: RoomName,
+        /// Its life.
+        incarnation: Incarnation,
+        /// The last record that is gone.
+        through: Seq,
+    },
 }
 
 /// What a journal begins with.
@@ -184,7 +193,8 @@ impl Change {
             | Self::Left { room, .. }
             | Self::Posted { room, .. }
             | Self::GateOpened { room, .. }
-            | Self::Reset { room, .. } => Some(room),
+            | Self::Reset { room, .. }
+            | Self::Trimmed { room, .. } => Some(room),
             Self::Founded(_)
             | Self::UserAdded { .. }
             | Self::OperatorGranted { .. }
@@ -208,7 +218,8 @@ impl Change {
             | Self::RoomCreated { .. }
             | Self::Joined { .. }
             | Self::Left { .. }
-            | Self::GateOpened { .. } => None,
+            | Self::GateOpened { .. }
+            | Self::Trimmed { .. } => None,
         }
     }
 }
@@ -237,7 +248,8 @@ impl Entry {
             | Change::RoomCreated { .. }
             | Change::Refused { .. }
             | Change::GateOpened { .. }
-            | Change::Reset { .. } => return None,
+            | Change::Reset { .. }
+            | Change::Trimmed { .. } => return None,
         };
         let at = self.header.at;
         Some(Record { room: room.clone(), incarnation: *incarnation, seq: *seq, at, body })

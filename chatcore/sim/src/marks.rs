@@ -108,6 +108,14 @@ marks! {
     CounterReused simple,
     /// A store was slow enough that answers waited for more than a second.
     StoreSlow simple,
+    /// Records of a room were trimmed.
+    RoomTrimmed simple,
+    /// Records were trimmed while some were being read.
+    TrimmedWhileReading simple,
+    /// Records were trimmed while a reader read nothing.
+    TrimmedWhileStalled simple,
+    /// Records were trimmed soon after a restart.
+    TrimmedAfterRestart simple,
     /// Many entries were made safe by one sync.
     GroupCommit simple,
 

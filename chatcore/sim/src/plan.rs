@@ -182,6 +182,13 @@ pub enum Deed {
         /// What.
         question: Question,
     },
+    /// Retention takes the records of a room but the last.
+    Trim {
+        /// The room.
+        room: u8,
+        /// How many stay.
+        keep: u16,
+    },
     /// A user quits, once everything is answered.
     Quit(u8),
     /// A user quits at once.
@@ -322,6 +329,7 @@ enum Kind {
     Join,
     Part,
     Ask,
+    Trim,
     Quit,
     Leave,
     Wild,
@@ -345,13 +353,14 @@ enum FaultKind {
 }
 
 /// What people do: the weight that a kind has when it has one, and whether every world has it.
-const WORK: [(Kind, u32, bool); 9] = [
+const WORK: [(Kind, u32, bool); 10] = [
     (Kind::Post, 100, true),
     (Kind::Start, 14, true),
     (Kind::Reset, 5, false),
     (Kind::Join, 10, false),
     (Kind::Part, 5, false),
     (Kind::Ask, 16, false),
+    (Kind::Trim, 4, false),
     (Kind::Quit, 3, false),
     (Kind::Leave, 3, false),
     (Kind::Wild, 6, false),
@@ -561,6 +570,7 @@ fn draw_deed(rng: &mut Rng, kind: Kind) -> Deed {
         Kind::Join => Deed::Join { client, room },
         Kind::Part => Deed::Part { client, room },
         Kind::Ask => Deed::Ask { client, room, question: draw_question(rng) },
+        Kind::Trim => Deed::Trim { room, keep: *pick(rng, &[0, 1, 10, 100]) },
         Kind::Quit => Deed::Quit(client),
         Kind::Leave => Deed::Leave(client),
         Kind::Wrong(kind) => Deed::Wrong(draw_fault(rng, kind)),

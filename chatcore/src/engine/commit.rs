@@ -146,7 +146,8 @@ impl Engine {
             | Change::SessionExpired { .. }
             | Change::RoomCreated { .. }
             | Change::Posted { .. }
-            | Change::Refused { .. } => {}
+            | Change::Refused { .. }
+            | Change::Trimmed { .. } => {}
         }
     }
 

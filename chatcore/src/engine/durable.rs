@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::fingerprint::Fingerprint;
 use crate::engine::room::{Gate, Room};
 use crate::engine::session::{Outcome, Session};
-use crate::id::{Digest, PublicKey, Seq, SessionId};
+use crate::id::{Digest, Incarnation, PublicKey, Seq, SessionId};
 use crate::log::{Change, CommandId, Entry, Founding, OperatorRule};
 use crate::text::{RoomName, Skeleton, UserName};
 use crate::time::Timestamp;
@@ -84,9 +84,10 @@ enum Fact<'a> {
     Answer(SessionId, crate::id::Counter, Digest, crate::id::Index, &'a Outcome),
     Room {
         name: &'a RoomName,
-        incarnation: crate::id::Incarnation,
+        incarnation: Incarnation,
         gate: Gate,
         last: Seq,
+        trimmed: Seq,
     },
     Member {
         room: &'a RoomName,
@@ -145,6 +146,9 @@ impl Durable {
             Change::Reset { room, incarnation, threshold, command } => {
                 self.change_room(room, |room| room.reset(*incarnation, *threshold));
                 self.answer(command, Outcome::Applied, entry);
+            }
+            Change::Trimmed { room, incarnation, through } => {
+                self.change_room(room, |room| room.trim(*incarnation, *through));
             }
         }
     }
@@ -265,7 +269,13 @@ const fn session_fact(id: SessionId, session: &Session) -> Fact<'_> {
 }
 
 const fn room_fact<'a>(name: &'a RoomName, room: &Room) -> Fact<'a> {
-    Fact::Room { name, incarnation: room.incarnation(), gate: room.gate(), last: room.last() }
+    Fact::Room {
+        name,
+        incarnation: room.incarnation(),
+        gate: room.gate(),
+        last: room.last(),
+        trimmed: room.trimmed(),
+    }
 }
 
 impl Durable {
@@ -408,7 +418,7 @@ impl Durable {
             self.users.get_mut(member)?.rooms.insert(name.clone());
             self.fingerprint.add(&Fact::Member { room: name, user: member });
         }
-        if self.rooms.insert(name.clone(), room).is_some() {
+        if !room.is_sound() || self.rooms.insert(name.clone(), room).is_some() {
             return None;
         }
         self.count_room(name);

@@ -42,6 +42,8 @@ pub(crate) struct RoomFeed {
     pub(crate) members: BTreeSet<UserName>,
     /// The last record that was given to readers.
     pub(crate) visible: Seq,
+    /// The last record that is gone for good.
+    pub(crate) trimmed: Seq,
     /// The last committed record.
     committed: Seq,
     /// Committed records that are not visible, or not given out yet.
@@ -66,6 +68,8 @@ pub(crate) struct Shown {
 pub(crate) enum Found {
     /// Here.
     Here(Chunk),
+    /// Gone for good, up to this one.
+    Gone { to: Seq },
     /// Not in memory any more: these may be in the store.
     Older { from: Seq, to: Seq },
     /// There are none yet.
@@ -80,6 +84,7 @@ impl RoomFeed {
             open: false,
             members: BTreeSet::new(),
             visible: Seq::ZERO,
+            trimmed: Seq::ZERO,
             committed: Seq::ZERO,
             pending: ChunkBuilder::new(),
             chunks: VecDeque::new(),
@@ -93,6 +98,7 @@ impl RoomFeed {
         }
         match Chunk::join(&self.page(cursor, bytes_max)) {
             Some(chunk) => Found::Here(chunk),
+            None if cursor < self.trimmed => Found::Gone { to: self.trimmed },
             None => Found::Older { from: cursor.next(), to: self.oldest().previous() },
         }
     }
@@ -163,7 +169,7 @@ impl Feed {
     pub(crate) fn adopt(&mut self, name: &RoomName, room: &Room) {
         let mut feed = RoomFeed::new(room.incarnation(), room.gate().threshold());
         feed.open = room.gate().is_open();
-        feed.committed = room.last();
+        (feed.committed, feed.trimmed) = (room.last(), room.trimmed());
         feed.members.clone_from(&room.members);
         if feed.open {
             feed.visible = room.last();
@@ -184,7 +190,8 @@ impl Feed {
         });
         // A forged snapshot may come twice to one room.
         let filled = room.pending.len_bytes() > 0 || !room.chunks.is_empty();
-        if filled || !run || first == Seq::ZERO || last != room.committed {
+        let kept = first > room.trimmed && last == room.committed;
+        if filled || !run || !kept {
             return false;
         }
         let open = room.open;
@@ -231,6 +238,7 @@ impl Feed {
                 self.hold(entry.record());
             }
             Change::Posted { .. } => self.hold(entry.record()),
+            Change::Trimmed { room, through, .. } => self.forget_through(room, *through),
             Change::Founded(_)
             | Change::UserAdded { .. }
             | Change::OperatorGranted { .. }
@@ -286,6 +294,27 @@ impl Feed {
         Some(chunk)
     }
 
+    /// Drops what is in memory of a room up to this record.
+    fn forget_through(&mut self, name: &RoomName, through: Seq) {
+        let room = self.room_mut(name);
+        room.trimmed = through;
+        let gone = room.chunks.partition_point(|chunk| chunk.last() <= through);
+        let mut bytes: u64 = room.chunks.drain(..gone).map(|chunk| size(&chunk)).sum();
+        if let Some(first) = room.chunks.front_mut()
+            && let Some(rest) = first.after(through, usize::MAX)
+        {
+            bytes = bytes.saturating_add(size(first)).saturating_sub(size(&rest));
+            *first = rest;
+        }
+        self.window_bytes = self.window_bytes.saturating_sub(bytes);
+        let mut left = gone;
+        self.window.retain(|room| {
+            let drop = left > 0 && room == name;
+            left = left.saturating_sub(usize::from(drop));
+            !drop
+        });
+    }
+
     /// Drops the oldest chunks until the window is within its bound.
     fn trim(&mut self) {
         while self.window_bytes > self.window_bytes_max {
@@ -317,10 +346,12 @@ impl Feed {
                 next = chunk.last().next();
             }
             assert_eq!(next, visible.next(), "a window must end with the newest record");
+            assert!(feed.oldest() > feed.trimmed, "what is gone must not be in memory");
             let room = durable.room(name).expect("a committed room must exist");
             if level {
                 assert_eq!(feed.incarnation, room.incarnation(), "readers know the same life");
                 assert_eq!(feed.committed, room.last(), "readers know the same length");
+                assert_eq!(feed.trimmed, room.trimmed(), "readers know of the same trimming");
                 assert_eq!(feed.open, room.gate().is_open(), "readers know the same gate");
                 assert_eq!(feed.members, room.members, "readers know the same members");
             }

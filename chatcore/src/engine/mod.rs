@@ -117,6 +117,18 @@ pub enum Input {
     StoreFull,
     /// The store can keep entries again. Needless ones are harmless.
     StoreFree,
+    /// Forget records of a room for good, from the first one on: retention. The host decides by age
+    /// and size, of which its store knows; the engine makes an entry of it, and readers who are due
+    /// what is gone are told the gap. What is not visible is kept, and so nothing is trimmed of a
+    /// room whose gate is closed, or of an earlier life; that, or less than before, is harmless.
+    Trim {
+        /// The room.
+        room: RoomName,
+        /// Its life.
+        incarnation: Incarnation,
+        /// The last record to be forgotten.
+        through: Seq,
+    },
     /// The moment of [`Engine::next_timeout`] came. Early, late and needless ones are harmless.
     Timeout,
     /// Stop serving: every connection is told so and closed.
@@ -479,6 +491,9 @@ impl Engine {
             Input::ReadFailed { token } => self.handle_read_failed(now.moment, token)?,
             Input::StoreFull => self.store_full = !mutated!(self, IgnoreFullStore),
             Input::StoreFree => self.store_full = false,
+            Input::Trim { room, incarnation, through } => {
+                self.handle_trim(now, room, incarnation, through);
+            }
             Input::Timeout => self.handle_timeout(now),
             Input::Stop => self.handle_stop(now),
         }
@@ -564,6 +579,19 @@ impl Engine {
         }
         self.uncommitted.push_back(Arc::clone(&entry));
         self.outputs.push_back(Output::Persist(entry));
+    }
+
+    fn handle_trim(&mut self, now: Now, room: RoomName, incarnation: Incarnation, through: Seq) {
+        let Some(feed) = self.feed.room(&room) else { return };
+        let Some(state) = self.durable.room(&room) else { return };
+        // A reset may be on its way: then the life that readers still see is over.
+        if state.incarnation() != incarnation || feed.incarnation != incarnation {
+            return;
+        }
+        let through = through.min(feed.visible);
+        if through > state.trimmed() {
+            self.append(now, Change::Trimmed { room, incarnation, through });
+        }
     }
 
     /// Lets through what is to be appended for a client, unless the store is full. What is decided

@@ -279,10 +279,10 @@ impl Engine {
             return Ok(Some(answer));
         }
         let feed = self.open_room(&room)?;
-        let incarnation = feed.incarnation;
+        let (incarnation, first) = (feed.incarnation, feed.trimmed.next());
         let last = before.map_or(feed.visible, |seq| seq.previous().min(feed.visible));
         let archived = self.config.archive == Archive::Store;
-        if archived && last != Seq::ZERO && last < feed.oldest() {
+        if archived && last >= first && last < feed.oldest() {
             let Some(connection) = self.volatile.connections.get_mut(&conn) else {
                 return Ok(None);
             };
@@ -290,7 +290,7 @@ impl Engine {
                 return Err(Refusal::Busy { retry_ms: READ_RETRY });
             }
             let count = u64::try_from(limit).unwrap_or(u64::MAX);
-            let from = last.next().saturating_sub(count).max(Seq::ZERO.next());
+            let from = last.next().saturating_sub(count).max(first);
             let whose = Reader::History { conn, request, limit };
             self.read(ReadPurpose { incarnation, room, from, to: last, whose });
             return Ok(None);
@@ -336,6 +336,7 @@ impl Engine {
             }
         }
         let Need { conn, room, incarnation, after } = need;
+        let archived = self.config.archive == Archive::Store;
         let Some(feed) = self.feed.room(&room) else { return };
         // A need of an earlier life crossed the reset: its reader starts over anyway.
         if feed.incarnation != incarnation {
@@ -344,12 +345,15 @@ impl Engine {
         let page = match feed.after(after, self.config.limits.page_bytes) {
             Found::None => return,
             Found::Here(chunk) => Page::Records(chunk),
-            Found::Older { from, to } if self.config.archive == Archive::Store => {
+            Found::Older { from, to } if archived => {
                 connection.catch_up = CatchUp::Reading;
                 let whose = Reader::Shard(conn);
                 return self.read(ReadPurpose { incarnation, room, from, to, whose });
             }
             Found::Older { to, .. } => Page::Gone { to },
+            // Without a store all that is not in memory is gone.
+            Found::Gone { .. } if !archived => Page::Gone { to: feed.oldest().previous() },
+            Found::Gone { to } => Page::Gone { to },
         };
         self.deliver(Directive::Page { conn, room, incarnation, page });
     }
@@ -370,6 +374,7 @@ impl Engine {
         // A reset in the meantime ended the life that was asked about: nothing of it is shown.
         let current = self.feed.room(&room).is_some_and(|feed| feed.incarnation == incarnation)
             || mutated!(self, PageAcrossReset);
+        let (to, records) = self.without_trimmed(&room, to, records);
         match whose {
             Reader::Shard(conn) => {
                 if current {
@@ -430,6 +435,22 @@ impl Engine {
         self.volatile.set_timer(until, TimerKind::CatchUp(conn));
     }
 
+    /// What was read before it was trimmed is not shown after: the records that are left, and up to
+    /// where they are all that there is.
+    fn without_trimmed(
+        &self,
+        room: &RoomName,
+        to: Seq,
+        mut records: Vec<Record>,
+    ) -> (Seq, Vec<Record>) {
+        let trimmed = self.feed.room(room).map_or(Seq::ZERO, |feed| feed.trimmed);
+        let any = !records.is_empty();
+        records.retain(|record| record.seq > trimmed);
+        // Nothing is known of what comes after those that were read.
+        let to = if any && records.is_empty() { to.min(trimmed) } else { to };
+        (to, records)
+    }
+
     fn end_reading_history(&mut self, conn: ConnId) {
         if let Some(connection) = self.volatile.connections.get_mut(&conn) {
             connection.reads_history = false;
@@ -467,7 +488,8 @@ impl Engine {
         let wanted = match start {
             Start::After(cursor) if cursor.incarnation == feed.incarnation => cursor.seq,
             Start::After(_) => Seq::ZERO,
-            Start::Last(count) => feed.visible.saturating_sub(count),
+            // What is gone was not asked for: no gap is told.
+            Start::Last(count) => feed.visible.saturating_sub(count).max(feed.trimmed),
             Start::At(seq) => seq.previous(),
         };
         wanted.min(feed.visible)

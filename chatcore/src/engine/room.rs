@@ -15,6 +15,8 @@ pub(crate) struct Room {
     incarnation: Incarnation,
     gate: Gate,
     last: Seq,
+    /// The last record that is gone for good.
+    trimmed: Seq,
     /// Everybody in the room, connected or within the grace.
     pub(crate) members: BTreeSet<UserName>,
 }
@@ -50,6 +52,7 @@ impl Room {
             incarnation: Incarnation::ZERO.next(),
             gate: Gate::Holding { threshold, bytes: 0 },
             last: Seq::ZERO,
+            trimmed: Seq::ZERO,
             members: BTreeSet::new(),
         }
     }
@@ -72,7 +75,16 @@ impl Room {
         assert_eq!(incarnation, self.incarnation.next(), "lives of a room must follow each other");
         self.incarnation = incarnation;
         self.gate = Gate::Holding { threshold, bytes: 0 };
-        self.last = Seq::ZERO;
+        (self.last, self.trimmed) = (Seq::ZERO, Seq::ZERO);
+    }
+
+    /// Forgets records for good, from the first one on.
+    pub(crate) fn trim(&mut self, incarnation: Incarnation, through: Seq) {
+        assert_eq!(incarnation, self.incarnation, "only the present life of a room has records");
+        assert!(self.gate.is_open(), "what a closed gate holds must not be trimmed");
+        let further = through > self.trimmed && through <= self.last;
+        assert!(further, "a room must be trimmed further, and of records that it has");
+        self.trimmed = through;
     }
 
     pub(crate) const fn incarnation(&self) -> Incarnation {
@@ -85,6 +97,16 @@ impl Room {
 
     pub(crate) const fn last(&self) -> Seq {
         self.last
+    }
+
+    pub(crate) const fn trimmed(&self) -> Seq {
+        self.trimmed
+    }
+
+    /// Whether a room could have come about like this.
+    pub(crate) const fn is_sound(&self) -> bool {
+        let shown = if self.gate.is_open() { self.last.get() } else { 0 };
+        self.trimmed.get() <= shown
     }
 
     pub(crate) const fn held_bytes(&self) -> u64 {

@@ -328,6 +328,7 @@ mod tests {
     /// An open room whose log is as long as a log can be.
     fn far_room() -> Vec<u8> {
         let (open, nobody) = ((1_u32, Threshold::DEFAULT), Vec::<UserName>::new());
-        postcard::to_allocvec(&(Incarnation::ZERO.next(), open, Seq::MAX, nobody)).unwrap()
+        let (first, last, trimmed) = (Incarnation::ZERO.next(), Seq::MAX, Seq::ZERO);
+        postcard::to_allocvec(&(first, open, last, trimmed, nobody)).unwrap()
     }
 }

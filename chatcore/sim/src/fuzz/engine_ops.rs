@@ -70,8 +70,10 @@ pub mod op {
     pub const MISUSE: u8 = 20;
     /// The server stops serving.
     pub const STOP: u8 = 21;
+    /// Retention takes records of a room: the room, its life, how many.
+    pub const TRIM: u8 = 22;
     /// How many there are.
-    pub const COUNT: u8 = 22;
+    pub const COUNT: u8 = 23;
 }
 
 /// Names to log in by. The second spelling of one, a look-alike, a reserved one and none at all.
@@ -260,10 +262,20 @@ impl Run {
             }
             op::MISUSE => self.misuse(choices.byte()),
             op::STOP => self.host.stop(),
+            op::TRIM => self.trim(choices),
             code => {
                 let slot = usize::from(choices.below(SLOTS));
                 self.step_of_slot(code, slot, choices);
             }
+        }
+    }
+
+    fn trim(&mut self, choices: &mut Choices<'_>) {
+        let room = ROOMS.get(usize::from(choices.below(4))).and_then(|room| room.parse().ok());
+        let incarnation = Incarnation::ZERO.saturating_add(choices.byte().into());
+        let through = Seq::ZERO.saturating_add(choices.byte().into());
+        if let Some(room) = room {
+            self.host.trim(room, incarnation, through);
         }
     }
 

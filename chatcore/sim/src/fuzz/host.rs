@@ -99,6 +99,12 @@ impl Journal {
                 let once = self.done.insert((command.session, command.counter));
                 assert!(once, "a command must take effect once");
             }
+            Change::Trimmed { room, incarnation, through } => {
+                let gone = |of: &RoomName, life, seq| {
+                    of == room && life == *incarnation && seq <= *through
+                };
+                self.records.retain(|(of, life, seq), _| !gone(of, *life, *seq));
+            }
             Change::Founded(_)
             | Change::UserAdded { .. }
             | Change::OperatorGranted { .. }
@@ -235,6 +241,12 @@ impl Host {
 
     pub(super) fn stop(&mut self) {
         self.input(Input::Stop);
+        self.drive();
+    }
+
+    /// Retention takes records of a room.
+    pub(super) fn trim(&mut self, room: RoomName, incarnation: Incarnation, through: Seq) {
+        self.input(Input::Trim { room, incarnation, through });
         self.drive();
     }
 

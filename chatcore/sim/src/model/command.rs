@@ -78,7 +78,8 @@ impl Model {
             | Change::RoomCreated { .. }
             | Change::Joined { .. }
             | Change::Left { .. }
-            | Change::GateOpened { .. } => return,
+            | Change::GateOpened { .. }
+            | Change::Trimmed { .. } => return,
         };
         self.append(change);
         self.when_safe(self.last, answer_of(conn, id.counter, outcome));

@@ -100,7 +100,8 @@ impl Model {
             | Change::SessionOpened { .. }
             | Change::SessionExpired { .. }
             | Change::RoomCreated { .. }
-            | Change::Refused { .. } => {}
+            | Change::Refused { .. }
+            | Change::Trimmed { .. } => {}
         }
     }
 
@@ -217,7 +218,8 @@ impl Model {
             _ if opens => Seq::ZERO,
             Start::After(cursor) if cursor.incarnation == truth.incarnation => cursor.seq,
             Start::After(_) => Seq::ZERO,
-            Start::Last(count) => visible.saturating_sub(count),
+            // What is gone was not asked for.
+            Start::Last(count) => visible.saturating_sub(count).max(truth.trimmed),
             Start::At(first) => first.previous(),
         };
         let after = after.min(visible);

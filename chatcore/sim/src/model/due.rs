@@ -225,6 +225,7 @@ pub(super) const fn seq_of(entry: &Entry) -> Option<Seq> {
         | Change::RoomCreated { .. }
         | Change::Refused { .. }
         | Change::GateOpened { .. }
-        | Change::Reset { .. } => None,
+        | Change::Reset { .. }
+        | Change::Trimmed { .. } => None,
     }
 }

@@ -146,6 +146,7 @@ impl Facts {
                 self.release_held(room, |room| room.reset(*incarnation, *threshold));
                 self.answer(command, index, at, Outcome::Applied);
             }
+            Change::Trimmed { room, through, .. } => self.room_mut(room).trimmed = *through,
         }
     }
 

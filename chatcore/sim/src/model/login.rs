@@ -446,7 +446,8 @@ const fn command_of(change: &Change) -> Option<&CommandId> {
         | Change::RoomCreated { .. }
         | Change::Joined { .. }
         | Change::Left { .. }
-        | Change::GateOpened { .. } => None,
+        | Change::GateOpened { .. }
+        | Change::Trimmed { .. } => None,
     }
 }
 

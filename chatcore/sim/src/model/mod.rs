@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use chatcore::engine::{Archive, Config, Directive, Event, Input, Output, Page};
-use chatcore::id::{Counter, Generation, Index, Seq, SessionId};
+use chatcore::id::{Counter, Generation, Incarnation, Index, Seq, SessionId};
 use chatcore::limits::Limits;
 use chatcore::log::{Change, Entry, Founding, Head};
 use chatcore::text::{RoomName, UserName};
@@ -126,6 +126,7 @@ impl Model {
             Input::ReadFailed { token } => self.read_failed(*token),
             Input::StoreFull => self.process.store = Store::Full,
             Input::StoreFree => self.process.store = Store::Free,
+            Input::Trim { room, incarnation, through } => self.trim(room, *incarnation, *through),
             Input::Timeout => self.timeout(),
             Input::Stop => self.stop(),
         }
@@ -229,6 +230,18 @@ impl Model {
         (self.last, self.last_at) = (index, at);
         self.facts.apply(index, at, &change);
         self.due.entries.push_back(DueEntry { index, at, change });
+    }
+
+    /// Retention takes what may be seen of the present life, and never less than before.
+    fn trim(&mut self, room: &RoomName, incarnation: Incarnation, through: Seq) {
+        let is_of = |truth: &&RoomTruth| truth.incarnation == incarnation;
+        let Some(safe) = self.safe.rooms.get(room).filter(is_of) else { return };
+        let Some(present) = self.facts.rooms.get(room).filter(is_of) else { return };
+        let through = through.min(safe.visible());
+        if through > present.trimmed {
+            let room = room.clone();
+            self.append(Change::Trimmed { room, incarnation, through });
+        }
     }
 
     fn persist(&mut self, entry: &Arc<Entry>) -> Result<(), Broken> {
@@ -402,6 +415,7 @@ fn text_bytes(change: &Change) -> u64 {
         | Change::Left { .. }
         | Change::Refused { .. }
         | Change::GateOpened { .. }
-        | Change::Reset { .. } => 0,
+        | Change::Reset { .. }
+        | Change::Trimmed { .. } => 0,
     }
 }

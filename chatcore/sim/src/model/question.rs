@@ -128,7 +128,8 @@ impl Model {
             | Change::RoomCreated { .. }
             | Change::Posted { .. }
             | Change::Refused { .. }
-            | Change::Reset { .. } => false,
+            | Change::Reset { .. }
+            | Change::Trimmed { .. } => false,
         })
     }
 
@@ -190,7 +191,7 @@ impl Model {
         let visible = truth.visible();
         let last = before.map_or(visible, |before| before.previous().min(visible));
         let first = last.next().saturating_sub(limit.try_into().unwrap_or(u64::MAX));
-        let entries = truth.entries(first.max(Seq::ZERO.next()), last).to_vec();
+        let entries = truth.entries(first.max(truth.oldest()), last).to_vec();
         let (incarnation, source) = (truth.incarnation, Source::Memory);
         let newest = Newest { conn, request, room, incarnation, last, limit, entries, source };
         let duty = self.duty_to(conn);
@@ -226,7 +227,11 @@ impl Model {
         let Reading { conn, room, incarnation, from, to, whose } = reading;
         let is_present =
             self.safe.rooms.get(&room).is_some_and(|truth| truth.incarnation == incarnation);
-        let given = (records.first().map(|record| record.seq), records.last().map(|r| r.seq));
+        // What was read before it was trimmed is not shown after.
+        let trimmed = self.safe.rooms.get(&room).map_or(Seq::ZERO, |truth| truth.trimmed);
+        let left = || records.iter().map(|record| record.seq).filter(|seq| *seq > trimmed);
+        let given = (left().next(), left().last());
+        let to = if given.0.is_none() && !records.is_empty() { to.min(trimmed) } else { to };
         let duty = self.duty_to(conn);
         match whose {
             Reader::Lagging => {

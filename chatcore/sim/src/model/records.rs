@@ -97,7 +97,7 @@ impl Model {
                 }
                 let is_long = chunk.len() > 1 && chunk.bytes().len() > self.limits.page_bytes;
                 let gone = self.process.sides.get(room).map_or(Seq::ZERO, |side| side.gone);
-                if is_long || chunk.first() <= gone {
+                if is_long || chunk.first() <= gone || chunk.first() < truth.oldest() {
                     let detail = format!("{room}: {} from {}", chunk.len(), chunk.first());
                     return Err(Broken::new(rules::PAGE, detail));
                 }
@@ -106,7 +106,9 @@ impl Model {
             }
             Page::Gone { to } => {
                 let in_range = after < to && *to <= visible;
-                if !in_range || self.has_store() || self.is_in_memory(room, *to) {
+                let is_trimmed = *to == truth.trimmed;
+                let is_kept = self.has_store() || self.is_in_memory(room, *to);
+                if !in_range || is_kept && !is_trimmed {
                     let detail = format!("{room}: gone to {to} after {after} of {visible}");
                     return Err(Broken::new(rules::GONE, detail));
                 }
@@ -243,12 +245,15 @@ impl Model {
         };
         let Asking { token, incarnation, from, to, .. } = *asking;
         let room = asking.room.clone();
-        let visible = self.safe.rooms.get(&room).map_or(Seq::ZERO, super::RoomTruth::visible);
+        let truth = self.safe.rooms.get(&room);
+        let visible = truth.map_or(Seq::ZERO, super::RoomTruth::visible);
+        let is_gone = truth.is_some_and(|truth| from < truth.oldest());
         let is_needless = match asking.order {
             ReadOrder::Forward => self.is_in_memory(&room, from),
             ReadOrder::Backward => self.is_in_memory(&room, to),
         };
-        if to > visible && expected.what.is_present(&self.safe.rooms) || is_needless {
+        let is_wrong = (to > visible || is_gone) && expected.what.is_present(&self.safe.rooms);
+        if is_wrong || is_needless {
             return Err(Broken::new(rules::READ, format!("{asking:?} of {visible}")));
         }
         let (conn, whose) = match expected.what {
@@ -327,12 +332,11 @@ impl What {
 }
 
 fn is_page_read(newest: &Newest, asking: &Asking<'_>) -> bool {
-    let first = newest.last.next().saturating_sub(to_u64(newest.limit)).max(Seq::ZERO.next());
+    let first = newest.entries.first().and_then(|entry| seq_of(entry));
     newest.source == Source::Memory
         && asking.order == ReadOrder::Backward
         && (asking.room, asking.incarnation) == (&newest.room, newest.incarnation)
-        && (asking.from, asking.to) == (first, newest.last)
-        && newest.last != Seq::ZERO
+        && (Some(asking.from), asking.to) == (first, newest.last)
 }
 
 fn is_catch_up_read(due: &CatchUpDue, asking: &Asking<'_>) -> bool {

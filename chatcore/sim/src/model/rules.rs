@@ -55,6 +55,7 @@ rules! {
     GONE = "only what is in no memory and no store is gone";
     HISTORY = "a page of history holds the newest records that fit";
     READ = "the store is asked for visible records that are not in memory";
+    TRIMMED = "retention takes what may be seen, from the first record on";
     EVENT = "an event is told once, when it happens";
 }
 
@@ -93,6 +94,7 @@ pub(super) fn of_entry(found: &Change, due: Option<&Change>) -> &'static str {
         ]),
         (Change::Refused { .. }, _) | (_, Change::Refused { .. }) => REFUSED,
         (Change::Reset { .. }, Change::Reset { .. }) => RESET,
+        (Change::Trimmed { .. }, _) | (_, Change::Trimmed { .. }) => TRIMMED,
         _ => of_undue(found),
     }
 }
@@ -106,6 +108,7 @@ const fn of_undue(found: &Change) -> &'static str {
         Change::GateOpened { .. } => GATE_OPENS,
         Change::Posted { .. } | Change::Refused { .. } => ONCE,
         Change::Reset { .. } => RESET,
+        Change::Trimmed { .. } => TRIMMED,
         Change::UserAdded { .. }
         | Change::OperatorGranted { .. }
         | Change::SessionOpened { .. }
@@ -121,6 +124,7 @@ const fn of_undue(found: &Change) -> &'static str {
 pub(super) const fn of_missing_entry(due: &Change) -> &'static str {
     match due {
         Change::GateOpened { .. } => GATE_OPENS,
+        Change::Trimmed { .. } => TRIMMED,
         Change::Founded(_)
         | Change::UserAdded { .. }
         | Change::OperatorGranted { .. }

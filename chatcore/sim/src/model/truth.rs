@@ -21,6 +21,8 @@ pub struct RoomTruth {
     pub members: BTreeSet<UserName>,
     /// How many records its life has.
     last: Seq,
+    /// The last record that is gone for good.
+    pub(super) trimmed: Seq,
     /// Bytes of text behind the closed gate.
     pub(super) held_bytes: u64,
     /// The entries that made its records: the one at place `n` made record `n + 1`. Kept of what is
@@ -36,6 +38,7 @@ impl RoomTruth {
             open: false,
             members: BTreeSet::new(),
             last: Seq::ZERO,
+            trimmed: Seq::ZERO,
             held_bytes: 0,
             entries: Vec::new(),
         }
@@ -70,9 +73,10 @@ impl RoomTruth {
         Self { members, entries: Vec::new(), ..*self }
     }
 
-    /// Its records, from the first.
+    /// Its records, from the first that is not gone.
     pub fn records(&self) -> impl DoubleEndedIterator<Item = Record> {
-        self.entries.iter().filter_map(|entry| record_of(entry))
+        let gone = usize::try_from(self.trimmed.get()).unwrap_or(usize::MAX);
+        self.entries.iter().skip(gone).filter_map(|entry| record_of(entry))
     }
 
     /// The entry that made a record.
@@ -90,6 +94,11 @@ impl RoomTruth {
     /// The last record that is committed; 0 when there is none.
     pub const fn last(&self) -> Seq {
         self.last
+    }
+
+    /// The first record that is not gone for good.
+    pub(super) fn oldest(&self) -> Seq {
+        self.trimmed.next()
     }
 
     /// The last record that readers may see.
@@ -121,7 +130,8 @@ pub(super) fn record_of(entry: &Entry) -> Option<Record> {
         | Change::RoomCreated { .. }
         | Change::Refused { .. }
         | Change::GateOpened { .. }
-        | Change::Reset { .. } => return None,
+        | Change::Reset { .. }
+        | Change::Trimmed { .. } => return None,
     };
     let at = entry.header.at;
     Some(Record { room: room.clone(), incarnation: *incarnation, seq: *seq, at, body })

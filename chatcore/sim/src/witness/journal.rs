@@ -20,6 +20,8 @@ pub(crate) struct Life {
     bytes: u64,
     /// Where in the journal its gate opened.
     opened: Option<u64>,
+    /// Where in the journal it was trimmed, and through which record.
+    trims: Vec<(u64, Seq)>,
     /// Where in the journal it began.
     began: u64,
     pub(crate) threshold: u16,
@@ -79,6 +81,14 @@ impl Journal {
             | Change::SessionOpened { .. }
             | Change::SessionExpired { .. }
             | Change::Refused { .. } => {}
+            Change::Trimmed { room, incarnation, through } => {
+                let life = self.present_mut(room, *incarnation)?;
+                let kept = life.is_open() && through.get() <= life.last();
+                hold!(kept, "what nobody may see is not trimmed", "{room} {through}");
+                let further = life.trims.last().is_none_or(|(_, before)| through > before);
+                hold!(further, "a room is trimmed further each time", "{room} {through}");
+                life.trims.push((index, *through));
+            }
         }
         self.number(entry, place)
     }
@@ -179,7 +189,23 @@ impl Journal {
             | Change::SessionOpened { .. }
             | Change::SessionExpired { .. }
             | Change::Refused { .. } => {}
+            Change::Trimmed { room, .. } => {
+                if let Some(life) = self.lives.get_mut(room).and_then(|lives| lives.last_mut()) {
+                    life.trims.pop();
+                }
+            }
         }
+    }
+
+    /// Whether records of a life, up to this one, are gone for good, and safely so.
+    pub(crate) fn is_trimmed(&self, life: &Life, through: Seq) -> bool {
+        through <= self.trimmed(life)
+    }
+
+    /// The last record of a life that is gone for good, and safely so.
+    pub(crate) fn trimmed(&self, life: &Life) -> Seq {
+        let safe = life.trims.iter().rev().find(|(index, _)| *index <= self.safe);
+        safe.map_or(Seq::ZERO, |(_, through)| *through)
     }
 
     /// A life of a room.

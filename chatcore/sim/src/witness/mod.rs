@@ -320,8 +320,11 @@ impl Witness {
         incarnation: Incarnation,
         (from, to): (Seq, Seq),
     ) -> Result<(), Broken> {
-        hold!(!self.keeps_all, "a store keeps everything", "gap of {room} {from} {to}");
-        let life = self.journal_of(client).life(room, incarnation);
+        let journal = self.journal_of(client);
+        let life = journal.life(room, incarnation);
+        let trimmed = life.is_some_and(|life| journal.is_trimmed(life, to));
+        let gone = trimmed || !self.keeps_all;
+        hold!(gone, "a store keeps all but what is trimmed", "gap of {room} {from} {to}");
         let were = life.is_some_and(|life| to.get() <= life.last());
         hold!(were, "a gap is of records that were", "{room} {incarnation} {from} {to}");
         let place = self.place(client, room);
@@ -487,6 +490,18 @@ impl Witness {
             hold!(there, "an acknowledged post is in the journal", "{id}");
         }
         Ok(())
+    }
+
+    /// The present life of a room, and its last record.
+    pub(crate) fn life(&self, room: &RoomName) -> Option<(Incarnation, Seq)> {
+        let (number, life) = self.present().present(room)?;
+        Some((Incarnation::new(number).ok()?, Seq::new(life.last()).ok()?))
+    }
+
+    /// The last record of a life that is gone for good, and safely so.
+    pub(crate) fn trimmed(&self, room: &RoomName, incarnation: Incarnation) -> Seq {
+        let journal = self.present();
+        journal.life(room, incarnation).map_or(Seq::ZERO, |life| journal.trimmed(life))
     }
 
     /// What a room holds, while its gate is closed.

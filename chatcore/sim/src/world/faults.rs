@@ -47,6 +47,7 @@ impl World<'_> {
             Deed::Ask { client, room, question } => {
                 self.ask(self.machine(client), self.room(room), question)
             }
+            Deed::Trim { room, keep } => self.trim(self.room(room), keep.into()),
             Deed::Quit(client) => self.quit(self.machine(client), Drain::Wait),
             Deed::Leave(client) => self.quit(self.machine(client), Drain::Now),
             Deed::Wild { kind, seed } => {

@@ -87,8 +87,22 @@ impl World<'_> {
             Change::Left { user, .. } => self.mark_left(user),
             Change::Joined { seq: None, .. } => self.hit(Mark::JoinedUntold),
             Change::SessionExpired { .. } => self.hit(Mark::SessionExpired),
+            Change::Trimmed { .. } => self.mark_trimmed(),
             _ => {}
         }
+    }
+
+    fn mark_trimmed(&mut self) {
+        let reads = self.server.as_ref().is_some_and(|server| !server.reads.is_empty());
+        let stalled =
+            self.conns.values().any(|conn| conn.server_open && conn.stalled_until > self.now);
+        let marks = [
+            (true, Mark::RoomTrimmed),
+            (reads, Mark::TrimmedWhileReading),
+            (stalled, Mark::TrimmedWhileStalled),
+            (self.is_soon_after_restart(), Mark::TrimmedAfterRestart),
+        ];
+        self.hit_those(&marks);
     }
 
     fn mark_left(&mut self, user: &UserName) {

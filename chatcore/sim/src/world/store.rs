@@ -102,10 +102,21 @@ impl World<'_> {
         }
     }
 
+    /// Retention wants all records of a room gone but the last.
+    pub(crate) fn trim(&mut self, room: RoomName, keep: u64) -> Result<(), Broken> {
+        let Some((incarnation, last)) = self.witness.life(&room) else { return Ok(()) };
+        self.input(Input::Trim { room, incarnation, through: last.saturating_sub(keep) })
+    }
+
     pub(crate) fn read(&mut self, token: ReadToken, wanted: Wanted) {
         self.hit(Mark::ReadFromStore);
         let store = self.plan.options.store;
-        let records = self.disk.read(&wanted, store.read_records_max);
+        let mut records = self.disk.read(&wanted, store.read_records_max);
+        if self.rng.bool() {
+            // The disk deletes in its own time what was trimmed.
+            let trimmed = self.witness.trimmed(&wanted.room, wanted.incarnation);
+            records.retain(|record| record.seq > trimmed);
+        }
         let readable = self.now >= self.troubles.unreadable_until;
         let at = self.now + self.rng.u64(0..=store.read_max.max(self.troubles.slowness));
         let records = readable.then_some(records);
