@@ -202,6 +202,11 @@ impl Delivery {
             Directive::Reset { room, incarnation, threshold } => {
                 self.with_readers(&room, |tail| tail.reset(incarnation, threshold));
             }
+            Directive::Trim { room, incarnation, through } => {
+                if let Some(tail) = self.rooms.get_mut(&room) {
+                    tail.forget_through(incarnation, through);
+                }
+            }
         }
     }
 
@@ -651,6 +656,21 @@ impl RoomTail {
         self.visible = Seq::ZERO;
         self.chunks.clear();
         self.bytes = 0;
+    }
+
+    /// Records are gone for good: whoever is due them is told so by the engine.
+    fn forget_through(&mut self, incarnation: Incarnation, through: Seq) {
+        if incarnation != self.incarnation {
+            return;
+        }
+        let gone = self.chunks.partition_point(|chunk| chunk.last() <= through);
+        self.chunks.drain(..gone);
+        if let Some(first) = self.chunks.front_mut()
+            && let Some(rest) = first.after(through, usize::MAX)
+        {
+            *first = rest;
+        }
+        self.bytes = self.chunks.iter().map(Chunk::cost_bytes).sum();
     }
 
     fn holds(&self, seq: Seq) -> bool {

@@ -56,6 +56,8 @@ mutants! {
     DeliverBeforeCommit => "deliver-before-commit",
     /// Engine: a post is acknowledged when it is appended.
     AckBeforeCommit => "ack-before-commit",
+    /// Engine: what was read before it was trimmed is shown after.
+    ShowTrimmed => "show-trimmed",
     /// Engine: history is given out though the gate is closed.
     HistoryThroughGate => "history-through-gate",
     /// Engine: live records are shown though the gate is closed.

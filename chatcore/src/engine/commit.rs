@@ -136,6 +136,10 @@ impl Engine {
             }
             // Readers hear that a gate opened before they see what it held.
             Change::GateOpened { room, .. } => self.announce_gate(now, room.clone()),
+            Change::Trimmed { room, incarnation, through } => {
+                let (room, incarnation, through) = (room.clone(), *incarnation, *through);
+                self.deliver(Directive::Trim { room, incarnation, through });
+            }
             Change::Joined { room, .. } | Change::Left { room, .. } => {
                 self.changed_gates.push(room.clone());
             }
@@ -146,8 +150,7 @@ impl Engine {
             | Change::SessionExpired { .. }
             | Change::RoomCreated { .. }
             | Change::Posted { .. }
-            | Change::Refused { .. }
-            | Change::Trimmed { .. } => {}
+            | Change::Refused { .. } => {}
         }
     }
 

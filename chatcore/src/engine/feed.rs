@@ -146,6 +146,15 @@ impl RoomFeed {
         self.chunks.range(..count)
     }
 
+    /// Readers know all there is, once everything appended is committed.
+    fn check_level(&self, room: &Room) {
+        assert_eq!(self.incarnation, room.incarnation(), "readers know the same life");
+        assert_eq!(self.committed, room.last(), "readers know the same length");
+        assert_eq!(self.trimmed, room.trimmed(), "readers know of the same trimming");
+        assert_eq!(self.open, room.gate().is_open(), "readers know the same gate");
+        assert_eq!(self.members, room.members, "readers know the same members");
+    }
+
     /// The visible records in memory, oldest chunk first.
     pub(crate) fn chunks(&self) -> impl DoubleEndedIterator<Item = &Chunk> {
         self.chunks.iter()
@@ -349,11 +358,7 @@ impl Feed {
             assert!(feed.oldest() > feed.trimmed, "what is gone must not be in memory");
             let room = durable.room(name).expect("a committed room must exist");
             if level {
-                assert_eq!(feed.incarnation, room.incarnation(), "readers know the same life");
-                assert_eq!(feed.committed, room.last(), "readers know the same length");
-                assert_eq!(feed.trimmed, room.trimmed(), "readers know of the same trimming");
-                assert_eq!(feed.open, room.gate().is_open(), "readers know the same gate");
-                assert_eq!(feed.members, room.members, "readers know the same members");
+                feed.check_level(room);
             }
         }
     }

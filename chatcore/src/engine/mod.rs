@@ -264,6 +264,15 @@ pub enum Directive {
         /// The new threshold.
         threshold: Threshold,
     },
+    /// Records of a room are gone for good: they must not be read from memory any more.
+    Trim {
+        /// The room.
+        room: RoomName,
+        /// Its life.
+        incarnation: Incarnation,
+        /// The last record that is gone.
+        through: Seq,
+    },
 }
 
 impl Directive {
@@ -275,7 +284,9 @@ impl Directive {
             | Self::Follow { conn, .. }
             | Self::Unfollow { conn, .. }
             | Self::Page { conn, .. } => Some(*conn),
-            Self::Gate { .. } | Self::Visible { .. } | Self::Reset { .. } => None,
+            Self::Gate { .. } | Self::Visible { .. } | Self::Reset { .. } | Self::Trim { .. } => {
+                None
+            }
         }
     }
 }

@@ -350,10 +350,9 @@ impl Engine {
                 let whose = Reader::Shard(conn);
                 return self.read(ReadPurpose { incarnation, room, from, to, whose });
             }
-            Found::Older { to, .. } => Page::Gone { to },
             // Without a store all that is not in memory is gone.
             Found::Gone { .. } if !archived => Page::Gone { to: feed.oldest().previous() },
-            Found::Gone { to } => Page::Gone { to },
+            Found::Older { to, .. } | Found::Gone { to } => Page::Gone { to },
         };
         self.deliver(Directive::Page { conn, room, incarnation, page });
     }
@@ -445,7 +444,7 @@ impl Engine {
     ) -> (Seq, Vec<Record>) {
         let trimmed = self.feed.room(room).map_or(Seq::ZERO, |feed| feed.trimmed);
         let any = !records.is_empty();
-        records.retain(|record| record.seq > trimmed);
+        records.retain(|record| record.seq > trimmed || mutated!(self, ShowTrimmed));
         // Nothing is known of what comes after those that were read.
         let to = if any && records.is_empty() { to.min(trimmed) } else { to };
         (to, records)

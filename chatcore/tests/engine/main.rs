@@ -15,6 +15,7 @@ mod delivery;
 mod golden;
 mod limits;
 mod random;
+mod retention;
 mod rig;
 mod show;
 mod store;

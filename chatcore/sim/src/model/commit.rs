@@ -94,14 +94,17 @@ impl Model {
                 let directive = Directive::Reset { room, incarnation, threshold };
                 self.due.tell_room(&name, directive);
             }
+            Change::Trimmed { room, incarnation, through } => {
+                let (room, incarnation, through) = (room.clone(), *incarnation, *through);
+                self.due.must(What::Exactly(Directive::Trim { room, incarnation, through }));
+            }
             Change::Founded(_)
             | Change::UserAdded { .. }
             | Change::OperatorGranted { .. }
             | Change::SessionOpened { .. }
             | Change::SessionExpired { .. }
             | Change::RoomCreated { .. }
-            | Change::Refused { .. }
-            | Change::Trimmed { .. } => {}
+            | Change::Refused { .. } => {}
         }
     }
 

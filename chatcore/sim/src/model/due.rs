@@ -127,6 +127,8 @@ pub(super) enum Lane<'a> {
     /// What a connection lacks comes beside what it asked.
     Pages(ConnId),
     Room(&'a RoomName),
+    /// What retention takes is old, and told beside what is new.
+    Trims(&'a RoomName),
 }
 
 impl<'a> Lane<'a> {
@@ -140,6 +142,7 @@ impl<'a> Lane<'a> {
             Directive::Gate { room, .. }
             | Directive::Visible { room, .. }
             | Directive::Reset { room, .. } => Self::Room(room),
+            Directive::Trim { room, .. } => Self::Trims(room),
         }
     }
 }

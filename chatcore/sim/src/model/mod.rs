@@ -384,7 +384,8 @@ fn may_be(due: &What, directive: &Directive) -> bool {
         | Directive::Page { .. }
         | Directive::Gate { .. }
         | Directive::Visible { .. }
-        | Directive::Reset { .. } => false,
+        | Directive::Reset { .. }
+        | Directive::Trim { .. } => false,
     };
     match due {
         What::Exactly(due) => due == directive,

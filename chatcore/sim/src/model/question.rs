@@ -230,7 +230,7 @@ impl Model {
         // What was read before it was trimmed is not shown after.
         let trimmed = self.safe.rooms.get(&room).map_or(Seq::ZERO, |truth| truth.trimmed);
         let left = || records.iter().map(|record| record.seq).filter(|seq| *seq > trimmed);
-        let given = (left().next(), left().last());
+        let given = (left().next(), left().next_back());
         let to = if given.0.is_none() && !records.is_empty() { to.min(trimmed) } else { to };
         let duty = self.duty_to(conn);
         match whose {

@@ -248,8 +248,8 @@ impl Model {
         let truth = self.safe.rooms.get(&room);
         let visible = truth.map_or(Seq::ZERO, super::RoomTruth::visible);
         // A page of history was due when it was asked for, perhaps just before a trim.
-        let is_gone = asking.order == ReadOrder::Forward
-            && truth.is_some_and(|truth| from < truth.oldest());
+        let is_gone =
+            asking.order == ReadOrder::Forward && truth.is_some_and(|truth| from < truth.oldest());
         let is_needless = match asking.order {
             ReadOrder::Forward => self.is_in_memory(&room, from),
             ReadOrder::Backward => self.is_in_memory(&room, to),
@@ -304,7 +304,8 @@ impl Model {
             Directive::Close { .. }
             | Directive::Unfollow { .. }
             | Directive::Page { .. }
-            | Directive::Visible { .. } => Ok(()),
+            | Directive::Visible { .. }
+            | Directive::Trim { .. } => Ok(()),
         }
     }
 

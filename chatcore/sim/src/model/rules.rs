@@ -154,6 +154,7 @@ pub(super) const fn of_missing(due: &What) -> &'static str {
             Directive::Gate { .. } => GATE_TOLD,
             Directive::Visible { .. } => VISIBLE_ALL,
             Directive::Reset { .. } => RESET_TOLD,
+            Directive::Trim { .. } => TRIMMED,
         },
     }
 }
@@ -226,6 +227,7 @@ impl Model {
                     && life(&self.safe.rooms) < Some(*incarnation);
                 if is_early { SAFE_FIRST } else { RESET_TOLD }
             }
+            Directive::Trim { .. } => TRIMMED,
         }
     }
 
