@@ -115,6 +115,10 @@ fn is_reset(output: &Output) -> bool {
     matches!(output, Output::Deliver(Directive::Reset { .. }))
 }
 
+fn is_trim(output: &Output) -> bool {
+    matches!(output, Output::Deliver(Directive::Trim { .. }))
+}
+
 fn is_entry(output: &Output) -> bool {
     matches!(output, Output::Persist(_))
 }
@@ -216,6 +220,11 @@ fn talked(window_bytes: u64, archive: Archive) -> (Rig, ConnId) {
 fn need(conn: ConnId, after: u64) -> Input {
     let (room, after) = ("lobby".parse().unwrap(), Seq::new(after).unwrap());
     Input::Fetch(Need { conn, room, incarnation: Incarnation::ZERO.next(), after })
+}
+
+fn trim(through: u64) -> Input {
+    let (room, incarnation) = (lobby(), Incarnation::ZERO.next());
+    Input::Trim { room, incarnation, through: Seq::new(through).unwrap() }
 }
 
 fn lobby() -> RoomName {

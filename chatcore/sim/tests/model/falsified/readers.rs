@@ -64,6 +64,31 @@ breaks! {
         let visible = Directive::Visible { room, incarnation, through, chunk: None };
         told(&mut rig, say(ana, 1), and(deliver(visible)))
     };
+    trim_of_more_than_was_asked: TRIMMED, || {
+        let (mut rig, _) = talked(0, Archive::Store);
+        told(&mut rig, trim(2), with(is_entry, |output| {
+            let Output::Persist(entry) = output else { return };
+            if let Change::Trimmed { through, .. } = &mut Arc::make_mut(entry).change {
+                *through = through.next();
+            }
+        }))
+    };
+    trim_that_shards_are_not_told: TRIMMED, || {
+        let (mut rig, _) = talked(0, Archive::Store);
+        rig.input(trim(2))?;
+        persisted(&mut rig, without(is_trim))
+    };
+    page_of_what_is_trimmed: PAGE, || {
+        let (mut rig, ana) = talked(64 << 20, Archive::Store);
+        let mut page = Vec::new();
+        rig.falsified(need(ana, 0), &mut |outputs| {
+            page.clone_from(&outputs);
+            outputs
+        })?;
+        rig.input(trim(2))?;
+        rig.persist(usize::MAX)?;
+        told(&mut rig, need(ana, 0), |_| page.clone())
+    };
     reset_before_its_entry_is_safe: SAFE_FIRST, || {
         let (mut rig, ana, _) = open();
         let (room, incarnation) = (lobby(), Incarnation::ZERO.next().next());
