@@ -29,8 +29,10 @@ mod mutant;
 pub mod program;
 mod server;
 mod shard;
+mod store;
 mod verify;
 
 pub use key::{KeyError, ServerKey};
 pub use listener::{ListenError, Plaintext};
-pub use server::{Server, ServerConfig, StartError, Stopped};
+pub use server::{Failure, Server, ServerConfig, StartError, Stopped};
+pub use store::{Durability, Fault, Flaw, Storage, StoreError, StoreFailure};

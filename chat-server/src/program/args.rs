@@ -5,42 +5,65 @@ use std::path::PathBuf;
 use chatcore::address::Address;
 use chatcore::id::Threshold;
 use chatcore::log::OperatorRule;
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
 use crate::listener::Plaintext;
 use crate::program::report::Form;
+use crate::store::Durability;
 
 /// Starts a chat server. People join it with chat-client.
 ///
 /// Messages are held back until enough people are connected at once; then everybody sees all of
 /// them, in order, and the chat stays open.
 #[derive(Debug, Parser)]
-#[command(name = "chat-server", version, after_help = EXAMPLES)]
+#[command(name = "chat-server", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
-    /// The main job, which may be named
-    #[arg(value_name = "run", value_parser = ["run"], hide = true)]
-    _job: Option<String>,
+    #[command(subcommand)]
+    job: Option<Job>,
 
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What the program is to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Job {
+    /// Serve: the main job, which need not be named
+    #[command(hide = true)]
+    Run(RunArgs),
+}
+
+/// The options of the main job.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
     /// Where to listen: `chat://HOST:PORT` or `unix:/PATH`. Without `:PORT` it is 5000, port 0 picks a
     /// free one. May be repeated: each client is then told the one that it came in by
     #[arg(long, value_name = "URI", env = "CHAT_LISTEN", value_delimiter = ',',
           default_values_t = [Address::default()])]
     pub(super) listen: Vec<Address>,
 
-    /// How many people must be connected at once before a room shows its messages: 1 to 65535
+    /// How many people must be connected at once before a room shows its messages: 1 to 65535. A
+    /// chat that is there already keeps its own [default: 2]
     #[arg(short = 'n', long, value_name = "N", env = "CHAT_THRESHOLD",
-          default_value_t = Threshold::DEFAULT, value_parser = parse_threshold)]
-    pub(super) threshold: Threshold,
+          value_parser = parse_threshold)]
+    pub(super) threshold: Option<Threshold>,
 
-    /// Keep nothing but the server's key (the only way in this version)
+    /// Keep nothing but the server's key
     #[arg(long, env = "CHAT_EPHEMERAL")]
     pub(super) ephemeral: bool,
 
-    /// Where the server keeps its key [default: the XDG data folder]
+    /// Where the server keeps its key and, unless it is ephemeral, the chat [default: the XDG data
+    /// folder]
     #[arg(long, value_name = "DIR", env = "CHAT_DATA")]
     pub(super) data: Option<PathBuf>,
+
+    /// When a message is acknowledged: `commit`, once the disk has it; `relaxed`, once the operating
+    /// system has it, which is faster and may cost the newest moments in a power cut
+    #[arg(long, value_name = "WHEN", env = "CHAT_DURABILITY", value_enum,
+          default_value_t = When::Commit)]
+    pub(super) durability: When,
 
     /// Who may reset rooms, by name or public key. May be repeated [default: the first user]
     #[arg(long, value_name = "NAME|KEY", env = "CHAT_OPERATOR", value_delimiter = ',',
@@ -64,15 +87,41 @@ pub(super) struct Args {
     log: Option<Targets>,
 }
 
+/// When a message is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum When {
+    /// Once the disk has it
+    Commit,
+    /// Once the operating system has it
+    Relaxed,
+}
+
+impl From<When> for Durability {
+    fn from(when: When) -> Self {
+        match when {
+            When::Commit => Self::Commit,
+            When::Relaxed => Self::Relaxed,
+        }
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   chat-server                                 on this machine, port 5000
   chat-server -n 3 --operator ana             three people open the chat, ana may reset it
   chat-server --listen unix:/tmp/chat.sock    through a file
+  chat-server --data /srv/chat                another folder for what is kept
   chat-server --listen chat://0.0.0.0:5000 --plaintext
                                               for other machines, unencrypted";
 
 impl Args {
+    /// What is to be done.
+    pub(super) fn into_job(self) -> Job {
+        self.job.unwrap_or(Job::Run(self.run))
+    }
+}
+
+impl RunArgs {
     pub(super) const fn form(&self) -> Form {
         if self.json { Form::Json } else { Form::Plain }
     }
@@ -125,14 +174,21 @@ mod tests {
             assert!(Args::try_parse_from(["chat-server", "-n", bad]).is_err(), "{bad}");
         }
         for good in [1_u16, u16::MAX] {
-            let args = Args::try_parse_from(["chat-server", "-n", &good.to_string()]).unwrap();
-            assert_eq!(args.threshold.get(), good);
+            let args = run_args(&["chat-server", "-n", &good.to_string()]).unwrap();
+            assert_eq!(args.threshold.map(Threshold::get), Some(good));
         }
+    }
+
+    fn run_args(args: &[&str]) -> Result<RunArgs, clap::Error> {
+        let Job::Run(args) = Args::try_parse_from(args)?.into_job();
+        Ok(args)
     }
 
     #[test]
     fn main_job_may_be_named_and_no_other_can_be() {
-        assert!(Args::try_parse_from(["chat-server", "run", "-n", "3"]).is_ok());
+        for args in [&["chat-server", "run", "-n", "3"][..], &["chat-server", "-n", "3"]] {
+            assert_eq!(run_args(args).unwrap().threshold, Threshold::new(3));
+        }
         assert!(Args::try_parse_from(["chat-server", "walk"]).is_err());
     }
 

@@ -11,8 +11,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::key::{KeyError, ServerKey};
 use crate::listener::ListenError;
-use crate::server::{Server, ServerConfig, StartError, Stopped};
-use args::Args;
+use crate::server::{self, Server, ServerConfig, StartError, Stopped};
+use crate::store::Storage;
+use args::{Args, Job, RunArgs};
 use report::Report;
 
 /// Exit status when an option asks for what is not allowed.
@@ -25,12 +26,14 @@ enum Failure {
     Start(#[from] StartError),
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("cannot tell where to keep the server key: set HOME, or name a folder with --data")]
+    #[error(
+        "cannot tell where to keep the chat and the server key: set HOME, or name a folder with --data"
+    )]
     NoFolder,
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
-    #[error("the engine failed, which is a bug: {0}")]
-    Engine(tokio::task::JoinError),
+    #[error(transparent)]
+    Server(server::Failure),
 }
 
 impl Failure {
@@ -39,14 +42,14 @@ impl Failure {
             Self::Start(StartError::Listen(ListenError::Exposed { .. })) | Self::NoFolder => {
                 ExitCode::from(USAGE)
             }
-            Self::Start(_) | Self::Key(_) | Self::Runtime(_) | Self::Engine(_) => ExitCode::FAILURE,
+            Self::Start(_) | Self::Key(_) | Self::Runtime(_) | Self::Server(_) => ExitCode::FAILURE,
         }
     }
 }
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let Job::Run(args) = Args::parse().into_job();
     let report = Report::new(args.form());
     args.start_log();
     match run(&args, &report) {
@@ -58,8 +61,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, report: &Report) -> Result<(), Failure> {
-    let key = ServerKey::in_folder(&data_folder(args.data.clone())?)?;
+fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
+    let folder = data_folder(args.data.clone())?;
+    let key = ServerKey::in_folder(&folder)?;
+    let storage = if args.ephemeral {
+        Storage::Ephemeral
+    } else {
+        Storage::Folder { path: folder, durability: args.durability.into() }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -70,12 +79,14 @@ fn run(args: &Args, report: &Report) -> Result<(), Failure> {
         let server = Server::start(ServerConfig {
             listen: args.listen.clone(),
             plaintext: args.plaintext.into(),
-            threshold: args.threshold,
+            storage: storage.clone(),
+            threshold: args.threshold.unwrap_or_default(),
             operators: args.operator.clone(),
             ..ServerConfig::new(key)
         })
         .await?;
-        report.listening(&server, args);
+        report.listening(&server, &storage);
+        report::overruled(server.founding(), args);
         serve(server, signals, report).await
     })
 }
@@ -98,7 +109,7 @@ async fn serve(mut server: Server, mut signals: Signals, report: &Report) -> Res
     let reason = tokio::select! {
         _ = signals.terminate.recv() => "SIGTERM",
         _ = signals.interrupt.recv() => "SIGINT",
-        error = server.failed() => return Err(Failure::Engine(error)),
+        failure = server.failed() => return Err(Failure::Server(failure)),
     };
     report.stopping(reason);
     if server.stop().await == Stopped::TimedOut {
@@ -108,7 +119,7 @@ async fn serve(mut server: Server, mut signals: Signals, report: &Report) -> Res
     Ok(())
 }
 
-/// Where the server keeps its key: the folder named, or the one the XDG rules give.
+/// Where the server keeps its key and the chat: the folder named, or the one the XDG rules give.
 fn data_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
     if let Some(folder) = named {
         return Ok(folder);

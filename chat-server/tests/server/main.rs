@@ -10,6 +10,7 @@ mod hostile;
 mod lifecycle;
 mod peer;
 mod program;
+mod store;
 
 use chat_server::{Server, ServerConfig, ServerKey};
 use chatcore::address::Address;

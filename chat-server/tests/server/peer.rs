@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chatcore::address::Address;
 use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
-use chatcore::id::{Attach, Counter, PublicKey, RequestId, SessionId, Signature};
+use chatcore::id::{Attach, Counter, PublicKey, RequestId, Seq, SessionId, Signature};
 use chatcore::text::Untrusted;
 use chatcore::wire::{
     Answer, ClientFrame, ClientHello, Command, Login, LoginProof, Question, Record, RecordBody,
@@ -54,6 +54,16 @@ impl Peer {
         let mut peer = Self::connect(address).await;
         peer.log_in(name).await.expect("the log-in must be accepted");
         let joined = peer.ask(join("lobby")).await;
+        assert!(matches!(joined, Answer::Joined(_)), "{joined:?}");
+        peer
+    }
+
+    /// Connects, logs in and joins the lobby, to be sent all of its history.
+    pub(crate) async fn join_from_the_first(address: &Address, name: &str) -> Self {
+        let mut peer = Self::connect(address).await;
+        peer.log_in(name).await.expect("the log-in must be accepted");
+        let start = Start::At(Seq::ZERO.next());
+        let joined = peer.ask(Question::Join { room: Untrusted::new("lobby"), start }).await;
         assert!(matches!(joined, Answer::Joined(_)), "{joined:?}");
         peer
     }
@@ -215,6 +225,10 @@ pub(crate) fn hello() -> ClientFrame {
 
 pub(crate) fn join(room: &str) -> Question {
     Question::Join { room: Untrusted::new(room), start: Start::Last(1_000) }
+}
+
+pub(crate) fn history(room: &str, before: Option<Seq>, limit: u16) -> Question {
+    Question::History { room: Untrusted::new(room), before, limit }
 }
 
 /// A key that is always the same for a name.

@@ -1,0 +1,105 @@
+//! What was acknowledged is kept.
+
+use std::path::Path;
+
+use chat_server::{Durability, Server, ServerConfig, ServerKey, StartError, Storage, StoreError};
+use chatcore::address::Address;
+use chatcore::limits::Limits;
+use chatcore::wire::{Answer, RecordBody, ServerFrame};
+
+use crate::peer::Peer;
+
+/// What a server on a folder is told. One user opens the gate; nothing stays in memory, so that all
+/// history comes from the store.
+fn config(folder: &Path) -> ServerConfig {
+    let (path, durability) = (folder.to_owned(), Durability::Commit);
+    ServerConfig {
+        listen: vec!["chat://127.0.0.1:0".parse().unwrap()],
+        storage: Storage::Folder { path, durability },
+        threshold: chatcore::id::Threshold::new(1).unwrap(),
+        limits: Limits { window_bytes: 0, ..Limits::default() },
+        ..ServerConfig::new(ServerKey::in_folder(folder).unwrap())
+    }
+}
+
+async fn start(folder: &Path) -> (Server, Address) {
+    let server = Server::start(config(folder)).await.unwrap();
+    let address = server.addresses()[0].clone();
+    (server, address)
+}
+
+/// Posts these, and waits until the last is acknowledged.
+async fn post_all(peer: &mut Peer, texts: &[String]) {
+    let mut last = None;
+    for text in texts {
+        last = Some(peer.post(text).await);
+    }
+    let answer = peer.answer_to(last.expect("something is posted")).await;
+    assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}");
+}
+
+fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+#[tokio::test]
+async fn history_survives_a_restart_and_is_read_without_a_seam() {
+    let folder = tempfile::tempdir().unwrap();
+    for run in 0..3 {
+        let (server, address) = start(folder.path()).await;
+        let mut ana = Peer::join_from_the_first(&address, "ana").await;
+        let before = numbers(0..run * 300);
+        assert_eq!(ana.posts(before.len()).await, before);
+        post_all(&mut ana, &numbers(run * 300..(run + 1) * 300)).await;
+        let mut beto = Peer::join_from_the_first(&address, "beto").await;
+        let all = numbers(0..(run + 1) * 300);
+        assert_eq!(beto.posts(all.len()).await, all);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn history_that_is_asked_for_backwards_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, address) = start(folder.path()).await;
+    let mut ana = Peer::join_from_the_first(&address, "ana").await;
+    post_all(&mut ana, &numbers(0..700)).await;
+    let (mut before, mut found) = (None, Vec::new());
+    loop {
+        let question = crate::peer::history("lobby", before, 100);
+        let Answer::History { records, .. } = ana.ask(question).await else { panic!("no history") };
+        let Some(first) = records.iter().next() else { break };
+        before = Some(first.seq);
+        let texts = records.iter().rev().filter_map(|record| match &record.body {
+            RecordBody::Post { text, .. } => Some(text.as_str().to_owned()),
+            _ => None,
+        });
+        found.extend(texts);
+        if before.is_some_and(|seq| seq.get() == 1) {
+            break;
+        }
+    }
+    found.reverse();
+    assert_eq!(found, numbers(0..700));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn second_server_on_a_folder_says_that_it_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _) = start(folder.path()).await;
+    let refused = Server::start(config(folder.path())).await.unwrap_err();
+    assert!(matches!(refused, StartError::Store(StoreError::InUse(_))), "{refused}");
+    assert!(refused.to_string().contains("in use"), "{refused}");
+    server.stop().await;
+    start(folder.path()).await.0.stop().await;
+}
+
+#[tokio::test]
+async fn journal_of_another_server_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    start(folder.path()).await.0.stop().await;
+    let key = ServerKey::ephemeral().unwrap();
+    let refused = Server::start(ServerConfig { key, ..config(folder.path()) }).await.unwrap_err();
+    assert!(matches!(refused, StartError::Store(StoreError::OtherKey { .. })), "{refused}");
+}
