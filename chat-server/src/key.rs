@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use chatcore::id::PublicKey;
 use ed25519_dalek::SigningKey;
 
+use crate::store::JOURNAL;
+
 /// Who the server is: clients remember this key.
 #[derive(Debug)]
 pub struct ServerKey {
@@ -38,6 +40,15 @@ pub enum KeyError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The file is gone, and what belongs to it is not.
+    #[error(
+        "the server key {} is gone, and the chat beside it is this key's: put it back",
+        path.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
     },
     /// The file can be read by others.
     #[error(
@@ -75,10 +86,11 @@ impl ServerKey {
         Ok(Self::from_seed(&seed))
     }
 
-    /// The key in `folder`, made if there is none.
+    /// The key in `folder`, made if there is none, unless the folder holds a journal: that has been
+    /// founded by a key.
     ///
     /// # Errors
-    /// When the folder cannot be used, or the file is damaged or open to others.
+    /// When the folder cannot be used, or the file is gone, damaged or open to others.
     pub fn in_folder(folder: &Path) -> Result<Self, KeyError> {
         let path = folder.join("server.key");
         let wrap = |source| KeyError::Io { path: path.clone(), source };
@@ -87,6 +99,9 @@ impl ServerKey {
         match File::open(&path) {
             Ok(file) => Self::read(&path, file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if folder.join(JOURNAL).exists() {
+                    return Err(KeyError::Gone { path });
+                }
                 make(folder, &path)?;
                 let file = File::open(&path).map_err(wrap)?;
                 Self::read(&path, file)
@@ -166,6 +181,14 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let refused = ServerKey::in_folder(folder.path());
         assert!(matches!(refused, Err(KeyError::Open { mode: 0o644, .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn e7_key_that_is_gone_is_not_replaced_beside_a_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(JOURNAL), []).unwrap();
+        assert!(matches!(ServerKey::in_folder(folder.path()), Err(KeyError::Gone { .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -35,4 +35,6 @@ mod verify;
 pub use key::{KeyError, ServerKey};
 pub use listener::{ListenError, Plaintext};
 pub use server::{Failure, Server, ServerConfig, StartError, Stopped};
-pub use store::{Durability, Fault, Flaw, Storage, StoreError, StoreFailure};
+pub use store::{
+    Checked, Durability, Fault, Finding, Flaw, Storage, StoreError, StoreFailure, check,
+};

@@ -33,6 +33,20 @@ pub(super) enum Job {
     /// Serve: the main job, which need not be named
     #[command(hide = true)]
     Run(RunArgs),
+    /// Verify everything that is kept, while no server runs, and change nothing
+    Check(CheckArgs),
+}
+
+/// The options of `check`.
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// The folder [default: the XDG data folder]
+    #[arg(long, value_name = "DIR", env = "CHAT_DATA")]
+    pub(super) data: Option<PathBuf>,
+
+    /// Write one JSON object a line to stdout
+    #[arg(long, env = "CHAT_JSON")]
+    json: bool,
 }
 
 /// The options of the main job.
@@ -121,19 +135,24 @@ impl Args {
     }
 }
 
-impl RunArgs {
+impl Job {
     pub(super) const fn form(&self) -> Form {
-        if self.json { Form::Json } else { Form::Plain }
+        let (Self::Run(RunArgs { json, .. }) | Self::Check(CheckArgs { json, .. })) = self;
+        if *json { Form::Json } else { Form::Plain }
     }
 
     /// Starts the log on stderr.
     pub(super) fn start_log(&self) {
-        let level = match self.verbose {
+        let (filter, verbose) = match self {
+            Self::Run(args) => (args.log.clone(), args.verbose),
+            Self::Check(_) => (None, 0),
+        };
+        let level = match verbose {
             0 => LevelFilter::WARN,
             1 => LevelFilter::DEBUG,
             _ => LevelFilter::TRACE,
         };
-        let filter = self.log.clone().unwrap_or_else(|| Targets::new().with_default(level));
+        let filter = filter.unwrap_or_else(|| Targets::new().with_default(level));
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
         tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     }
@@ -180,8 +199,10 @@ mod tests {
     }
 
     fn run_args(args: &[&str]) -> Result<RunArgs, clap::Error> {
-        let Job::Run(args) = Args::try_parse_from(args)?.into_job();
-        Ok(args)
+        match Args::try_parse_from(args)?.into_job() {
+            Job::Run(args) => Ok(args),
+            Job::Check(args) => panic!("{args:?}"),
+        }
     }
 
     #[test]
@@ -190,6 +211,14 @@ mod tests {
             assert_eq!(run_args(args).unwrap().threshold, Threshold::new(3));
         }
         assert!(Args::try_parse_from(["chat-server", "walk"]).is_err());
+    }
+
+    #[test]
+    fn check_takes_a_folder_and_no_option_of_the_main_job() {
+        let args = Args::try_parse_from(["chat-server", "check", "--data", "/srv"]).unwrap();
+        let Job::Check(args) = args.into_job() else { panic!("check must be another job") };
+        assert_eq!(args.data, Some("/srv".into()));
+        assert!(Args::try_parse_from(["chat-server", "check", "-n", "3"]).is_err());
     }
 
     #[test]

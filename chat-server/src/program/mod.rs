@@ -12,8 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::key::{KeyError, ServerKey};
 use crate::listener::ListenError;
 use crate::server::{self, Server, ServerConfig, StartError, Stopped};
-use crate::store::Storage;
-use args::{Args, Job, RunArgs};
+use crate::store::{self, Checked, Storage, StoreError};
+use args::{Args, CheckArgs, Job, RunArgs};
 use report::Report;
 
 /// Exit status when an option asks for what is not allowed.
@@ -34,6 +34,10 @@ enum Failure {
     Runtime(std::io::Error),
     #[error(transparent)]
     Server(server::Failure),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{} is not as it was written: {found} found", folder.display())]
+    Damaged { folder: PathBuf, found: usize },
 }
 
 impl Failure {
@@ -42,17 +46,26 @@ impl Failure {
             Self::Start(StartError::Listen(ListenError::Exposed { .. })) | Self::NoFolder => {
                 ExitCode::from(USAGE)
             }
-            Self::Start(_) | Self::Key(_) | Self::Runtime(_) | Self::Server(_) => ExitCode::FAILURE,
+            Self::Start(_)
+            | Self::Key(_)
+            | Self::Runtime(_)
+            | Self::Server(_)
+            | Self::Store(_)
+            | Self::Damaged { .. } => ExitCode::FAILURE,
         }
     }
 }
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let Job::Run(args) = Args::parse().into_job();
-    let report = Report::new(args.form());
-    args.start_log();
-    match run(&args, &report) {
+    let job = Args::parse().into_job();
+    let report = Report::new(job.form());
+    job.start_log();
+    let result = match &job {
+        Job::Run(args) => run(args, &report),
+        Job::Check(args) => check(args, &report),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             report.failure(&failure);
@@ -89,6 +102,17 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         report::overruled(server.founding(), args);
         serve(server, signals, report).await
     })
+}
+
+/// Verifies what is kept.
+fn check(args: &CheckArgs, report: &Report) -> Result<(), Failure> {
+    let folder = data_folder(args.data.clone())?;
+    let checked: Checked = store::check(&folder)?;
+    report.checked(&folder, &checked);
+    match checked.findings.len() {
+        0 => Ok(()),
+        found => Err(Failure::Damaged { folder, found }),
+    }
 }
 
 /// The signals that stop the program in order.

@@ -1,15 +1,17 @@
 //! What the program says: lines for people, or JSON for scripts.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use chatcore::address::Address;
 use chatcore::id::Threshold;
 use chatcore::log::Founding;
 use serde_json::json;
 
+use crate::program::Failure;
 use crate::program::args::RunArgs;
 use crate::server::Server;
-use crate::store::{Durability, Storage};
+use crate::store::{Checked, Durability, Storage};
 
 /// For whom stdout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +64,35 @@ impl Report {
         }
     }
 
-    pub(super) fn failure(&self, failure: &super::Failure) {
-        if self.form == Form::Json {
+    /// Says what `check` found: each fault, then a summary.
+    pub(super) fn checked(&self, folder: &Path, checked: &Checked) {
+        let Checked { entries, rooms, checkpoints, findings, .. } = checked;
+        for finding in findings {
+            match self.form {
+                Form::Json => say(&json!({ "type": "fault", "text": finding.to_string() })),
+                Form::Plain => say(finding),
+            }
+        }
+        match self.form {
+            Form::Json => say(&json!({
+                "type": "checked",
+                "entries": entries.get(),
+                "rooms": rooms,
+                "checkpoints": checkpoints,
+                "faults": findings.len(),
+            })),
+            Form::Plain if findings.is_empty() => say(&format!(
+                "{}: all is as it was written ({entries} entries, {rooms} rooms, {checkpoints} \
+                 checkpoints)",
+                folder.display(),
+            )),
+            Form::Plain => {}
+        }
+    }
+
+    pub(super) fn failure(&self, failure: &Failure) {
+        let is_of_a_server = !matches!(failure, Failure::Store(_) | Failure::Damaged { .. });
+        if self.form == Form::Json && is_of_a_server {
             say(&json!({ "type": "stopped", "reason": failure.to_string() }));
         }
         // Nobody reads stderr: then the exit status has to say it.

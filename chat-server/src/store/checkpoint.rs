@@ -134,3 +134,32 @@ pub(crate) fn remove_before(folder: &Path, oldest: Index) -> io::Result<()> {
     }
     sync_folder(folder)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chatcore::id::LogId;
+
+    #[test]
+    fn e5_flipped_bit_of_a_checkpoint_is_noticed() {
+        let mut lives = Lives::default();
+        let (one, five) = (Index::new(1).unwrap(), Index::new(5).unwrap());
+        let (incarnation, last) = (Incarnation::new(1).unwrap(), Seq::new(3).unwrap());
+        let life = Life { incarnation, began: one, last, newest: five };
+        lives.set("lobby".parse().unwrap(), life);
+        let head = Head { index: five, ..Head::new(LogId::new([1; 16])) };
+        let state_hash = Digest::new([2; 32]);
+        let checkpoint = Checkpoint { head, state_hash, lives, snapshot: vec![3; 100] };
+        let bytes = checkpoint.to_bytes();
+        assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), checkpoint);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let refused = Checkpoint::from_bytes(&flipped);
+            assert!(matches!(refused, Err(CheckpointError::Damaged)), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(Checkpoint::from_bytes(&bytes[..length]).is_err(), "{length} bytes");
+        }
+    }
+}

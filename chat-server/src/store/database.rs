@@ -296,6 +296,21 @@ impl Database {
         let number = statement.query_row(key, |row| row.get(0)).optional()?;
         number.map(|number| index(number).ok_or(Flaw::Number)).transpose()
     }
+
+    /// How many anchors there are.
+    pub(crate) fn anchor_count(&self) -> Result<u64, Flaw> {
+        let count: i64 =
+            self.connection.query_row("SELECT count(*) FROM anchor", [], |row| row.get(0))?;
+        u64::try_from(count).map_err(|_| Flaw::Number)
+    }
+
+    /// What SQLite itself finds wrong, a line each and ten at most.
+    pub(crate) fn integrity(&self) -> Result<Vec<String>, rusqlite::Error> {
+        let mut statement = self.connection.prepare("PRAGMA integrity_check(10)")?;
+        let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let lines: Result<Vec<_>, _> = lines.collect();
+        Ok(lines?.into_iter().filter(|line| line != "ok").collect())
+    }
 }
 
 fn row_of(row: &SqlRow<'_>) -> Result<Row, Flaw> {

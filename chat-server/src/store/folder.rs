@@ -10,6 +10,9 @@ use chatcore::log::Head;
 
 use crate::store::fault::StoreError;
 
+/// The database's name in the folder.
+pub(crate) const JOURNAL: &str = "journal.db";
+
 /// A data folder that this process alone uses, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -43,7 +46,7 @@ impl Folder {
     }
 
     pub(crate) fn database(&self) -> PathBuf {
-        self.path.join("journal.db")
+        self.path.join(JOURNAL)
     }
 
     /// The file of [`Tip`].

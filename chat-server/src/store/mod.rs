@@ -30,6 +30,7 @@
 //! state a second time, and its encoding. A start reads the newest checkpoint and at most about
 //! [`CHECKPOINT_INTERVAL`] entries.
 
+mod check;
 mod checkpoint;
 mod database;
 mod fault;
@@ -37,6 +38,8 @@ mod folder;
 mod journal;
 mod lives;
 mod recovery;
+#[cfg(test)]
+mod tests;
 mod threads;
 
 use std::path::{Path, PathBuf};
@@ -47,7 +50,9 @@ use chatcore::engine::{Config, Engine};
 use chatcore::log::{Founding, Head};
 use chatcore::time::Now;
 
+pub use check::{Checked, Finding, check};
 pub use fault::{Fault, Flaw, StoreError, StoreFailure};
+pub(crate) use folder::JOURNAL;
 pub(crate) use journal::Wanted;
 pub(crate) use threads::{Answer, Closed, Keeper};
 

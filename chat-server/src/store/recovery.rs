@@ -19,7 +19,7 @@ use crate::store::folder::{Folder, FoundTip, Tip};
 use crate::store::lives::Lives;
 
 /// Rows that are read at once: some kilobytes usually, four megabytes at most.
-const ROWS_AT_ONCE: usize = 512;
+pub(crate) const ROWS_AT_ONCE: usize = 512;
 
 /// What came back.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Recovered {
 }
 
 /// Why one way back is closed.
-enum Blocked {
+pub(crate) enum Blocked {
     /// For the checkpoint's sake: another may do.
     Checkpoint(CheckpointError),
     /// For all.
@@ -60,17 +60,12 @@ pub(crate) fn recover(
     config: &Config,
     now: Now,
 ) -> Result<Option<Recovered>, StoreError> {
-    let at = |path, source| StoreError::Io { path, source };
-    let tip = FoundTip::read(&folder.tip()).map_err(|error| at(folder.tip(), error))?;
     let last = database.last().map_err(|fault| damaged(database, fault))?;
-    let checkpoints =
-        checkpoint::list(folder.path()).map_err(|error| at(folder.path().to_owned(), error))?;
-    check_reach(folder, database, last, tip)?;
+    let checkpoints = checkpoint::list(folder.path())
+        .map_err(|source| StoreError::Io { path: folder.path().to_owned(), source })?;
+    check_tip(folder, database, last, &checkpoints)?;
     if last == Index::ZERO {
-        return match checkpoints.first() {
-            Some(safe) => Err(lost(database, last, *safe, folder, Some(*safe))),
-            None => Ok(None),
-        };
+        return Ok(None);
     }
     let way = Way { folder, database, config, now, stop: &NEVER };
     way.newest(&checkpoints).map(Some)
@@ -79,43 +74,37 @@ pub(crate) fn recover(
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Checks that the journal holds the entry that is known to have been safe.
-fn check_reach(
+pub(crate) fn check_tip(
     folder: &Folder,
     database: &Database,
     last: Index,
-    tip: FoundTip,
+    checkpoints: &[Index],
 ) -> Result<(), StoreError> {
-    let Tip { index, chain } = match tip {
-        FoundTip::At(tip) => tip,
-        FoundTip::None => return Ok(()),
-        FoundTip::Damaged => {
-            let file = folder.tip();
+    let (path, file) = (database.path().to_owned(), folder.tip());
+    let tip =
+        FoundTip::read(&file).map_err(|source| StoreError::Io { path: file.clone(), source })?;
+    let Tip { index, chain } = match (tip, checkpoints.first()) {
+        (FoundTip::At(tip), _) => tip,
+        // A journal without entries has no checkpoint.
+        (FoundTip::None | FoundTip::Damaged, Some(safe)) if last == Index::ZERO => {
+            let witness = checkpoint::path_of(folder.path(), *safe);
+            return Err(StoreError::Lost { path, last, safe: *safe, witness });
+        }
+        (FoundTip::None, _) => return Ok(()),
+        (FoundTip::Damaged, _) => {
             tracing::warn!(file = %file.display(), "damaged: it cannot tell whether the newest \
                 entries are all there");
             return Ok(());
         }
     };
     if last < index {
-        return Err(lost(database, last, index, folder, None));
+        return Err(StoreError::Lost { path, last, safe: index, witness: file });
     }
     let head = database.head(index).map_err(|fault| damaged(database, fault))?;
     if head.chain == chain {
         return Ok(());
     }
-    let path = database.path().to_owned();
-    Err(StoreError::Other { path, index, witness: folder.tip() })
-}
-
-fn lost(
-    database: &Database,
-    last: Index,
-    safe: Index,
-    folder: &Folder,
-    checkpoint: Option<Index>,
-) -> StoreError {
-    let witness =
-        checkpoint.map_or_else(|| folder.tip(), |index| checkpoint::path_of(folder.path(), index));
-    StoreError::Lost { path: database.path().to_owned(), last, safe, witness }
+    Err(StoreError::Other { path, index, witness: file })
 }
 
 pub(crate) fn damaged(database: &Database, fault: Fault) -> StoreError {
@@ -153,7 +142,7 @@ impl Way<'_> {
         self.by_replay()
     }
 
-    fn by_checkpoint(&self, index: Index) -> Result<Recovered, Blocked> {
+    pub(crate) fn by_checkpoint(&self, index: Index) -> Result<Recovered, Blocked> {
         let checkpoint = Checkpoint::load(self.folder.path(), index)?;
         self.by_loaded(checkpoint)
     }

@@ -103,3 +103,44 @@ async fn journal_of_another_server_is_refused() {
     let refused = Server::start(ServerConfig { key, ..config(folder.path()) }).await.unwrap_err();
     assert!(matches!(refused, StartError::Store(StoreError::OtherKey { .. })), "{refused}");
 }
+
+/// Runs `chat-server check` on a folder.
+fn check(folder: &Path) -> (Option<i32>, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_chat-server"))
+        .args(["check", "--data"])
+        .arg(folder)
+        .env_remove("CHAT_JSON")
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test]
+async fn e5_check_finds_a_whole_folder_whole_and_names_every_row_that_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(check(folder.path()).0, Some(1), "there is nothing to verify");
+    let (server, address) = start(folder.path()).await;
+    let mut ana = Peer::join(&address, "ana").await;
+    post_all(&mut ana, &numbers(0..300)).await;
+    let (status, said) = check(folder.path());
+    assert!(status == Some(1) && said.contains("in use"), "{said}");
+    server.stop().await;
+    let (status, said) = check(folder.path());
+    assert!(status == Some(0) && said.contains("all is as it was written"), "{said}");
+
+    let path = folder.path().join("journal.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    for text in ["117", "250"] {
+        let is_text = |window: &[u8]| window == [b"\x03", text.as_bytes()].concat();
+        let place = bytes.windows(4).position(is_text).expect(text);
+        bytes[place + 1] ^= 1;
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    let (status, said) = check(folder.path());
+    assert_eq!(status, Some(1), "{said}");
+    assert_eq!(said.matches("table entry, row ").count(), 2, "{said}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing is repaired");
+    let refused = Server::start(config(folder.path())).await.unwrap_err();
+    assert!(refused.to_string().contains("table entry, row "), "{refused}");
+}
