@@ -7,6 +7,7 @@
 
 mod gate;
 mod hostile;
+mod killed;
 mod lifecycle;
 mod peer;
 mod program;

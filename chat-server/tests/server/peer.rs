@@ -24,6 +24,8 @@ pub(crate) struct Peer {
     buffer: FrameBuffer,
     counter: Counter,
     request: RequestId,
+    /// Answers to commands that came before the answer to a question.
+    passed: Vec<ServerFrame>,
 }
 
 impl Peer {
@@ -46,6 +48,7 @@ impl Peer {
             buffer: FrameBuffer::default(),
             counter: Counter::ZERO,
             request: RequestId::ZERO,
+            passed: Vec::new(),
         }
     }
 
@@ -134,7 +137,40 @@ impl Peer {
         counter
     }
 
-    /// Asks and waits for the answer; everything before it is dropped.
+    /// The number that the next post will have.
+    pub(crate) fn next_counter(&self) -> Counter {
+        self.counter.next()
+    }
+
+    /// Posts and waits for the answer; `None` when the connection ends before.
+    pub(crate) async fn post_and_wait(&mut self, text: &str) -> Option<ServerFrame> {
+        let wanted = self.post(text).await;
+        loop {
+            let frame = self.next().await?;
+            if counter_of(&frame) == Some(wanted) {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// Waits for the answer to any command; everything before it is dropped.
+    pub(crate) async fn next_answer(&mut self) -> ServerFrame {
+        loop {
+            let frame = self.next().await.expect("an answer");
+            if counter_of(&frame).is_some() {
+                return frame;
+            }
+        }
+    }
+
+    /// The answer to a command, if it came while an answer to a question was waited for.
+    pub(crate) fn answer_if_any(&mut self, wanted: Counter) -> Option<ServerFrame> {
+        let place = self.passed.iter().position(|frame| counter_of(frame) == Some(wanted))?;
+        Some(self.passed.swap_remove(place))
+    }
+
+    /// Asks and waits for the answer; answers to commands are kept, everything else before it is
+    /// dropped.
     pub(crate) async fn ask(&mut self, question: Question) -> Answer {
         self.request = self.request.next();
         let request = self.request;
@@ -144,6 +180,7 @@ impl Peer {
                 ServerFrame::Answer { request: label, answer } if label == request => {
                     return answer;
                 }
+                frame if counter_of(&frame).is_some() => self.passed.push(frame),
                 _ => {}
             }
         }
@@ -156,17 +193,13 @@ impl Peer {
 
     /// Waits for the answer to a command; everything before it is dropped.
     pub(crate) async fn answer_to(&mut self, wanted: Counter) -> ServerFrame {
+        if let Some(frame) = self.answer_if_any(wanted) {
+            return frame;
+        }
         loop {
-            let frame = self.next().await.expect("an answer");
-            match &frame {
-                ServerFrame::Accepted { counter, .. }
-                | ServerFrame::Applied { counter }
-                | ServerFrame::Refused { counter, .. }
-                    if *counter == wanted =>
-                {
-                    return frame;
-                }
-                _ => {}
+            let frame = self.next_answer().await;
+            if counter_of(&frame) == Some(wanted) {
+                return frame;
             }
         }
     }
@@ -215,6 +248,16 @@ impl Peer {
                 Ok(_) => {}
             }
         }
+    }
+}
+
+/// The command that a frame answers, if it answers one.
+fn counter_of(frame: &ServerFrame) -> Option<Counter> {
+    match frame {
+        ServerFrame::Accepted { counter, .. }
+        | ServerFrame::Applied { counter }
+        | ServerFrame::Refused { counter, .. } => Some(*counter),
+        _ => None,
     }
 }
 

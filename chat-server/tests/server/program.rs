@@ -12,7 +12,7 @@ use chatcore::wire::Refusal;
 use crate::peer::{PATIENCE, Peer};
 
 /// A running `chat-server`, killed when it is dropped.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     stdout: BufReader<ChildStdout>,
     _data: tempfile::TempDir,
@@ -23,7 +23,7 @@ impl Program {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), args)
     }
 
-    fn start_by(mut command: Command, args: &[&str]) -> Self {
+    pub(crate) fn start_by(mut command: Command, args: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         command.args(args);
         if !args.contains(&"--data") {
@@ -47,7 +47,7 @@ impl Program {
     }
 
     /// Reads the line that says where it listens.
-    fn address(&mut self) -> Address {
+    pub(crate) fn address(&mut self) -> Address {
         let line = self.line();
         let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
         assert_eq!(event["type"], "listening", "{event}");
@@ -56,13 +56,17 @@ impl Program {
         event["url"].as_str().unwrap().parse().unwrap()
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits for the end and returns the status and what stderr said.
-    fn wait(mut self) -> (ExitStatus, String) {
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let (ended, watch) = std::sync::mpsc::channel::<()>();
         std::thread::spawn(move || {

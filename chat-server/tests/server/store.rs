@@ -105,7 +105,7 @@ async fn journal_of_another_server_is_refused() {
 }
 
 /// Runs `chat-server check` on a folder.
-fn check(folder: &Path) -> (Option<i32>, String) {
+pub(crate) fn check(folder: &Path) -> (Option<i32>, String) {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_chat-server"))
         .args(["check", "--data"])
         .arg(folder)
