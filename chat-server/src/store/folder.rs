@@ -118,6 +118,8 @@ impl TipFile {
 impl FoundTip {
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         match fs::read(path) {
+            // A server was killed between making it and its first commit.
+            Ok(bytes) if bytes.is_empty() => Ok(Self::None),
             Ok(bytes) => Ok(Tip::from_bytes(&bytes).map_or(Self::Damaged, Self::At)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::None),
             Err(error) => Err(error),

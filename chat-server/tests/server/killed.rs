@@ -41,13 +41,24 @@ async fn post_until(peer: &mut Peer, wanted: Counter) -> Counter {
 
 #[tokio::test]
 async fn e3_e7_post_that_was_acknowledged_survives_kill_9_at_any_instant() {
+    kill_again_and_again(20, "commit").await;
+}
+
+#[tokio::test]
+async fn e3_post_that_was_acknowledged_survives_kill_9_when_the_disk_is_not_waited_for() {
+    kill_again_and_again(5, "relaxed").await;
+}
+
+async fn kill_again_and_again(rounds: u32, durability: &str) {
     let seed = 20;
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = Counter::ZERO;
-    for round in 0..20 {
-        let (program, address) = serve(server(), folder.path());
+    for round in 0..rounds {
+        let mut command = server();
+        command.env("CHAT_DURABILITY", durability);
+        let (program, address) = serve(command, folder.path());
         let mut ana = Peer::connect(&address).await;
         let welcome = ana.log_in("ana").await.unwrap();
         let kept = welcome.last_counter;
@@ -124,17 +135,21 @@ async fn e1_full_disk_takes_nothing_shows_nothing_and_goes_on_when_there_is_spac
     let _ = std::fs::write(&filler, vec![0; 4 << 20]);
 
     // Some that were under way when the disk was found full wait; then all is refused.
-    let mut waiting = Vec::new();
+    let (mut waiting, mut kept) = (Vec::new(), 0);
     let refused = loop {
         let counter = ana.post(&"x".repeat(2_000)).await;
         ana.ask(chatcore::wire::Question::Rooms).await;
         match ana.answer_if_any(counter) {
             None => waiting.push(counter),
             Some(ServerFrame::Refused { refusal, .. }) => break refusal,
-            Some(answer) => assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}"),
+            Some(answer) => {
+                assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}");
+                kept += 1;
+            }
         }
     };
     assert_eq!(refused, Refusal::Store);
+    ana.take_back();
     // Reading goes on.
     let history = beto.ask(crate::peer::history("lobby", None, 10)).await;
     assert!(matches!(history, Answer::History { .. }), "{history:?}");
@@ -143,6 +158,22 @@ async fn e1_full_disk_takes_nothing_shows_nothing_and_goes_on_when_there_is_spac
     let last = waiting.last().expect("one post found the disk full");
     let answer = ana.answer_to(*last).await;
     assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}");
+    // A post that is refused for now is sent again under its number.
+    loop {
+        let answer = ana.post_and_wait("after").await.expect("an answer");
+        if matches!(answer, ServerFrame::Accepted { .. }) {
+            break;
+        }
+        assert!(
+            matches!(answer, ServerFrame::Refused { refusal: Refusal::Store, .. }),
+            "{answer:?}"
+        );
+        ana.take_back();
+    }
+    let seen = beto.posts(kept + waiting.len() + 1).await;
+    let (last, others) = seen.split_last().unwrap();
+    assert_eq!(last, "after", "nobody saw what was refused");
+    assert!(others.iter().all(|text| text.len() == 2_000));
     program.signal(rustix::process::Signal::TERM);
     let (status, stderr) = tokio::task::spawn_blocking(|| program.wait()).await.unwrap();
     assert_eq!(status.code(), Some(0), "{stderr}");
@@ -187,4 +218,24 @@ async fn e2_server_whose_sync_fails_stops_and_says_why_and_nothing_acknowledged_
     let mut beto = Peer::join_from_the_first(&address, "beto").await;
     let wanted: Vec<String> = (1..=acknowledged).map(|number: u32| number.to_string()).collect();
     assert_eq!(beto.posts(wanted.len()).await, wanted);
+}
+
+#[test]
+fn options_that_a_chat_which_is_there_overrules_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let end = |options: &[&str]| {
+        let name = folder.path().to_str().unwrap();
+        let common = ["--json", "--listen", "chat://127.0.0.1:0", "--data", name];
+        let mut program = Program::start_by(server(), &[&common[..], options].concat());
+        program.address();
+        program.signal(rustix::process::Signal::TERM);
+        program.wait().1
+    };
+    let quiet = end(&["-n", "3", "--operator", "ana"]);
+    assert!(!quiet.contains("changes nothing"), "{quiet}");
+    let same = [end(&[]), end(&["-n", "3", "--operator", "ana"])];
+    assert!(same.iter().all(|said| !said.contains("changes nothing")), "{same:?}");
+    let other = end(&["-n", "4", "--operator", "beto"]);
+    assert!(other.contains("--threshold 4 changes nothing: this chat was begun with 3"), "{other}");
+    assert!(other.contains("--operator changes nothing"), "{other}");
 }

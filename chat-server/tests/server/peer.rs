@@ -142,6 +142,11 @@ impl Peer {
         self.counter.next()
     }
 
+    /// The last post was refused for now: its number is free.
+    pub(crate) fn take_back(&mut self) {
+        self.counter = self.counter.previous();
+    }
+
     /// Posts and waits for the answer; `None` when the connection ends before.
     pub(crate) async fn post_and_wait(&mut self, text: &str) -> Option<ServerFrame> {
         let wanted = self.post(text).await;

@@ -4,16 +4,17 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use chatcore::engine::{Engine, Input, Output};
-use chatcore::id::Index;
-use chatcore::log::Entry;
-use chatcore::time::Now;
+use chatcore::id::{Index, PublicKey};
+use chatcore::log::{Change, Entry, Head};
+use chatcore::time::{Now, Timestamp};
 use chatcore::wire::Record;
 use rusqlite::ffi;
 
-use super::rig::{config, founding};
+use super::rig::{config, folder, founding, reopen, standing};
 use crate::store::fault::{Fault, StoreFailure};
 use crate::store::journal::{AppendError, History, Store, Wanted};
 use crate::store::threads::{Answer, Closed, Keeper, Parts};
+use crate::store::{Opened, check, checkpoint};
 
 /// What the disk does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +144,38 @@ async fn e2_sync_that_fails_is_never_tried_again() {
     drop(keeper);
     closed.wait().await;
     assert_eq!(fake.kept(), 0, "nothing is written after a sync that failed");
+}
+
+#[tokio::test]
+async fn checkpoint_is_made_beside_the_running_server_after_so_many_entries() {
+    let here = folder();
+    let Opened { engine, mut parts } = reopen(here.path()).unwrap();
+    let (done, mut told) = tokio::sync::mpsc::unbounded_channel();
+    parts.checkpoint_interval = 10;
+    let mut make = parts.checkpointer;
+    parts.checkpointer = Box::new(move |stop| {
+        make(stop);
+        done.send(()).unwrap();
+    });
+    let (mut keeper, closed) = Keeper::start(parts);
+    let mut head = Head::new(engine.log_id());
+    let change = |number| Change::UserAdded {
+        user: format!("user{number}").parse().unwrap(),
+        key: PublicKey::new([number; 32]),
+    };
+    let changes =
+        [Change::Founded(engine.founding().clone())].into_iter().chain((1..30).map(change));
+    for change in changes {
+        keeper.append(vec![Arc::new(head.append(Timestamp::ZERO, change))]);
+        let Answer::Persisted(through) = keeper.answer().await else { panic!("it must be kept") };
+        assert_eq!(through, head.index);
+    }
+    told.recv().await.unwrap();
+    drop(keeper);
+    closed.wait().await;
+    assert!(!checkpoint::list(here.path()).unwrap().is_empty());
+    assert_eq!(standing(here.path()).unwrap().head, head);
+    assert!(check(here.path()).unwrap().findings.is_empty());
 }
 
 #[tokio::test]
