@@ -41,9 +41,10 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
-    /// The file is gone, and what belongs to it is not.
+    /// The file is not there, and what belongs to it is.
     #[error(
-        "the server key {} is gone, and the chat beside it is this key's: put it back",
+        "there is no server key {}, and the chat that belongs there was founded with one: \
+         put its server.key there",
         path.display()
     )]
     Gone {
@@ -75,6 +76,9 @@ pub enum KeyError {
 
 const KEY_BYTES: usize = 32;
 
+/// The file's name in its folder.
+const KEY: &str = "server.key";
+
 impl ServerKey {
     /// A key for this run only.
     ///
@@ -92,7 +96,7 @@ impl ServerKey {
     /// # Errors
     /// When the folder cannot be used, or the file is gone, damaged or open to others.
     pub fn in_folder(folder: &Path) -> Result<Self, KeyError> {
-        let path = folder.join("server.key");
+        let path = folder.join(KEY);
         let wrap = |source| KeyError::Io { path: path.clone(), source };
         let unmade = |source| KeyError::Folder { path: folder.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unmade)?;
@@ -107,6 +111,19 @@ impl ServerKey {
                 Self::read(&path, file)
             }
             Err(error) => Err(wrap(error)),
+        }
+    }
+
+    /// The key in `folder`, which has to be there.
+    ///
+    /// # Errors
+    /// When the file is not there, cannot be used, or is damaged or open to others.
+    pub fn of_folder(folder: &Path) -> Result<Self, KeyError> {
+        let path = folder.join(KEY);
+        match File::open(&path) {
+            Ok(file) => Self::read(&path, file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(KeyError::Gone { path }),
+            Err(source) => Err(KeyError::Io { path, source }),
         }
     }
 
@@ -140,7 +157,7 @@ fn make(folder: &Path, path: &Path) -> Result<(), KeyError> {
     let wrap = |source| KeyError::Io { path: path.to_owned(), source };
     let mut seed = [0; KEY_BYTES];
     getrandom::fill(&mut seed)?;
-    let temporary = folder.join(format!("server.key.{}", std::process::id()));
+    let temporary = folder.join(format!("{KEY}.{}", std::process::id()));
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)

@@ -34,12 +34,16 @@ pub(super) enum Job {
     #[command(hide = true)]
     Run(RunArgs),
     /// Verify everything that is kept, while no server runs, and change nothing
-    Check(CheckArgs),
+    Check(FolderArgs),
+    /// Write all that is kept to stdout, one JSON object a line; a server may be running
+    Export(FolderArgs),
+    /// Read what `export` wrote from stdin into a folder that holds its server.key and no chat
+    Import(FolderArgs),
 }
 
-/// The options of `check`.
+/// The options of the jobs that are about a folder.
 #[derive(Debug, clap::Args)]
-pub(super) struct CheckArgs {
+pub(super) struct FolderArgs {
     /// The folder [default: the XDG data folder]
     #[arg(long, value_name = "DIR", env = "CHAT_DATA")]
     pub(super) data: Option<PathBuf>,
@@ -137,7 +141,10 @@ impl Args {
 
 impl Job {
     pub(super) const fn form(&self) -> Form {
-        let (Self::Run(RunArgs { json, .. }) | Self::Check(CheckArgs { json, .. })) = self;
+        let (Self::Run(RunArgs { json, .. })
+        | Self::Check(FolderArgs { json, .. })
+        | Self::Export(FolderArgs { json, .. })
+        | Self::Import(FolderArgs { json, .. })) = self;
         if *json { Form::Json } else { Form::Plain }
     }
 
@@ -145,7 +152,7 @@ impl Job {
     pub(super) fn start_log(&self) {
         let (filter, verbose) = match self {
             Self::Run(args) => (args.log.clone(), args.verbose),
-            Self::Check(_) => (None, 0),
+            Self::Check(_) | Self::Export(_) | Self::Import(_) => (None, 0),
         };
         let level = match verbose {
             0 => LevelFilter::WARN,
@@ -201,7 +208,7 @@ mod tests {
     fn run_args(args: &[&str]) -> Result<RunArgs, clap::Error> {
         match Args::try_parse_from(args)?.into_job() {
             Job::Run(args) => Ok(args),
-            Job::Check(args) => panic!("{args:?}"),
+            other @ (Job::Check(_) | Job::Export(_) | Job::Import(_)) => panic!("{other:?}"),
         }
     }
 

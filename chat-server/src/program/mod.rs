@@ -3,6 +3,7 @@
 mod args;
 mod report;
 
+use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,8 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::key::{KeyError, ServerKey};
 use crate::listener::ListenError;
 use crate::server::{self, Server, ServerConfig, StartError, Stopped};
-use crate::store::{self, Checked, Storage, StoreError};
-use args::{Args, CheckArgs, Job, RunArgs};
+use crate::store::{self, Checked, Storage, StoreError, TransferError};
+use args::{Args, FolderArgs, Job, RunArgs};
 use report::Report;
 
 /// Exit status when an option asks for what is not allowed.
@@ -36,6 +37,8 @@ enum Failure {
     Server(server::Failure),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     #[error("{} is not as it was written: {found} found", folder.display())]
     Damaged { folder: PathBuf, found: usize },
 }
@@ -51,6 +54,7 @@ impl Failure {
             | Self::Runtime(_)
             | Self::Server(_)
             | Self::Store(_)
+            | Self::Transfer(_)
             | Self::Damaged { .. } => ExitCode::FAILURE,
         }
     }
@@ -64,6 +68,8 @@ pub fn main() -> ExitCode {
     let result = match &job {
         Job::Run(args) => run(args, &report),
         Job::Check(args) => check(args, &report),
+        Job::Export(args) => export(args),
+        Job::Import(args) => import(args, &report),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,7 +111,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
 }
 
 /// Verifies what is kept.
-fn check(args: &CheckArgs, report: &Report) -> Result<(), Failure> {
+fn check(args: &FolderArgs, report: &Report) -> Result<(), Failure> {
     let folder = data_folder(args.data.clone())?;
     let checked: Checked = store::check(&folder)?;
     report.checked(&folder, &checked);
@@ -113,6 +119,22 @@ fn check(args: &CheckArgs, report: &Report) -> Result<(), Failure> {
         0 => Ok(()),
         found => Err(Failure::Damaged { folder, found }),
     }
+}
+
+/// Writes what is kept to stdout.
+fn export(args: &FolderArgs) -> Result<(), Failure> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    store::export(&data_folder(args.data.clone())?, &mut out)?;
+    Ok(())
+}
+
+/// Makes a folder of what `export` wrote.
+fn import(args: &FolderArgs, report: &Report) -> Result<(), Failure> {
+    let folder = data_folder(args.data.clone())?;
+    let key = ServerKey::of_folder(&folder)?;
+    let entries = store::import(&folder, key.public(), &mut std::io::stdin().lock())?;
+    report.imported(&folder, entries);
+    Ok(())
 }
 
 /// The signals that stop the program in order.

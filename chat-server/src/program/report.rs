@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use chatcore::address::Address;
-use chatcore::id::Threshold;
+use chatcore::id::{Index, Threshold};
 use chatcore::log::Founding;
 use serde_json::json;
 
@@ -90,9 +90,17 @@ impl Report {
         }
     }
 
+    pub(super) fn imported(&self, folder: &Path, entries: Index) {
+        match self.form {
+            Form::Json => say(&json!({ "type": "imported", "entries": entries })),
+            Form::Plain => say(&format!("{entries} entries are in {} now", folder.display())),
+        }
+    }
+
     pub(super) fn failure(&self, failure: &Failure) {
-        let is_of_a_server = !matches!(failure, Failure::Store(_) | Failure::Damaged { .. });
-        if self.form == Form::Json && is_of_a_server {
+        let is_of_a_folder =
+            matches!(failure, Failure::Store(_) | Failure::Transfer(_) | Failure::Damaged { .. });
+        if self.form == Form::Json && !is_of_a_folder {
             say(&json!({ "type": "stopped", "reason": failure.to_string() }));
         }
         // Nobody reads stderr: then the exit status has to say it.

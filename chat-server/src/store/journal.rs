@@ -72,7 +72,8 @@ pub(crate) struct Journal {
     database: Database,
     head: Head,
     lives: SharedLives,
-    tip: TipFile,
+    /// Where it is noted how far the journal reaches.
+    tip: Option<TipFile>,
     tip_failed: bool,
     /// About how many pages the write-ahead log has.
     log_pages: u64,
@@ -87,12 +88,17 @@ const ENTRIES_A_PAGE: u64 = 16;
 const PAGES_A_COMMIT: u64 = 2;
 
 impl Journal {
-    pub(crate) fn new(database: Database, head: Head, lives: SharedLives, tip: TipFile) -> Self {
+    pub(crate) fn new(
+        database: Database,
+        head: Head,
+        lives: SharedLives,
+        tip: Option<TipFile>,
+    ) -> Self {
         Self { database, head, lives, tip, tip_failed: false, log_pages: 0 }
     }
 
     fn note_tip(&mut self) {
-        let written = self.tip.write(&self.head);
+        let written = self.tip.as_ref().map_or(Ok(()), |tip| tip.write(&self.head));
         // The entries are safe all the same; only a second fault would make it matter.
         if let Err(error) = written
             && !std::mem::replace(&mut self.tip_failed, true)

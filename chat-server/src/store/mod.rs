@@ -12,7 +12,8 @@
 //! | `checkpoint-N` | the state after entry N, the newest two (`checkpoint`) |
 //!
 //! Who does what: `journal` writes groups of entries and finds records; `threads` keeps the engine
-//! from waiting for any of it; `recovery` brings the engine back; `check` verifies everything.
+//! from waiting for any of it; `recovery` brings the engine back; `check` verifies everything;
+//! `transfer` writes the journal as JSON lines and reads them.
 //!
 //! **When an entry is safe.** With [`Durability::Commit`], when the disk says that it has it: a
 //! `kill -9` or a power cut costs nothing that was acknowledged. With [`Durability::Relaxed`], when
@@ -41,6 +42,7 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod transfer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +57,7 @@ pub use fault::{Fault, Flaw, StoreError, StoreFailure};
 pub(crate) use folder::JOURNAL;
 pub(crate) use journal::Wanted;
 pub(crate) use threads::{Answer, Closed, Keeper};
+pub use transfer::{LineFlaw, TransferError, export, import};
 
 use database::{Access, Database};
 use folder::{Folder, FoundTip, TipFile};
@@ -140,7 +143,7 @@ pub(crate) fn open(
     let folder = Arc::new(folder);
     let checkpointer = checkpointer(Arc::clone(&folder), config.clone());
     let parts = Parts {
-        store: Box::new(Journal::new(database, head, lives, tip)),
+        store: Box::new(Journal::new(database, head, lives, Some(tip))),
         history: Box::new(records),
         checkpointer: Box::new(checkpointer),
         checkpoint_interval: CHECKPOINT_INTERVAL,

@@ -233,6 +233,11 @@ impl<'a> Tail<'a> {
         Self { database, head, lives, rows: Vec::new().into_iter(), stop, end: None }
     }
 
+    /// Where the entries that it gave end.
+    pub(crate) const fn head(&self) -> Head {
+        self.head
+    }
+
     fn read(&mut self) -> Result<Option<Entry>, Fault> {
         if self.rows.len() == 0 {
             self.rows = self.database.rows_after(self.head.index, ROWS_AT_ONCE)?.into_iter();
@@ -251,7 +256,7 @@ impl<'a> Tail<'a> {
     }
 
     /// What the rooms are like after the last entry, if all could be read.
-    fn end(self, database: &Database) -> Result<Lives, StoreError> {
+    pub(crate) fn end(self, database: &Database) -> Result<Lives, StoreError> {
         match self.end {
             Some(End::Fault(fault)) => Err(damaged(database, fault)),
             Some(End::Stopped) => Err(StoreError::Stopped),

@@ -144,3 +144,37 @@ async fn e5_check_finds_a_whole_folder_whole_and_names_every_row_that_is_not() {
     let refused = Server::start(config(folder.path())).await.unwrap_err();
     assert!(refused.to_string().contains("table entry, row "), "{refused}");
 }
+
+#[tokio::test]
+async fn chat_that_is_exported_while_it_runs_goes_on_in_the_folder_it_is_imported_to() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (server, address) = start(folder.path()).await;
+    let mut ana = Peer::join(&address, "ana").await;
+    post_all(&mut ana, &numbers(0..100)).await;
+    let program = |job: &str, folder: &Path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chat-server"));
+        command.args([job, "--data"]).arg(folder);
+        command
+    };
+    let exported = program("export", folder.path()).output().unwrap();
+    assert!(exported.status.success(), "{exported:?}");
+    server.stop().await;
+
+    let lines = other.path().join("lines");
+    std::fs::write(&lines, &exported.stdout).unwrap();
+    let import = || {
+        let lines = std::fs::File::open(&lines).unwrap();
+        program("import", other.path()).stdin(lines).output().unwrap()
+    };
+    let refused = import();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("put its server.key there"));
+    std::fs::copy(folder.path().join("server.key"), other.path().join("server.key")).unwrap();
+    let imported = import();
+    assert!(imported.status.success(), "{imported:?}");
+    assert_eq!(check(other.path()).0, Some(0));
+    let (server, address) = start(other.path()).await;
+    let mut beto = Peer::join_from_the_first(&address, "beto").await;
+    assert_eq!(beto.posts(100).await, numbers(0..100));
+    server.stop().await;
+}

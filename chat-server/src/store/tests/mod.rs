@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod rig;
+mod transfer;
 
 use std::fs;
 
