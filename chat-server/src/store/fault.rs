@@ -73,7 +73,8 @@ impl Fault {
 pub enum StoreError {
     /// Another process uses it.
     #[error(
-        "the data folder {} is in use by another chat-server; name another with --data",
+        "the data folder {} is in use by another chat-server; stop that first, or name another \
+         folder with --data",
         .0.display()
     )]
     InUse(PathBuf),

@@ -85,6 +85,27 @@ async fn history_that_is_asked_for_backwards_is_whole() {
 }
 
 #[tokio::test]
+async fn what_a_gate_holds_survives_a_restart_and_is_shown_when_it_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let threshold = chatcore::id::Threshold::new(2).unwrap();
+    let closed = || ServerConfig { threshold, ..config(folder.path()) };
+    let server = Server::start(closed()).await.unwrap();
+    let mut ana = Peer::join(&server.addresses()[0], "ana").await;
+    for text in numbers(0..100) {
+        let counter = ana.post(&text).await;
+        let answer = ana.answer_to(counter).await;
+        assert!(matches!(answer, ServerFrame::Accepted { seq: None, .. }), "{answer:?}");
+    }
+    server.stop().await;
+    let server = Server::start(closed()).await.unwrap();
+    let mut ana = Peer::join(&server.addresses()[0], "ana").await;
+    let mut beto = Peer::join(&server.addresses()[0], "beto").await;
+    assert_eq!(beto.posts(100).await, numbers(0..100));
+    assert_eq!(ana.posts(100).await, numbers(0..100));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn second_server_on_a_folder_says_that_it_is_in_use() {
     let folder = tempfile::tempdir().unwrap();
     let (server, _) = start(folder.path()).await;
