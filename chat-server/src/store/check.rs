@@ -109,10 +109,10 @@ fn check_states(
     checkpoints: &[Index],
     checked: &mut Checked,
 ) -> Result<(), StoreError> {
-    if let Err(error) = recovery::check_tip(folder, database, checked.entries, checkpoints) {
+    if let Err(error) = recovery::check_tip(folder, database, checked.entries) {
         checked.findings.push(Finding::Journal(error));
     }
-    if checked.entries == Index::ZERO {
+    if checked.entries == Index::ZERO && checkpoints.is_empty() {
         return Ok(());
     }
     let limits = Limits { window_bytes: 0, ..Limits::default() };

@@ -63,8 +63,8 @@ pub(crate) fn recover(
     let last = database.last().map_err(|fault| damaged(database, fault))?;
     let checkpoints = checkpoint::list(folder.path())
         .map_err(|source| StoreError::Io { path: folder.path().to_owned(), source })?;
-    check_tip(folder, database, last, &checkpoints)?;
-    if last == Index::ZERO {
+    check_tip(folder, database, last)?;
+    if last == Index::ZERO && checkpoints.is_empty() {
         return Ok(None);
     }
     let way = Way { folder, database, config, now, stop: &NEVER };
@@ -78,20 +78,14 @@ pub(crate) fn check_tip(
     folder: &Folder,
     database: &Database,
     last: Index,
-    checkpoints: &[Index],
 ) -> Result<(), StoreError> {
     let (path, file) = (database.path().to_owned(), folder.tip());
     let tip =
         FoundTip::read(&file).map_err(|source| StoreError::Io { path: file.clone(), source })?;
-    let Tip { index, chain } = match (tip, checkpoints.first()) {
-        (FoundTip::At(tip), _) => tip,
-        // A journal without entries has no checkpoint.
-        (FoundTip::None | FoundTip::Damaged, Some(safe)) if last == Index::ZERO => {
-            let witness = checkpoint::path_of(folder.path(), *safe);
-            return Err(StoreError::Lost { path, last, safe: *safe, witness });
-        }
-        (FoundTip::None, _) => return Ok(()),
-        (FoundTip::Damaged, _) => {
+    let Tip { index, chain } = match tip {
+        FoundTip::At(tip) => tip,
+        FoundTip::None => return Ok(()),
+        FoundTip::Damaged => {
             tracing::warn!(file = %file.display(), "damaged: it cannot tell whether the newest \
                 entries are all there");
             return Ok(());
@@ -144,16 +138,22 @@ impl Way<'_> {
 
     pub(crate) fn by_checkpoint(&self, index: Index) -> Result<Recovered, Blocked> {
         let checkpoint = Checkpoint::load(self.folder.path(), index)?;
-        self.by_loaded(checkpoint)
+        let last = self.database.last().map_err(|fault| damaged(self.database, fault))?;
+        if index > last {
+            // It was made of entries that were there.
+            let path = self.database.path().to_owned();
+            let witness = checkpoint::path_of(self.folder.path(), index);
+            return Err(StoreError::Lost { path, last, safe: index, witness }.into());
+        }
+        self.by_loaded(checkpoint, last)
     }
 
-    fn by_loaded(&self, checkpoint: Checkpoint) -> Result<Recovered, Blocked> {
+    fn by_loaded(&self, checkpoint: Checkpoint, last: Index) -> Result<Recovered, Blocked> {
         let Checkpoint { head, state_hash, lives, snapshot } = checkpoint;
         let elsewhere = || CheckpointError::Elsewhere(head.index);
-        match self.database.head(head.index) {
-            Ok(found) if found == head => {}
-            Ok(_) | Err(Fault { flaw: Flaw::Missing, .. }) => return Err(elsewhere().into()),
-            Err(fault) => return Err(damaged(self.database, fault).into()),
+        let found = self.database.head(head.index);
+        if found.map_err(|fault| damaged(self.database, fault))? != head {
+            return Err(elsewhere().into());
         }
         let bare = Engine::restore(&snapshot, [], self.config.clone(), self.now)
             .map_err(CheckpointError::Snapshot)?;
@@ -164,7 +164,7 @@ impl Way<'_> {
         if found != expected {
             return Err(CheckpointError::State { found, expected }.into());
         }
-        if self.database.last().is_ok_and(|last| last == head.index) {
+        if last == head.index {
             return Ok(Recovered { engine: bare, lives, base: head.index });
         }
         drop(bare);

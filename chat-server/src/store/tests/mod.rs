@@ -119,24 +119,28 @@ fn e6_checkpoint_that_cannot_be_used_is_passed_over_and_nothing_is_lost() {
 }
 
 #[test]
-fn e6_checkpoint_of_another_journal_or_beyond_the_end_is_passed_over() {
+fn e6_checkpoint_of_another_journal_is_passed_over_and_one_beyond_the_end_tells_of_a_loss() {
     let (here, other) = (folder(), folder());
     let mut rig = Rig::start(other.path());
     (0..90).for_each(|_| rig.post("another"));
     (rig.parts.checkpointer)(&false.into());
-    rig.close();
-    for posts in [10, 200] {
-        let mut rig = Rig::start(here.path());
-        (0..posts).for_each(|_| rig.post("this"));
-        let before = rig.close();
-        for index in checkpoint::list(other.path()).unwrap() {
-            let name = checkpoint::path_of(here.path(), index);
-            fs::copy(checkpoint::path_of(other.path(), index), name).unwrap();
-        }
-        assert_eq!(standing(here.path()).unwrap(), before);
-        fs::remove_dir_all(here.path()).unwrap();
-        fs::create_dir(here.path()).unwrap();
-    }
+    let safe = rig.close().head.index;
+    let name = checkpoint::path_of(here.path(), safe);
+    let other = checkpoint::path_of(other.path(), safe);
+    let mut rig = Rig::start(here.path());
+    (0..10).for_each(|_| rig.post("this"));
+    let before = rig.close();
+    fs::copy(&other, &name).unwrap();
+    let refused = standing(here.path()).unwrap_err();
+    assert!(refused.to_string().contains("the newest are lost"), "{refused}");
+    fs::remove_file(&name).unwrap();
+    assert_eq!(standing(here.path()).unwrap(), before);
+    let mut rig = Rig::start(here.path());
+    (0..200).for_each(|_| rig.post("this"));
+    let before = rig.close();
+    fs::copy(&other, &name).unwrap();
+    assert_eq!(standing(here.path()).unwrap(), before);
+    assert_eq!(check(here.path()).unwrap().findings.len(), 1);
 }
 
 #[test]
