@@ -1,25 +1,28 @@
-//! The program on a real folder: killed, out of space, and with a disk that fails.
+//! The program on a real folder: killed, and out of space.
 
 use std::path::Path;
 use std::process::Command;
 
 use chatcore::address::Address;
-use chatcore::id::{Counter, RequestId};
-use chatcore::wire::{Answer, ClientFrame, Refusal, ServerFrame};
+use chatcore::id::Counter;
+use chatcore::wire::{Answer, Refusal, ServerFrame};
 
 use crate::peer::{Peer, join};
 use crate::program::Program;
 
 /// A server on a folder, whose gate one user opens.
-fn serve(command: Command, folder: &Path) -> (Program, Address) {
-    let folder = folder.to_str().unwrap();
-    let options = ["--json", "-n", "1", "--listen", "chat://127.0.0.1:0", "--data", folder];
-    let mut program = Program::start_by(command, &options);
+pub(crate) fn serve(command: Command, folder: &Path) -> (Program, Address) {
+    let mut program = Program::start_by(command, &options(folder));
     let address = program.address();
     (program, address)
 }
 
-fn server() -> Command {
+pub(crate) fn options(folder: &Path) -> [&str; 7] {
+    let folder = folder.to_str().unwrap();
+    ["--json", "-n", "1", "--listen", "chat://127.0.0.1:0", "--data", folder]
+}
+
+pub(crate) fn server() -> Command {
     Command::new(env!("CARGO_BIN_EXE_chat-server"))
 }
 
@@ -179,78 +182,6 @@ async fn e1_full_disk_takes_nothing_shows_nothing_and_goes_on_when_there_is_spac
     assert_eq!(status.code(), Some(0), "{stderr}");
     assert_eq!(stderr.matches("the store is full").count(), 1, "{stderr}");
     assert!(stderr.contains("has space again"), "{stderr}");
-}
-
-/// The server under a tracer that does something to every sync; `None` where there is no tracer, or
-/// it may not trace.
-fn with_syncs(injected: &str) -> Option<Command> {
-    let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
-    if !works.is_ok_and(|output| output.status.success()) {
-        println!("not tried: this machine has no strace that may trace");
-        return None;
-    }
-    let mut command = Command::new("strace");
-    command
-        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"])
-        .args(["-e", &format!("inject=fsync,fdatasync:{injected}")])
-        .arg(env!("CARGO_BIN_EXE_chat-server"));
-    Some(command)
-}
-
-#[tokio::test]
-async fn c12_post_that_waits_for_a_slow_disk_is_answered_before_a_server_that_stops_closes() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(slow) = with_syncs("delay_exit=200000") else { return };
-    // The files are made while syncs are fast.
-    let (program, _) = serve(server(), folder.path());
-    program.signal(rustix::process::Signal::TERM);
-    program.wait();
-    let (program, address) = serve(slow, folder.path());
-    let mut ana = Peer::join(&address, "ana").await;
-    let counter = ana.post("on its way").await;
-    // A pong does not wait for the disk, and comes after the post was taken.
-    let token = RequestId::new(7).unwrap();
-    ana.send(&ClientFrame::Ping { token }).await;
-    while ana.next().await != Some(ServerFrame::Pong { token }) {}
-    // The tracer keeps signals to itself.
-    let children = format!("/proc/{0}/task/{0}/children", program.id());
-    let traced: i32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
-    let traced = rustix::process::Pid::from_raw(traced).unwrap();
-    rustix::process::kill_process(traced, rustix::process::Signal::TERM).unwrap();
-    let answer = ana.answer_to(counter).await;
-    assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}");
-    assert_eq!(ana.closed().await, Some(Refusal::Gone));
-    tokio::task::spawn_blocking(|| program.wait()).await.unwrap();
-    let (_program, address) = serve(server(), folder.path());
-    let mut beto = Peer::join_from_the_first(&address, "beto").await;
-    assert_eq!(beto.posts(1).await, ["on its way"]);
-}
-
-#[tokio::test]
-async fn e2_server_whose_sync_fails_stops_and_says_why_and_nothing_acknowledged_is_gone() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(failing) = with_syncs("error=EIO:when=12+") else { return };
-    // The files are made while syncs succeed.
-    let (program, _) = serve(server(), folder.path());
-    program.signal(rustix::process::Signal::TERM);
-    program.wait();
-    let (program, address) = serve(failing, folder.path());
-    let mut ana = Peer::join(&address, "ana").await;
-    let mut acknowledged = 0;
-    while let Some(answer) = ana.post_and_wait(&(acknowledged + 1).to_string()).await {
-        assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}");
-        acknowledged += 1;
-        assert!(acknowledged < 100, "a sync must fail");
-    }
-    assert!(acknowledged > 0);
-    let (status, stderr) = tokio::task::spawn_blocking(|| program.wait()).await.unwrap();
-    assert_eq!(status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("nothing more can be kept"), "{stderr}");
-
-    let (_program, address) = serve(server(), folder.path());
-    let mut beto = Peer::join_from_the_first(&address, "beto").await;
-    let wanted: Vec<String> = (1..=acknowledged).map(|number: u32| number.to_string()).collect();
-    assert_eq!(beto.posts(wanted.len()).await, wanted);
 }
 
 #[test]

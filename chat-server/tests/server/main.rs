@@ -7,6 +7,7 @@
 
 mod gate;
 mod hostile;
+mod injected;
 mod killed;
 mod lifecycle;
 mod peer;

@@ -84,8 +84,18 @@ impl Peer {
         key: &SigningKey,
         session: SessionId,
     ) -> Result<Welcome, Refusal> {
+        self.try_log_in(name, key, session).await.expect("welcome or close, not the end")
+    }
+
+    /// As [`Self::log_in_with`]; `None` when the connection just ends.
+    async fn try_log_in(
+        &mut self,
+        name: &str,
+        key: &SigningKey,
+        session: SessionId,
+    ) -> Option<Result<Welcome, Refusal>> {
         self.send(&hello()).await;
-        let ServerFrame::Hello(hello) = self.next().await.expect("a hello") else {
+        let ServerFrame::Hello(hello) = self.next().await? else {
             panic!("the server must say hello");
         };
         let attach = Attach::ZERO.next();
@@ -107,14 +117,26 @@ impl Peer {
             signature: Signature::new(key.sign(&proof.to_bytes()).to_bytes()),
         };
         self.send(&ClientFrame::Login(login)).await;
-        match self.next().await {
-            Some(ServerFrame::Welcome(welcome)) => {
+        match self.next().await? {
+            ServerFrame::Welcome(welcome) => {
                 self.counter = welcome.last_counter;
-                Ok(welcome)
+                Some(Ok(welcome))
             }
-            Some(ServerFrame::Close(refusal)) => Err(refusal),
+            ServerFrame::Close(refusal) => Some(Err(refusal)),
             other => panic!("welcome or close, not {other:?}"),
         }
+    }
+
+    /// As [`Self::join`] for a server that may break down; `None` when it does, or refuses.
+    pub(crate) async fn try_join(address: &Address, name: &str) -> Option<Self> {
+        let Address::Tcp { host, port } = address else { panic!("{address} is no port") };
+        let stream = tokio::net::TcpStream::connect((host.as_str(), *port)).await.ok()?;
+        let mut peer = Self::over(stream);
+        let key = key_of(name);
+        let session = SessionId::new(*key.verifying_key().as_bytes().first_chunk().unwrap());
+        peer.try_log_in(name, &key, session).await?.ok()?;
+        let joined = peer.try_ask(join("lobby")).await?;
+        matches!(joined, Answer::Joined(_)).then_some(peer)
     }
 
     pub(crate) async fn send(&mut self, frame: &ClientFrame) {
@@ -177,13 +199,17 @@ impl Peer {
     /// Asks and waits for the answer; answers to commands are kept, everything else before it is
     /// dropped.
     pub(crate) async fn ask(&mut self, question: Question) -> Answer {
+        self.try_ask(question).await.expect("an answer")
+    }
+
+    async fn try_ask(&mut self, question: Question) -> Option<Answer> {
         self.request = self.request.next();
         let request = self.request;
         self.send(&ClientFrame::Ask { request, question }).await;
         loop {
-            match self.next().await.expect("an answer") {
+            match self.next().await? {
                 ServerFrame::Answer { request: label, answer } if label == request => {
-                    return answer;
+                    return Some(answer);
                 }
                 frame if counter_of(&frame).is_some() => self.passed.push(frame),
                 _ => {}

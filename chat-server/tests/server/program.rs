@@ -46,6 +46,21 @@ impl Program {
         line.trim_end().to_owned()
     }
 
+    /// Reads the line that says where it listens; `None` when it ends without.
+    pub(crate) fn address_if_any(&mut self) -> Option<Address> {
+        let line = self.line();
+        let event: serde_json::Value = serde_json::from_str(&line).ok()?;
+        (event["type"] == "listening").then(|| event["url"].as_str().unwrap().parse().unwrap())
+    }
+
+    /// Processes that it started, as a tracer did.
+    pub(crate) fn children(&self) -> Vec<rustix::process::Pid> {
+        let list = format!("/proc/{0}/task/{0}/children", self.id());
+        let list = std::fs::read_to_string(list).unwrap_or_default();
+        let numbers = list.split_whitespace().filter_map(|number| number.parse().ok());
+        numbers.filter_map(rustix::process::Pid::from_raw).collect()
+    }
+
     /// Reads the line that says where it listens.
     pub(crate) fn address(&mut self) -> Address {
         let line = self.line();
@@ -85,6 +100,9 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        for child in self.children() {
+            let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+        }
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
