@@ -11,7 +11,6 @@
 //! `anchor`) is checked against what is found there.
 
 use std::fs::{self, File};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use chatcore::codec;
@@ -19,7 +18,7 @@ use chatcore::id::{Digest, Index, Seq};
 use chatcore::log::{Change, Entry, Head, Header};
 use chatcore::time::Timestamp;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row as SqlRow, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow, params};
 
 use crate::store::Durability;
 use crate::store::fault::{Fault, Flaw, StoreError};
@@ -131,38 +130,16 @@ pub(crate) fn create(path: &Path, folder: &Path) -> Result<(), StoreError> {
     publish(&new, path, folder).map_err(at)
 }
 
-/// Looks at the head of a file without SQLite, which might change it: whether it is a journal, and
-/// of a layout that is known.
-pub(crate) fn look(path: &Path) -> Result<(), StoreError> {
-    const MAGIC: &[u8] = b"SQLite format 3\0";
-    let at = |source| StoreError::Io { path: path.to_owned(), source };
-    let mut head = Vec::with_capacity(100);
-    File::open(path).and_then(|file| file.take(100).read_to_end(&mut head)).map_err(at)?;
-    let number = |place: usize| {
-        let bytes = head.get(place..).and_then(|rest| rest.first_chunk::<4>());
-        bytes.map(|bytes| u32::from_be_bytes(*bytes))
-    };
-    if !head.starts_with(MAGIC) || number(68) != Some(APPLICATION) {
-        return Err(StoreError::NotAJournal(path.to_owned()));
-    }
-    check_layout(path, number(60).unwrap_or(0))
-}
-
-fn check_layout(path: &Path, found: u32) -> Result<(), StoreError> {
-    match found {
-        LAYOUT => Ok(()),
-        0 => Err(StoreError::NotAJournal(path.to_owned())),
-        _ => Err(StoreError::Newer { path: path.to_owned(), found, known: LAYOUT }),
-    }
-}
-
 impl Database {
-    /// Opens a journal that is there.
+    /// Opens a journal that is there, if it is one and its layout is known.
     ///
-    /// Closing it never moves the write-ahead log into the database: that is a sync like any other,
-    /// and [`Self::checkpoint`] tells when it fails.
+    /// The file is touched through SQLite alone: whoever else in this process opened and closed it
+    /// would by that give up the locks of every connection to it, as the rules of locks have it, and
+    /// another process could then take the write-ahead log away.
+    ///
+    /// Closing never moves the log into the database: that is a sync like any other, and
+    /// [`Self::checkpoint`] tells when it fails.
     pub(crate) fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
-        look(path)?;
         let wrap = |source| StoreError::Sqlite { path: path.to_owned(), source };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(wrap)?;
@@ -171,11 +148,29 @@ impl Database {
             .and_then(|_| connection.pragma_update(None, "trusted_schema", false))
             .and_then(|()| connection.pragma_update(None, "cell_size_check", true))
             .map_err(wrap)?;
-        let layout = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
-        check_layout(path, layout.map_err(wrap)?)?;
         let database = Self { connection, path: path.to_owned() };
+        database.identify()?;
         database.prepare(access).map_err(wrap)?;
         Ok(database)
+    }
+
+    /// Checks whose file it is, and of what layout.
+    fn identify(&self) -> Result<(), StoreError> {
+        let path = || self.path.clone();
+        let number = |pragma| self.connection.query_row(pragma, [], |row| row.get(0));
+        let both = number("PRAGMA application_id")
+            .and_then(|application| Ok((application, number("PRAGMA user_version")?)));
+        match both {
+            Ok((APPLICATION, LAYOUT)) => Ok(()),
+            Ok((APPLICATION, found)) if found > LAYOUT => {
+                Err(StoreError::Newer { path: path(), found, known: LAYOUT })
+            }
+            Ok(_) => Err(StoreError::NotAJournal(path())),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+                Err(StoreError::NotAJournal(path()))
+            }
+            Err(source) => Err(StoreError::Sqlite { path: path(), source }),
+        }
     }
 
     fn prepare(&self, access: Access) -> rusqlite::Result<()> {

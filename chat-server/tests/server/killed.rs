@@ -1,5 +1,6 @@
 //! The program on a real folder: killed, and out of space.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -97,6 +98,22 @@ async fn j7_gate_that_somebody_saw_open_is_open_after_kill_9() {
         let mut carla = Peer::join_from_the_first(&program.address(), "carla").await;
         assert_eq!(carla.posts(1).await, ["held"], "one user sees what was open");
     }
+}
+
+#[tokio::test]
+async fn e7_database_stays_locked_so_that_no_other_program_takes_the_log_for_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (program, address) = serve(server(), folder.path());
+    let mut ana = Peer::join(&address, "ana").await;
+    let answer = ana.post_and_wait("kept").await;
+    assert!(matches!(answer, Some(ServerFrame::Accepted { .. })), "{answer:?}");
+    // SQLite's own program removes the log of a database that nobody has locked.
+    let inode = std::fs::metadata(folder.path().join("journal.db")).unwrap().ino();
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let (owner, file) = (format!(" {} ", program.id()), format!(":{inode} "));
+    let is_locked =
+        |line: &str| line.contains(" POSIX ") && line.contains(&owner) && line.contains(&file);
+    assert!(locks.lines().any(is_locked), "{locks}");
 }
 
 /// A server whose folder is a small disk of its own, and a way to that disk from outside.

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use chatcore::id::Index;
+use chatcore::engine::ReadOrder;
+use chatcore::id::{Incarnation, Index, Seq};
 
 use super::rig::{Rig, Standing, copy, folder, history, reopen, standing};
-use crate::store::{StoreError, check};
+use crate::store::journal::Wanted;
+use crate::store::{Finding, StoreError, check};
 
 /// Where the chat stood after each commit, by the length of the write-ahead log then.
 struct Story {
@@ -159,4 +161,38 @@ fn e5_flipped_bit_of_a_database_is_refused_or_changes_nothing() {
     for outcome in ["refused", "found", "equal"] {
         assert!(outcomes.contains_key(outcome), "{outcome}");
     }
+}
+
+#[test]
+fn e5_row_that_no_start_looks_at_is_refused_when_it_is_read_and_the_others_are_not() {
+    let here = folder();
+    let mut rig = Rig::start(here.path());
+    (0..400).for_each(|number| rig.post(&format!("post {number}")));
+    (rig.parts.checkpointer)(&false.into());
+    let before = rig.close();
+    let path = here.path().join("journal.db");
+    let mut bytes = fs::read(&path).unwrap();
+    let text = b"post 100";
+    let place = bytes.windows(text.len()).position(|window| window == text).unwrap();
+    bytes[place] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(standing(here.path()).unwrap(), before, "the checkpoint is after it");
+    let mut opened = reopen(here.path()).unwrap();
+    let fault = history(&mut opened.parts, 1).unwrap_err();
+    let mut read = |from: u64, to: u64| {
+        opened.parts.history.records(&Wanted {
+            room: "lobby".parse().unwrap(),
+            incarnation: Incarnation::new(1).unwrap(),
+            from: Seq::new(from).unwrap(),
+            to: Seq::new(to).unwrap(),
+            order: ReadOrder::Forward,
+        })
+    };
+    // The first record says that ana joined.
+    assert!(read(1, 64).is_ok() && read(129, 192).is_ok() && read(300, 401).is_ok());
+    assert_eq!(read(90, 110).unwrap_err().row, fault.row);
+    drop(opened);
+    let findings = check(here.path()).unwrap().findings;
+    let Some(Finding::Row(found)) = findings.first() else { panic!("{findings:?}") };
+    assert_eq!((found.table, found.row), (fault.table, fault.row));
 }
