@@ -29,7 +29,7 @@
 //! **Cost.** A commit is one sync, whatever the number of entries in it. Memory does not grow with
 //! the history: per room one life of about 100 bytes is kept, and while a checkpoint is made the
 //! state a second time, and its encoding. A start reads the newest checkpoint and at most about
-//! [`CHECKPOINT_INTERVAL`] entries.
+//! [`CHECKPOINT_BYTES`] of entries, twice as many when it is killed while one is being made.
 
 mod check;
 mod checkpoint;
@@ -49,6 +49,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use chatcore::engine::{Config, Engine};
+use chatcore::id::PublicKey;
 use chatcore::log::{Founding, Head};
 use chatcore::time::Now;
 
@@ -91,8 +92,9 @@ pub enum Durability {
     Relaxed,
 }
 
-/// Entries after which a checkpoint is made.
-const CHECKPOINT_INTERVAL: u64 = 100_000;
+/// Bytes of entries after which a checkpoint is made: about 120,000 messages of a line each. A start
+/// replays them in half a second.
+const CHECKPOINT_BYTES: u64 = 32 << 20;
 
 /// An engine whose journal is kept.
 pub(crate) struct Opened {
@@ -116,46 +118,65 @@ pub(crate) fn open(
     let file = folder.database();
     let wrap = |path: &Path, source| StoreError::Io { path: path.to_owned(), source };
     if !file.try_exists().map_err(|error| wrap(&file, error))? {
-        found_nothing_but_the_journal(&folder)?;
+        expect_no_trace(&folder)?;
         database::create(&file, folder.path())?;
     }
     let database = Database::open(&file, Access::Write(durability))?;
-    let key = founding.server_key;
-    let recovered = recovery::recover(&folder, &database, config, now)?;
-    let (head, since_checkpoint) = match &recovered {
-        Some(Recovered { engine, base, .. }) => {
-            let founder = engine.founding().server_key;
-            if founder != key {
-                return Err(StoreError::OtherKey { path: file, founder, key });
-            }
-            (engine.head(), engine.head().index.since(*base))
-        }
-        None => (Head::new(founding.log_id), 0),
+    let begun = match recovery::recover(&folder, &database, config, now)? {
+        Some(recovered) => Begun::again(recovered, founding.server_key, &file)?,
+        None => Begun::anew(founding, config, now)?,
     };
-    let (engine, lives) = match recovered {
-        Some(Recovered { engine, lives, .. }) => (engine, lives),
-        None => (Engine::found(founding, config.clone(), now)?, Lives::default()),
-    };
-    let lives = SharedLives::new(lives);
+    let lives = SharedLives::new(begun.lives);
     let tip = TipFile::open(&folder.tip()).map_err(|error| wrap(&folder.tip(), error))?;
     let page_bytes = config.limits.page_bytes;
     let records = Records::new(Database::open(&file, Access::Read)?, lives.clone(), page_bytes);
     let folder = Arc::new(folder);
     let checkpointer = checkpointer(Arc::clone(&folder), config.clone());
     let parts = Parts {
-        store: Box::new(Journal::new(database, head, lives, Some(tip))),
+        store: Box::new(Journal::new(database, begun.head, lives, Some(tip))),
         history: Box::new(records),
         checkpointer: Box::new(checkpointer),
-        checkpoint_interval: CHECKPOINT_INTERVAL,
-        since_checkpoint,
+        checkpoint_bytes: CHECKPOINT_BYTES,
+        since_checkpoint: begun.since_checkpoint,
         folder,
     };
-    Ok(Opened { engine, parts })
+    Ok(Opened { engine: begun.engine, parts })
+}
+
+/// What a server begins with.
+struct Begun {
+    engine: Engine,
+    /// Where the journal on the disk ends.
+    head: Head,
+    lives: Lives,
+    /// Bytes of entries since the newest checkpoint, about.
+    since_checkpoint: u64,
+}
+
+impl Begun {
+    /// With what the folder holds, if it is this server's.
+    fn again(recovered: Recovered, key: PublicKey, file: &Path) -> Result<Self, StoreError> {
+        let Recovered { engine, lives, base } = recovered;
+        let founder = engine.founding().server_key;
+        if founder != key {
+            return Err(StoreError::OtherKey { path: file.to_owned(), founder, key });
+        }
+        let head = engine.head();
+        let since_checkpoint = head.index.since(base).saturating_mul(threads::ENTRY_BYTES);
+        Ok(Self { engine, head, lives, since_checkpoint })
+    }
+
+    /// With a new journal. Its founding is the first entry to be kept.
+    fn anew(founding: Founding, config: &Config, now: Now) -> Result<Self, StoreError> {
+        let head = Head::new(founding.log_id);
+        let engine = Engine::found(founding, config.clone(), now)?;
+        Ok(Self { engine, head, lives: Lives::default(), since_checkpoint: 0 })
+    }
 }
 
 /// Where there is no database there must be no trace of one: a journal that is gone is never taken
 /// for one that never was.
-fn found_nothing_but_the_journal(folder: &Folder) -> Result<(), StoreError> {
+fn expect_no_trace(folder: &Folder) -> Result<(), StoreError> {
     let at = |source| StoreError::Io { path: folder.path().to_owned(), source };
     let checkpoints = checkpoint::list(folder.path()).map_err(at)?;
     let tip = FoundTip::read(&folder.tip()).map_err(at)?;

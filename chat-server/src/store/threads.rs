@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use chatcore::engine::ReadToken;
 use chatcore::id::Index;
-use chatcore::log::Entry;
+use chatcore::log::{Change, Entry};
 use chatcore::wire::Record;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
@@ -80,9 +80,9 @@ pub(crate) struct Parts {
     pub(crate) history: Box<dyn History>,
     /// Makes a checkpoint, unless it is told to stop.
     pub(crate) checkpointer: Box<dyn FnMut(&AtomicBool) + Send>,
-    /// Entries after which one is due.
-    pub(crate) checkpoint_interval: u64,
-    /// Entries since the newest one.
+    /// Bytes of entries after which one is due.
+    pub(crate) checkpoint_bytes: u64,
+    /// Bytes since the newest one.
     pub(crate) since_checkpoint: u64,
     /// Dropped when all of them have ended.
     pub(crate) folder: Arc<dyn Send + Sync>,
@@ -106,7 +106,7 @@ impl Keeper {
             answers: sender.clone(),
             due,
             since_checkpoint: parts.since_checkpoint,
-            checkpoint_interval: parts.checkpoint_interval,
+            checkpoint_bytes: parts.checkpoint_bytes,
         };
         let (closed, wait) = oneshot::channel::<()>();
         let last = Arc::new((parts.folder, closed));
@@ -163,7 +163,7 @@ struct Writer {
     answers: tokio_mpsc::Sender<Answer>,
     due: SyncSender<()>,
     since_checkpoint: u64,
-    checkpoint_interval: u64,
+    checkpoint_bytes: u64,
 }
 
 /// Whether more can come.
@@ -247,13 +247,13 @@ impl Writer {
             }
             Err(AppendError::Failed(failure)) => return Err(failure),
         }
-        self.waiting.drain(..count);
+        let bytes = self.waiting.drain(..count).map(|entry| bytes_of(&entry)).sum();
         self.tell(Answer::Persisted(through));
         if std::mem::replace(&mut self.is_full, false) {
             tracing::warn!("the store has space again");
             self.tell(Answer::Free);
         }
-        self.count(count);
+        self.count(bytes);
         match self.store.tidy() {
             Ok(()) | Err(AppendError::Full(_)) => Ok(count),
             Err(AppendError::Failed(failure)) => Err(failure),
@@ -261,10 +261,9 @@ impl Writer {
     }
 
     /// Asks for a checkpoint when one is due. One that is being made goes on.
-    fn count(&mut self, entries: usize) {
-        let entries = u64::try_from(entries).unwrap_or(u64::MAX);
-        self.since_checkpoint = self.since_checkpoint.saturating_add(entries);
-        if self.since_checkpoint >= self.checkpoint_interval && self.due.try_send(()).is_ok() {
+    fn count(&mut self, bytes: u64) {
+        self.since_checkpoint = self.since_checkpoint.saturating_add(bytes);
+        if self.since_checkpoint >= self.checkpoint_bytes && self.due.try_send(()).is_ok() {
             self.since_checkpoint = 0;
         }
     }
@@ -273,6 +272,28 @@ impl Writer {
         // The engine's task is gone only when the server is.
         let _ = self.answers.blocking_send(answer);
     }
+}
+
+/// What an entry takes on the disk beside the text that somebody said, about.
+pub(crate) const ENTRY_BYTES: u64 = 128;
+
+/// What an entry takes on the disk, about.
+fn bytes_of(entry: &Entry) -> u64 {
+    let text = match &entry.change {
+        Change::Posted { text, .. } => u64::try_from(text.as_str().len()).unwrap_or(u64::MAX),
+        Change::Founded(_)
+        | Change::UserAdded { .. }
+        | Change::OperatorGranted { .. }
+        | Change::SessionOpened { .. }
+        | Change::SessionExpired { .. }
+        | Change::RoomCreated { .. }
+        | Change::Joined { .. }
+        | Change::Left { .. }
+        | Change::Refused { .. }
+        | Change::GateOpened { .. }
+        | Change::Reset { .. } => 0,
+    };
+    text.saturating_add(ENTRY_BYTES)
 }
 
 /// Reads what is not in memory any more.

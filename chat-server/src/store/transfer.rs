@@ -30,7 +30,7 @@ use crate::store::folder::{Folder, JOURNAL, publish};
 use crate::store::journal::{AppendError, Journal, SharedLives, Store as _};
 use crate::store::lives::Lives;
 use crate::store::recovery::{self, Tail, Way};
-use crate::store::{Durability, found_nothing_but_the_journal};
+use crate::store::{Durability, expect_no_trace};
 
 /// The layout of the lines.
 const LAYOUT: u64 = 1;
@@ -154,7 +154,7 @@ pub fn import(
     if folder.database().exists() {
         return Err(TransferError::Occupied(path.to_owned()));
     }
-    found_nothing_but_the_journal(&folder)?;
+    expect_no_trace(&folder)?;
     let place = path.join("import.db");
     let result = fill(&folder, &place, key, lines);
     if result.is_err() {

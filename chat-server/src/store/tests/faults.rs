@@ -89,7 +89,7 @@ fn start(fake: &Fake) -> (Keeper, Closed) {
         store: Box::new(fake.clone()),
         history: Box::new(fake.clone()),
         checkpointer: Box::new(|_: &AtomicBool| {}),
-        checkpoint_interval: u64::MAX,
+        checkpoint_bytes: u64::MAX,
         since_checkpoint: 0,
         folder: Arc::new(()),
     })
@@ -147,11 +147,11 @@ async fn e2_sync_that_fails_is_never_tried_again() {
 }
 
 #[tokio::test]
-async fn checkpoint_is_made_beside_the_running_server_after_so_many_entries() {
+async fn checkpoint_is_made_beside_the_running_server_after_so_many_bytes() {
     let here = folder();
     let Opened { engine, mut parts } = reopen(here.path()).unwrap();
     let (done, mut told) = tokio::sync::mpsc::unbounded_channel();
-    parts.checkpoint_interval = 10;
+    parts.checkpoint_bytes = 1_000;
     let mut make = parts.checkpointer;
     parts.checkpointer = Box::new(move |stop| {
         make(stop);

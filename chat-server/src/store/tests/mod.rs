@@ -6,6 +6,7 @@ mod rig;
 mod transfer;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use chatcore::engine::ReadOrder;
 use chatcore::id::{Incarnation, Index, Seq};
@@ -25,6 +26,20 @@ fn journal_comes_back_as_it_was_and_verifies() {
     let checked = check(here.path()).unwrap();
     assert!(checked.findings.is_empty(), "{:?}", checked.findings);
     assert_eq!((checked.entries, checked.rooms), (before.head.index, 1));
+}
+
+#[test]
+fn l6_nobody_else_may_read_what_is_kept() {
+    let parent = folder();
+    let here = parent.path().join("data");
+    let mut rig = Rig::start(&here);
+    rig.post("secret");
+    (rig.parts.checkpointer)(&false.into());
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&here), 0o700);
+    let files: Vec<_> = fs::read_dir(&here).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(files.len() >= 6, "{files:?}");
+    files.iter().for_each(|file| assert_eq!(mode(file), 0o600, "{file:?}"));
 }
 
 #[test]
