@@ -100,11 +100,15 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        for child in self.children() {
-            let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+        let children = self.children();
+        for child in &children {
+            let _ = rustix::process::kill_process(*child, rustix::process::Signal::KILL);
         }
-        // It may have ended by itself.
-        let _ = self.child.kill();
+        if children.is_empty() {
+            // It may have ended by itself.
+            let _ = self.child.kill();
+        }
+        // A tracer ends once who it traces is gone, and with it the locks.
         let _ = self.child.wait();
     }
 }
