@@ -12,7 +12,7 @@ use chatcore::time::Now;
 use crate::store::checkpoint;
 use crate::store::database::{Access, Database, Row};
 use crate::store::fault::{Fault, Flaw, StoreError};
-use crate::store::folder::{Folder, JOURNAL};
+use crate::store::folder::{Folder, FoundTip, JOURNAL};
 use crate::store::lives::{Link, Lives};
 use crate::store::recovery::{self, Blocked, ROWS_AT_ONCE, Recovered, Way};
 
@@ -60,6 +60,9 @@ pub enum Finding {
         /// Why.
         reason: String,
     },
+    /// The file that tells how far the journal reached is damaged.
+    #[error("{} is damaged", .0.display())]
+    Tip(PathBuf),
     /// The journal cannot be taken up.
     #[error(transparent)]
     Journal(StoreError),
@@ -109,7 +112,11 @@ fn check_states(
     checkpoints: &[Index],
     checked: &mut Checked,
 ) -> Result<(), StoreError> {
-    if let Err(error) = recovery::check_tip(folder, database, checked.entries) {
+    let tip = folder.tip();
+    let at = |source| StoreError::Io { path: tip.clone(), source };
+    if FoundTip::read(&tip).map_err(at)? == FoundTip::Damaged {
+        checked.findings.push(Finding::Tip(tip));
+    } else if let Err(error) = recovery::check_tip(folder, database, checked.entries) {
         checked.findings.push(Finding::Journal(error));
     }
     if checked.entries == Index::ZERO && checkpoints.is_empty() {

@@ -196,3 +196,15 @@ fn e5_row_that_no_start_looks_at_is_refused_when_it_is_read_and_the_others_are_n
     let Some(Finding::Row(found)) = findings.first() else { panic!("{findings:?}") };
     assert_eq!((found.table, found.row), (fault.table, fault.row));
 }
+
+#[test]
+fn e5_damaged_tip_is_found_and_keeps_nobody_from_starting() {
+    let (here, before) = small(10);
+    let path = here.path().join("tip");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let findings = check(here.path()).unwrap().findings;
+    assert!(matches!(findings.as_slice(), [Finding::Tip(_)]), "{findings:?}");
+    assert_eq!(standing(here.path()).unwrap(), before);
+}
