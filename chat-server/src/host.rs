@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chatcore::engine::{Directive, Engine, Event, Input, Misuse, Need, Output};
 use chatcore::id::{ConnId, Nonce};
+use chatcore::log::Entry;
 use chatcore::text::HostAddress;
 use chatcore::time::Span;
 use chatcore::wire::{ClientFrame, Refusal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::clock::{Clock, sleep_until};
 use crate::connection::FrameLimit;
 use crate::shard::{ShardHandle, shard_of};
+use crate::store::{Answer, Keeper, StoreFailure, Wanted};
 use crate::verify::{Full, Verifier};
 
 /// Messages that wait for the engine; a connection that sends more waits itself.
@@ -21,6 +25,10 @@ pub(crate) const QUEUE: usize = 256;
 /// Messages that the engine takes in one turn. What they lead to is committed and delivered
 /// together: the larger the crowd of messages, the fewer and longer the writes.
 const TURN: usize = 256;
+
+/// How long a server that stops waits for the store, so that what was posted is answered before its
+/// connection closes. A full store is not waited for.
+const STORE_DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// What a client is told to wait when too many log-ins are being checked.
 const VERIFY_RETRY: Span = Span::from_secs(1);
@@ -57,6 +65,11 @@ pub(crate) struct Host {
     clock: Clock,
     shards: Vec<ShardHandle>,
     verifier: Verifier,
+    /// Where entries are kept; with none they are as safe as they will ever be at once.
+    store: Option<Keeper>,
+    store_full: bool,
+    /// Until when a stop waits for the store.
+    stop_by: Option<Instant>,
     /// What each connection's reader may accept; raised at log-in.
     frame_limits: BTreeMap<ConnId, Arc<FrameLimit>>,
     /// What this turn leads to, a list a shard.
@@ -69,35 +82,88 @@ impl Host {
         clock: Clock,
         shards: Vec<ShardHandle>,
         verifier: Verifier,
+        store: Option<Keeper>,
     ) -> Self {
         let directives = shards.iter().map(|_| Vec::new()).collect();
-        Self { engine, clock, shards, verifier, frame_limits: BTreeMap::new(), directives }
+        Self {
+            engine,
+            clock,
+            shards,
+            verifier,
+            store,
+            store_full: false,
+            stop_by: None,
+            frame_limits: BTreeMap::new(),
+            directives,
+        }
     }
 
     /// Runs until every sender of `messages` is gone.
     ///
+    /// # Errors
+    /// When the store failed: nothing is acknowledged from then on, and the process has to stop.
+    ///
     /// # Panics
     /// When the engine finds its own state broken, or this host its rules: the process has to stop.
-    pub(crate) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+    pub(crate) async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+    ) -> Result<(), StoreFailure> {
         let mut turn = Vec::with_capacity(TURN);
         self.settle();
         loop {
             let deadline = self.engine.next_timeout();
             let timeout = sleep_until(deadline.map(|at| self.clock.instant(at)));
             tokio::select! {
-                count = messages.recv_many(&mut turn, TURN) => {
+                // A server that is to stop listens to nobody, so that the store can catch up.
+                count = messages.recv_many(&mut turn, TURN), if self.stop_by.is_none() => {
                     if count == 0 {
-                        return;
+                        return Ok(());
                     }
                 }
+                answer = answer_of(&mut self.store) => self.take_answer(answer)?,
                 () = timeout => self.handle(Input::Timeout),
+                () = sleep_until(self.stop_by) => self.stop(),
             }
             for message in turn.drain(..) {
                 self.take(message);
             }
             self.settle();
+            self.stop_when_level();
             self.hand_out().await;
         }
+    }
+
+    fn take_answer(&mut self, answer: Answer) -> Result<(), StoreFailure> {
+        match answer {
+            Answer::Persisted(through) => self.handle(Input::Persisted { through }),
+            Answer::Full => {
+                self.store_full = true;
+                self.handle(Input::StoreFull);
+            }
+            Answer::Free => {
+                self.store_full = false;
+                self.handle(Input::StoreFree);
+            }
+            Answer::Read(token, Some(records)) => self.handle(Input::ReadDone { token, records }),
+            Answer::Read(token, None) => self.handle(Input::ReadFailed { token }),
+            Answer::Failed(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    /// Stops once all that was appended is safe and answered.
+    fn stop_when_level(&mut self) {
+        let is_level = self.engine.committed() == self.engine.head().index;
+        if self.stop_by.is_some() && (is_level || self.store_full) {
+            self.stop();
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stop_by = None;
+        self.handle(Input::Stop);
+        self.settle();
     }
 
     fn take(&mut self, message: Message) {
@@ -123,7 +189,7 @@ impl Host {
             }
             Message::Verified { conn, valid } => self.handle(Input::Verified { conn, valid }),
             Message::Fetch(need) => self.handle(Input::Fetch(need)),
-            Message::Stop => self.handle(Input::Stop),
+            Message::Stop => self.stop_by = Some(Instant::now() + STORE_DRAIN_TIME),
         }
     }
 
@@ -135,32 +201,34 @@ impl Host {
     /// Carries out what the engine asks for until it asks for nothing more.
     fn settle(&mut self) {
         loop {
-            let mut last = None;
+            let mut appended = Vec::new();
             while let Some(output) = self.engine.poll_output() {
-                if let Output::Persist(entry) = &output {
-                    last = Some(entry.header.index);
-                }
-                self.carry_out(output);
+                self.carry_out(output, &mut appended);
             }
-            // Nothing is kept yet, so everything is as safe as it will ever be.
-            match last {
-                Some(through) => self.handle(Input::Persisted { through }),
-                None => return,
+            let Some(last) = appended.last() else { return };
+            let through = last.header.index;
+            match &self.store {
+                // The engine goes on; what depends on these entries waits for the answer.
+                Some(store) => return store.append(appended),
+                // Nothing is kept, so everything is as safe as it will ever be.
+                None => self.handle(Input::Persisted { through }),
             }
         }
     }
 
-    fn carry_out(&mut self, output: Output) {
+    fn carry_out(&mut self, output: Output, appended: &mut Vec<Arc<Entry>>) {
         match output {
-            Output::Persist(_) => {}
+            Output::Persist(entry) => appended.push(entry),
             Output::Verify { conn, key, message, signature } => {
                 if self.verifier.begin(conn, key, message, signature) == Err(Full) {
                     let refusal = Refusal::Busy { retry_ms: VERIFY_RETRY };
                     self.take(Message::Condemned { conn, refusal });
                 }
             }
-            Output::Read { .. } => {
-                unreachable!("an engine without a store must not read from it")
+            Output::Read { token, room, incarnation, from, to, order } => {
+                let store = self.store.as_ref();
+                let store = store.expect("an engine without a store must not read from it");
+                store.read(token, Wanted { room, incarnation, from, to, order });
             }
             Output::Deliver(directive) => self.route(directive),
             Output::Event(event) => self.note(&event),
@@ -205,5 +273,13 @@ impl Host {
                 shard.send(std::mem::take(list)).await;
             }
         }
+    }
+}
+
+/// The store's next answer; never, when there is no store.
+async fn answer_of(store: &mut Option<Keeper>) -> Answer {
+    match store {
+        Some(store) => store.answer().await,
+        None => std::future::pending().await,
     }
 }

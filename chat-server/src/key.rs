@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use chatcore::id::PublicKey;
 use ed25519_dalek::SigningKey;
 
+use crate::store::JOURNAL;
+
 /// Who the server is: clients remember this key.
 #[derive(Debug)]
 pub struct ServerKey {
@@ -39,6 +41,16 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
+    /// The file is not there, and what belongs to it is.
+    #[error(
+        "there is no server key {}, and the chat that belongs there was founded with one: \
+         put its server.key there",
+        path.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file can be read by others.
     #[error(
         "the server key {} can be read by others (mode {mode:o}): run chmod 600 on it, \
@@ -64,6 +76,9 @@ pub enum KeyError {
 
 const KEY_BYTES: usize = 32;
 
+/// The file's name in its folder.
+const KEY: &str = "server.key";
+
 impl ServerKey {
     /// A key for this run only.
     ///
@@ -75,23 +90,40 @@ impl ServerKey {
         Ok(Self::from_seed(&seed))
     }
 
-    /// The key in `folder`, made if there is none.
+    /// The key in `folder`, made if there is none, unless the folder holds a journal: that has been
+    /// founded by a key.
     ///
     /// # Errors
-    /// When the folder cannot be used, or the file is damaged or open to others.
+    /// When the folder cannot be used, or the file is gone, damaged or open to others.
     pub fn in_folder(folder: &Path) -> Result<Self, KeyError> {
-        let path = folder.join("server.key");
+        let path = folder.join(KEY);
         let wrap = |source| KeyError::Io { path: path.clone(), source };
         let unmade = |source| KeyError::Folder { path: folder.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unmade)?;
         match File::open(&path) {
             Ok(file) => Self::read(&path, file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if folder.join(JOURNAL).exists() {
+                    return Err(KeyError::Gone { path });
+                }
                 make(folder, &path)?;
                 let file = File::open(&path).map_err(wrap)?;
                 Self::read(&path, file)
             }
             Err(error) => Err(wrap(error)),
+        }
+    }
+
+    /// The key in `folder`, which has to be there.
+    ///
+    /// # Errors
+    /// When the file is not there, cannot be used, or is damaged or open to others.
+    pub fn of_folder(folder: &Path) -> Result<Self, KeyError> {
+        let path = folder.join(KEY);
+        match File::open(&path) {
+            Ok(file) => Self::read(&path, file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(KeyError::Gone { path }),
+            Err(source) => Err(KeyError::Io { path, source }),
         }
     }
 
@@ -125,7 +157,7 @@ fn make(folder: &Path, path: &Path) -> Result<(), KeyError> {
     let wrap = |source| KeyError::Io { path: path.to_owned(), source };
     let mut seed = [0; KEY_BYTES];
     getrandom::fill(&mut seed)?;
-    let temporary = folder.join(format!("server.key.{}", std::process::id()));
+    let temporary = folder.join(format!("{KEY}.{}", std::process::id()));
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -166,6 +198,14 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let refused = ServerKey::in_folder(folder.path());
         assert!(matches!(refused, Err(KeyError::Open { mode: 0o644, .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn e7_key_that_is_gone_is_not_replaced_beside_a_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(JOURNAL), []).unwrap();
+        assert!(matches!(ServerKey::in_folder(folder.path()), Err(KeyError::Gone { .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -23,10 +23,20 @@ use crate::host::{self, Host, Message};
 use crate::key::ServerKey;
 use crate::listener::{ListenError, Listener, Plaintext};
 use crate::shard::{self, ShardHandle, ShardMessage, Sink, shard_of};
+use crate::store::{self, Closed, Keeper, Opened, Storage, StoreError, StoreFailure};
 use crate::verify::Verifier;
+
+/// The number of this owner: the first and only one, for now.
+const GENERATION: Generation = match Generation::new(1) {
+    Ok(first) => first,
+    Err(_) => Generation::ZERO,
+};
 
 /// How long a stopping server waits for its connections to take their last frames.
 const DRAIN_TIME: Duration = Duration::from_secs(9);
+
+/// How long it then waits for the store to be closed.
+const CLOSE_TIME: Duration = Duration::from_millis(800);
 
 /// Accepted connections that wait to be registered.
 const ACCEPTED_QUEUE: usize = 16;
@@ -38,9 +48,12 @@ pub struct ServerConfig {
     pub listen: Vec<Address>,
     /// Whether other machines may be served without encryption.
     pub plaintext: Plaintext,
-    /// The threshold of new rooms.
+    /// Where it keeps what it acknowledges.
+    pub storage: Storage,
+    /// The threshold of new rooms. A journal that is there already keeps its own.
     pub threshold: Threshold,
-    /// Who is to be an operator; with none, the first user.
+    /// Who is to be an operator; with none, the first user. A journal that is there already keeps
+    /// its own.
     pub operators: Vec<OperatorRule>,
     /// Who the server is.
     pub key: ServerKey,
@@ -49,11 +62,12 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// A server that listens nowhere, with a key of its own and every default.
+    /// A server that listens nowhere and keeps nothing, with every default.
     pub fn new(key: ServerKey) -> Self {
         Self {
             listen: Vec::new(),
             plaintext: Plaintext::default(),
+            storage: Storage::Ephemeral,
             threshold: Threshold::default(),
             operators: Vec::new(),
             key,
@@ -72,12 +86,30 @@ pub enum StartError {
     /// A limit is out of range.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// What is kept cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The thread that opens the store panicked, which is a bug.
+    #[error("the store could not be opened, which is a bug: {0}")]
+    Bug(JoinError),
     /// The system allows too few open files.
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
     /// No randomness can be had.
     #[error("the system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
+}
+
+/// Why a server stopped by itself. It is of no more use, and acknowledges nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The engine or a shard found its own rules broken.
+    #[error("the engine failed, which is a bug: {0}")]
+    Bug(JoinError),
+    /// The store can keep nothing more.
+    #[error(transparent)]
+    Store(StoreFailure),
 }
 
 /// How a server stopped.
@@ -102,11 +134,13 @@ pub(crate) struct Transport {
 pub struct Server {
     addresses: Vec<Address>,
     generation: Generation,
+    founding: Founding,
     accepted: mpsc::Sender<Transport>,
     messages: mpsc::Sender<Message>,
     listening: CancellationToken,
-    /// The engine and the shards: none of them ever ends but by a bug.
-    core: JoinSet<()>,
+    /// The engine and the shards: none of them ever ends but by a bug, or because the store failed.
+    core: JoinSet<Result<(), StoreFailure>>,
+    store_closed: Option<Closed>,
     connections: JoinHandle<()>,
     listeners: JoinSet<()>,
 }
@@ -122,6 +156,7 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         let mut limits = config.limits;
         limits.connections_max = descriptors::raise(limits.connections_max)?;
+        limits.check()?;
         let mut bound = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
             bound.push(Listener::bind(address, config.plaintext).await?);
@@ -132,12 +167,22 @@ impl Server {
             threshold: config.threshold,
             operators: config.operators,
         };
-        let (clock, generation) = (Clock::new(), Generation::ZERO.next());
-        let engine_config = Config { limits: limits.clone(), archive: Archive::None, generation };
-        let engine = Engine::found(founding, engine_config, clock.now())?;
+        let clock = Clock::new();
+        let (engine, store) = open(config.storage, founding, limits, clock).await?;
         #[cfg(chat_mutants)]
         let engine = crate::mutant::switch_off(engine);
+        Ok(Self::run(bound, engine, clock, store))
+    }
 
+    /// Serves with an engine that was just made.
+    fn run(
+        bound: Vec<Listener>,
+        engine: Engine,
+        clock: Clock,
+        store: Option<(Keeper, Closed)>,
+    ) -> Self {
+        let (founding, limits) = (engine.founding().clone(), engine.limits().clone());
+        let (store, store_closed) = store.unzip();
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (messages, inbox) = mpsc::channel(host::QUEUE);
         let mut core = JoinSet::new();
@@ -145,7 +190,7 @@ impl Server {
             .map(|_| shard::start(&limits, clock, messages.clone(), &mut core))
             .collect();
         let verifier = Verifier::new(cores, messages.clone());
-        core.spawn(Host::new(engine, clock, shards.clone(), verifier).run(inbox));
+        core.spawn(Host::new(engine, clock, shards.clone(), verifier, store).run(inbox));
 
         let (accepted, arrivals) = mpsc::channel(ACCEPTED_QUEUE);
         let registry = Registry::new(messages.clone(), shards);
@@ -156,16 +201,18 @@ impl Server {
         for listener in bound {
             listeners.spawn(listener.run(accepted.clone(), listening.clone()));
         }
-        Ok(Self {
+        Self {
             addresses,
-            generation,
+            generation: GENERATION,
+            founding,
             accepted,
             messages,
             listening,
             core,
+            store_closed,
             connections,
             listeners,
-        })
+        }
     }
 
     /// Where it listens, in the order of the configuration; free ports have numbers now.
@@ -176,6 +223,11 @@ impl Server {
     /// The generation it serves in.
     pub const fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// What its journal began with. It may be older than this server.
+    pub const fn founding(&self) -> &Founding {
+        &self.founding
     }
 
     /// Serves a connection that was accepted elsewhere. It waits while many others are being
@@ -189,28 +241,59 @@ impl Server {
         let _ = self.accepted.send(transport).await;
     }
 
-    /// Resolves when the engine or a shard stopped by itself, which only a bug makes it do. The
-    /// server is of no more use then.
-    pub async fn failed(&mut self) -> JoinError {
+    /// Resolves when the server stopped by itself: by a bug, or because the store can keep nothing
+    /// more. It is of no more use then.
+    pub async fn failed(&mut self) -> Failure {
         while let Some(ended) = self.core.join_next().await {
-            if let Err(error) = ended {
-                return error;
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(failure)) => return Failure::Store(failure),
+                Err(error) => return Failure::Bug(error),
             }
         }
         std::future::pending().await
     }
 
-    /// Stops in order: accepts no more, tells everybody, waits for the last frames to be taken,
-    /// 9 seconds at most.
+    /// Stops in order: accepts no more, makes safe and answers what was posted, tells everybody,
+    /// waits for the last frames to be taken, 9 seconds at most, and closes the store.
     pub async fn stop(mut self) -> Stopped {
         self.listening.cancel();
         while self.listeners.join_next().await.is_some() {}
         drop(self.accepted);
         // The engine is gone only when it failed; then there is nobody to tell.
         let _ = self.messages.send(Message::Stop).await;
-        match tokio::time::timeout(DRAIN_TIME, &mut self.connections).await {
+        let stopped = match tokio::time::timeout(DRAIN_TIME, &mut self.connections).await {
             Ok(_) => Stopped::Drained,
             Err(_) => Stopped::TimedOut,
+        };
+        self.core.shutdown().await;
+        if let Some(closed) = self.store_closed
+            && tokio::time::timeout(CLOSE_TIME, closed.wait()).await.is_err()
+        {
+            tracing::warn!("the store is not closed yet: the next start will take a little longer");
+        }
+        stopped
+    }
+}
+
+/// The engine, and where it is kept.
+async fn open(
+    storage: Storage,
+    founding: Founding,
+    limits: Limits,
+    clock: Clock,
+) -> Result<(Engine, Option<(Keeper, Closed)>), StartError> {
+    let config = |archive| Config { limits, archive, generation: GENERATION };
+    match storage {
+        Storage::Ephemeral => {
+            Ok((Engine::found(founding, config(Archive::None), clock.now())?, None))
+        }
+        Storage::Folder { path, durability } => {
+            let config = config(Archive::Store);
+            let open = move || store::open(&path, durability, founding, &config, clock.now());
+            let opened = tokio::task::spawn_blocking(open).await.map_err(StartError::Bug)?;
+            let Opened { engine, parts } = opened?;
+            Ok((engine, Some(Keeper::start(parts))))
         }
     }
 }
@@ -317,6 +400,7 @@ mod tests {
         let stranger = Message::Disconnected { conn: ConnId::new(u64::MAX) };
         server.messages.send(stranger).await.unwrap();
         let failure = server.failed().await;
-        assert!(failure.is_panic(), "{failure}");
+        let is_panic = matches!(&failure, Failure::Bug(error) if error.is_panic());
+        assert!(is_panic, "{failure}");
     }
 }

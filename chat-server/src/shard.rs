@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, sleep_until};
 use crate::host::Message;
+use crate::store::StoreFailure;
 
 /// A connection's writing side.
 pub(crate) type Sink = Pin<Box<dyn AsyncWrite + Send>>;
@@ -86,7 +87,7 @@ pub(crate) fn start(
     limits: &Limits,
     clock: Clock,
     engine: mpsc::Sender<Message>,
-    tasks: &mut JoinSet<()>,
+    tasks: &mut JoinSet<Result<(), StoreFailure>>,
 ) -> ShardHandle {
     let (messages, inbox) = mpsc::channel(QUEUE);
     let shard = Shard {
@@ -99,7 +100,10 @@ pub(crate) fn start(
     };
     // A shard polls many transports in one go and gives way by itself, after each turn. The
     // runtime's own budget would end a turn after 128 of them by feigning that they are blocked.
-    tasks.spawn(tokio::task::unconstrained(shard.run(inbox, engine)));
+    tasks.spawn(tokio::task::unconstrained(async move {
+        shard.run(inbox, engine).await;
+        Ok(())
+    }));
     ShardHandle { messages }
 }
 

@@ -176,11 +176,11 @@ pub fn encode_to_bytes<T: Serialize>(message: &T) -> Bytes {
     sink.freeze()
 }
 
-/// Appends the encoding of a value, without a prefix.
+/// Appends the encoding of a value, without a prefix and of any length: what [`decode`] reads.
 ///
 /// # Panics
 /// When the value has no postcard encoding; everything in this library has one.
-pub(crate) fn append<T: Serialize>(value: &T, sink: &mut impl BufMut) {
+pub fn append<T: Serialize>(value: &T, sink: &mut impl BufMut) {
     postcard::serialize_with_flavor(value, Append { sink })
         .expect("a value must have a postcard encoding");
 }

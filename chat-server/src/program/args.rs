@@ -5,42 +5,83 @@ use std::path::PathBuf;
 use chatcore::address::Address;
 use chatcore::id::Threshold;
 use chatcore::log::OperatorRule;
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
 use crate::listener::Plaintext;
 use crate::program::report::Form;
+use crate::store::Durability;
 
 /// Starts a chat server. People join it with chat-client.
 ///
 /// Messages are held back until enough people are connected at once; then everybody sees all of
 /// them, in order, and the chat stays open.
 #[derive(Debug, Parser)]
-#[command(name = "chat-server", version, after_help = EXAMPLES)]
+#[command(name = "chat-server", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
-    /// The main job, which may be named
-    #[arg(value_name = "run", value_parser = ["run"], hide = true)]
-    _job: Option<String>,
+    #[command(subcommand)]
+    job: Option<Job>,
 
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What the program is to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Job {
+    /// Serve: the main job, which need not be named
+    #[command(hide = true)]
+    Run(RunArgs),
+    /// Verify everything that is kept, while no server runs, and change nothing
+    Check(FolderArgs),
+    /// Write all that is kept to stdout, one JSON object a line; a server may be running
+    Export(FolderArgs),
+    /// Read what `export` wrote from stdin into a folder that holds its server.key and no chat
+    Import(FolderArgs),
+}
+
+/// The options of the jobs that are about a folder.
+#[derive(Debug, clap::Args)]
+pub(super) struct FolderArgs {
+    /// The folder [default: the XDG data folder]
+    #[arg(long, value_name = "DIR", env = "CHAT_DATA")]
+    pub(super) data: Option<PathBuf>,
+
+    /// Write one JSON object a line to stdout
+    #[arg(long, env = "CHAT_JSON")]
+    json: bool,
+}
+
+/// The options of the main job.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
     /// Where to listen: `chat://HOST:PORT` or `unix:/PATH`. Without `:PORT` it is 5000, port 0 picks a
     /// free one. May be repeated: each client is then told the one that it came in by
     #[arg(long, value_name = "URI", env = "CHAT_LISTEN", value_delimiter = ',',
           default_values_t = [Address::default()])]
     pub(super) listen: Vec<Address>,
 
-    /// How many people must be connected at once before a room shows its messages: 1 to 65535
+    /// How many people must be connected at once before a room shows its messages: 1 to 65535. A
+    /// chat that is there already keeps its own [default: 2]
     #[arg(short = 'n', long, value_name = "N", env = "CHAT_THRESHOLD",
-          default_value_t = Threshold::DEFAULT, value_parser = parse_threshold)]
-    pub(super) threshold: Threshold,
+          value_parser = parse_threshold)]
+    pub(super) threshold: Option<Threshold>,
 
-    /// Keep nothing but the server's key (the only way in this version)
+    /// Keep nothing but the server's key
     #[arg(long, env = "CHAT_EPHEMERAL")]
     pub(super) ephemeral: bool,
 
-    /// Where the server keeps its key [default: the XDG data folder]
+    /// Where the server keeps its key and, unless it is ephemeral, the chat [default: the XDG data
+    /// folder]
     #[arg(long, value_name = "DIR", env = "CHAT_DATA")]
     pub(super) data: Option<PathBuf>,
+
+    /// When a message is acknowledged: `commit`, once the disk has it; `relaxed`, once the operating
+    /// system has it, which is faster and may cost the newest moments in a power cut
+    #[arg(long, value_name = "WHEN", env = "CHAT_DURABILITY", value_enum,
+          default_value_t = When::Commit)]
+    pub(super) durability: When,
 
     /// Who may reset rooms, by name or public key. May be repeated [default: the first user]
     #[arg(long, value_name = "NAME|KEY", env = "CHAT_OPERATOR", value_delimiter = ',',
@@ -64,27 +105,61 @@ pub(super) struct Args {
     log: Option<Targets>,
 }
 
+/// When a message is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum When {
+    /// Once the disk has it
+    Commit,
+    /// Once the operating system has it
+    Relaxed,
+}
+
+impl From<When> for Durability {
+    fn from(when: When) -> Self {
+        match when {
+            When::Commit => Self::Commit,
+            When::Relaxed => Self::Relaxed,
+        }
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   chat-server                                 on this machine, port 5000
   chat-server -n 3 --operator ana             three people open the chat, ana may reset it
   chat-server --listen unix:/tmp/chat.sock    through a file
+  chat-server --data /srv/chat                another folder for what is kept
   chat-server --listen chat://0.0.0.0:5000 --plaintext
                                               for other machines, unencrypted";
 
 impl Args {
+    /// What is to be done.
+    pub(super) fn into_job(self) -> Job {
+        self.job.unwrap_or(Job::Run(self.run))
+    }
+}
+
+impl Job {
     pub(super) const fn form(&self) -> Form {
-        if self.json { Form::Json } else { Form::Plain }
+        let (Self::Run(RunArgs { json, .. })
+        | Self::Check(FolderArgs { json, .. })
+        | Self::Export(FolderArgs { json, .. })
+        | Self::Import(FolderArgs { json, .. })) = self;
+        if *json { Form::Json } else { Form::Plain }
     }
 
     /// Starts the log on stderr.
     pub(super) fn start_log(&self) {
-        let level = match self.verbose {
+        let (filter, verbose) = match self {
+            Self::Run(args) => (args.log.clone(), args.verbose),
+            Self::Check(_) | Self::Export(_) | Self::Import(_) => (None, 0),
+        };
+        let level = match verbose {
             0 => LevelFilter::WARN,
             1 => LevelFilter::DEBUG,
             _ => LevelFilter::TRACE,
         };
-        let filter = self.log.clone().unwrap_or_else(|| Targets::new().with_default(level));
+        let filter = filter.unwrap_or_else(|| Targets::new().with_default(level));
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
         tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     }
@@ -125,15 +200,32 @@ mod tests {
             assert!(Args::try_parse_from(["chat-server", "-n", bad]).is_err(), "{bad}");
         }
         for good in [1_u16, u16::MAX] {
-            let args = Args::try_parse_from(["chat-server", "-n", &good.to_string()]).unwrap();
-            assert_eq!(args.threshold.get(), good);
+            let args = run_args(&["chat-server", "-n", &good.to_string()]).unwrap();
+            assert_eq!(args.threshold.map(Threshold::get), Some(good));
+        }
+    }
+
+    fn run_args(args: &[&str]) -> Result<RunArgs, clap::Error> {
+        match Args::try_parse_from(args)?.into_job() {
+            Job::Run(args) => Ok(args),
+            other @ (Job::Check(_) | Job::Export(_) | Job::Import(_)) => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn main_job_may_be_named_and_no_other_can_be() {
-        assert!(Args::try_parse_from(["chat-server", "run", "-n", "3"]).is_ok());
+        for args in [&["chat-server", "run", "-n", "3"][..], &["chat-server", "-n", "3"]] {
+            assert_eq!(run_args(args).unwrap().threshold, Threshold::new(3));
+        }
         assert!(Args::try_parse_from(["chat-server", "walk"]).is_err());
+    }
+
+    #[test]
+    fn check_takes_a_folder_and_no_option_of_the_main_job() {
+        let args = Args::try_parse_from(["chat-server", "check", "--data", "/srv"]).unwrap();
+        let Job::Check(args) = args.into_job() else { panic!("check must be another job") };
+        assert_eq!(args.data, Some("/srv".into()));
+        assert!(Args::try_parse_from(["chat-server", "check", "-n", "3"]).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod args;
 mod report;
 
+use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,8 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::key::{KeyError, ServerKey};
 use crate::listener::ListenError;
-use crate::server::{Server, ServerConfig, StartError, Stopped};
-use args::Args;
+use crate::server::{self, Server, ServerConfig, StartError, Stopped};
+use crate::store::{self, Checked, Storage, StoreError, TransferError};
+use args::{Args, FolderArgs, Job, RunArgs};
 use report::Report;
 
 /// Exit status when an option asks for what is not allowed.
@@ -25,12 +27,20 @@ enum Failure {
     Start(#[from] StartError),
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("cannot tell where to keep the server key: set HOME, or name a folder with --data")]
+    #[error(
+        "cannot tell where to keep the chat and the server key: set HOME, or name a folder with --data"
+    )]
     NoFolder,
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
-    #[error("the engine failed, which is a bug: {0}")]
-    Engine(tokio::task::JoinError),
+    #[error(transparent)]
+    Server(server::Failure),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error("{} is not as it was written: {found} found", folder.display())]
+    Damaged { folder: PathBuf, found: usize },
 }
 
 impl Failure {
@@ -39,17 +49,29 @@ impl Failure {
             Self::Start(StartError::Listen(ListenError::Exposed { .. })) | Self::NoFolder => {
                 ExitCode::from(USAGE)
             }
-            Self::Start(_) | Self::Key(_) | Self::Runtime(_) | Self::Engine(_) => ExitCode::FAILURE,
+            Self::Start(_)
+            | Self::Key(_)
+            | Self::Runtime(_)
+            | Self::Server(_)
+            | Self::Store(_)
+            | Self::Transfer(_)
+            | Self::Damaged { .. } => ExitCode::FAILURE,
         }
     }
 }
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    let report = Report::new(args.form());
-    args.start_log();
-    match run(&args, &report) {
+    let job = Args::parse().into_job();
+    let report = Report::new(job.form());
+    job.start_log();
+    let result = match &job {
+        Job::Run(args) => run(args, &report),
+        Job::Check(args) => check(args, &report),
+        Job::Export(args) => export(args),
+        Job::Import(args) => import(args, &report),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             report.failure(&failure);
@@ -58,8 +80,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, report: &Report) -> Result<(), Failure> {
-    let key = ServerKey::in_folder(&data_folder(args.data.clone())?)?;
+fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
+    let folder = data_folder(args.data.clone())?;
+    let key = ServerKey::in_folder(&folder)?;
+    let storage = if args.ephemeral {
+        Storage::Ephemeral
+    } else {
+        Storage::Folder { path: folder, durability: args.durability.into() }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -70,14 +98,43 @@ fn run(args: &Args, report: &Report) -> Result<(), Failure> {
         let server = Server::start(ServerConfig {
             listen: args.listen.clone(),
             plaintext: args.plaintext.into(),
-            threshold: args.threshold,
+            storage: storage.clone(),
+            threshold: args.threshold.unwrap_or_default(),
             operators: args.operator.clone(),
             ..ServerConfig::new(key)
         })
         .await?;
-        report.listening(&server, args);
+        report.listening(&server, &storage);
+        report::overruled(server.founding(), args);
         serve(server, signals, report).await
     })
+}
+
+/// Verifies what is kept.
+fn check(args: &FolderArgs, report: &Report) -> Result<(), Failure> {
+    let folder = data_folder(args.data.clone())?;
+    let checked: Checked = store::check(&folder)?;
+    report.checked(&folder, &checked);
+    match checked.findings.len() {
+        0 => Ok(()),
+        found => Err(Failure::Damaged { folder, found }),
+    }
+}
+
+/// Writes what is kept to stdout.
+fn export(args: &FolderArgs) -> Result<(), Failure> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    store::export(&data_folder(args.data.clone())?, &mut out)?;
+    Ok(())
+}
+
+/// Makes a folder of what `export` wrote.
+fn import(args: &FolderArgs, report: &Report) -> Result<(), Failure> {
+    let folder = data_folder(args.data.clone())?;
+    let key = ServerKey::of_folder(&folder)?;
+    let entries = store::import(&folder, key.public(), &mut std::io::stdin().lock())?;
+    report.imported(&folder, entries);
+    Ok(())
 }
 
 /// The signals that stop the program in order.
@@ -98,7 +155,7 @@ async fn serve(mut server: Server, mut signals: Signals, report: &Report) -> Res
     let reason = tokio::select! {
         _ = signals.terminate.recv() => "SIGTERM",
         _ = signals.interrupt.recv() => "SIGINT",
-        error = server.failed() => return Err(Failure::Engine(error)),
+        failure = server.failed() => return Err(Failure::Server(failure)),
     };
     report.stopping(reason);
     if server.stop().await == Stopped::TimedOut {
@@ -108,7 +165,7 @@ async fn serve(mut server: Server, mut signals: Signals, report: &Report) -> Res
     Ok(())
 }
 
-/// Where the server keeps its key: the folder named, or the one the XDG rules give.
+/// Where the server keeps its key and the chat: the folder named, or the one the XDG rules give.
 fn data_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
     if let Some(folder) = named {
         return Ok(folder);

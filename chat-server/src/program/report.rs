@@ -1,13 +1,17 @@
 //! What the program says: lines for people, or JSON for scripts.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use chatcore::address::Address;
-use chatcore::id::Threshold;
+use chatcore::id::{Index, Threshold};
+use chatcore::log::Founding;
 use serde_json::json;
 
-use crate::program::args::Args;
+use crate::program::Failure;
+use crate::program::args::RunArgs;
 use crate::server::Server;
+use crate::store::{Checked, Durability, Storage};
 
 /// For whom stdout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +31,11 @@ impl Report {
         Self { form }
     }
 
-    pub(super) fn listening(&self, server: &Server, args: &Args) {
+    pub(super) fn listening(&self, server: &Server, storage: &Storage) {
         match self.form {
             Form::Json => {
                 // Scripts read stdout; whoever started the script may want to know.
-                let _ = writeln!(io::stderr(), "chat-server: {}", kept(args.ephemeral));
+                let _ = writeln!(io::stderr(), "chat-server: {}", kept(storage));
                 for address in server.addresses() {
                     say(&json!({
                         "type": "listening",
@@ -41,7 +45,9 @@ impl Report {
                     }));
                 }
             }
-            Form::Plain => say(&welcome(server.addresses(), args.threshold, args.ephemeral)),
+            Form::Plain => {
+                say(&welcome(server.addresses(), server.founding().threshold, storage));
+            }
         }
     }
 
@@ -58,8 +64,43 @@ impl Report {
         }
     }
 
-    pub(super) fn failure(&self, failure: &super::Failure) {
-        if self.form == Form::Json {
+    /// Says what `check` found: each fault, then a summary.
+    pub(super) fn checked(&self, folder: &Path, checked: &Checked) {
+        let Checked { entries, rooms, checkpoints, findings, .. } = checked;
+        for finding in findings {
+            match self.form {
+                Form::Json => say(&json!({ "type": "fault", "text": finding.to_string() })),
+                Form::Plain => say(finding),
+            }
+        }
+        match self.form {
+            Form::Json => say(&json!({
+                "type": "checked",
+                "entries": entries.get(),
+                "rooms": rooms,
+                "checkpoints": checkpoints,
+                "faults": findings.len(),
+            })),
+            Form::Plain if findings.is_empty() => say(&format!(
+                "{}: all is as it was written ({entries} entries, {rooms} rooms, {checkpoints} \
+                 checkpoints)",
+                folder.display(),
+            )),
+            Form::Plain => {}
+        }
+    }
+
+    pub(super) fn imported(&self, folder: &Path, entries: Index) {
+        match self.form {
+            Form::Json => say(&json!({ "type": "imported", "entries": entries })),
+            Form::Plain => say(&format!("{entries} entries are in {} now", folder.display())),
+        }
+    }
+
+    pub(super) fn failure(&self, failure: &Failure) {
+        let is_of_a_folder =
+            matches!(failure, Failure::Store(_) | Failure::Transfer(_) | Failure::Damaged { .. });
+        if self.form == Form::Json && !is_of_a_folder {
             say(&json!({ "type": "stopped", "reason": failure.to_string() }));
         }
         // Nobody reads stderr: then the exit status has to say it.
@@ -67,7 +108,25 @@ impl Report {
     }
 }
 
-fn welcome(addresses: &[Address], threshold: Threshold, ephemeral: bool) -> String {
+/// Says which options changed nothing, because the chat is older than this server.
+pub(super) fn overruled(founding: &Founding, args: &RunArgs) {
+    let mut err = io::stderr();
+    if let Some(asked) = args.threshold.filter(|asked| *asked != founding.threshold) {
+        let kept = founding.threshold;
+        let _ = writeln!(
+            err,
+            "chat-server: --threshold {asked} changes nothing: this chat was begun with {kept}"
+        );
+    }
+    if !args.operator.is_empty() && args.operator != founding.operators {
+        let _ = writeln!(
+            err,
+            "chat-server: --operator changes nothing: this chat was begun with other operators"
+        );
+    }
+}
+
+fn welcome(addresses: &[Address], threshold: Threshold, storage: &Storage) -> String {
     let listening: Vec<String> = addresses.iter().map(Address::to_string).collect();
     let first = addresses.first().cloned().unwrap_or_default();
     let at = if first == Address::default() { String::new() } else { format!(" {first}") };
@@ -80,18 +139,22 @@ fn welcome(addresses: &[Address], threshold: Threshold, ephemeral: bool) -> Stri
          Ctrl-C stops the server.",
         env!("CARGO_PKG_VERSION"),
         listening.join(", "),
-        kept(ephemeral),
+        kept(storage),
         if threshold.get() == 1 { "user is" } else { "users are" },
     )
 }
 
 /// What becomes of messages when the server stops.
-const fn kept(ephemeral: bool) -> &'static str {
-    if ephemeral {
-        "Nothing is kept: messages are gone when the server stops"
-    } else {
-        "Nothing is kept: messages are gone when the server stops (a store on disk is not in this \
-         version yet)"
+fn kept(storage: &Storage) -> String {
+    match storage {
+        Storage::Ephemeral => "Nothing is kept: messages are gone when the server stops".to_owned(),
+        Storage::Folder { path, durability: Durability::Commit } => {
+            format!("Messages are kept in {}", path.display())
+        }
+        Storage::Folder { path, durability: Durability::Relaxed } => format!(
+            "Messages are kept in {}; a power cut may cost the newest moments",
+            path.display()
+        ),
     }
 }
 
@@ -107,13 +170,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn welcome_says_how_to_join_and_that_nothing_is_kept() {
-        let usual = welcome(&[Address::default()], Threshold::DEFAULT, false);
+    fn welcome_says_how_to_join_and_what_is_kept() {
+        let usual = Storage::Folder { path: "/srv/chat".into(), durability: Durability::Commit };
+        let usual = welcome(&[Address::default()], Threshold::DEFAULT, &usual);
         assert!(usual.contains("chat://127.0.0.1:5000"), "{usual}");
         assert!(usual.contains("chat-client -- --name YOU"), "{usual}");
-        assert!(usual.contains("Nothing is kept"), "{usual}");
+        assert!(usual.contains("Messages are kept in /srv/chat."), "{usual}");
         let other: Address = "unix:/tmp/chat".parse().unwrap();
-        let unusual = welcome(&[other], Threshold::DEFAULT, true);
+        let unusual = welcome(&[other], Threshold::DEFAULT, &Storage::Ephemeral);
         assert!(unusual.contains("chat-client -- unix:/tmp/chat --name YOU"), "{unusual}");
+        assert!(unusual.contains("Nothing is kept"), "{unusual}");
     }
 }

@@ -7,9 +7,12 @@
 
 mod gate;
 mod hostile;
+mod injected;
+mod killed;
 mod lifecycle;
 mod peer;
 mod program;
+mod store;
 
 use chat_server::{Server, ServerConfig, ServerKey};
 use chatcore::address::Address;

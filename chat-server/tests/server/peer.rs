@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chatcore::address::Address;
 use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
-use chatcore::id::{Attach, Counter, PublicKey, RequestId, SessionId, Signature};
+use chatcore::id::{Attach, Counter, PublicKey, RequestId, Seq, SessionId, Signature};
 use chatcore::text::Untrusted;
 use chatcore::wire::{
     Answer, ClientFrame, ClientHello, Command, Login, LoginProof, Question, Record, RecordBody,
@@ -24,6 +24,8 @@ pub(crate) struct Peer {
     buffer: FrameBuffer,
     counter: Counter,
     request: RequestId,
+    /// Answers to commands that came before the answer to a question.
+    passed: Vec<ServerFrame>,
 }
 
 impl Peer {
@@ -46,6 +48,7 @@ impl Peer {
             buffer: FrameBuffer::default(),
             counter: Counter::ZERO,
             request: RequestId::ZERO,
+            passed: Vec::new(),
         }
     }
 
@@ -54,6 +57,16 @@ impl Peer {
         let mut peer = Self::connect(address).await;
         peer.log_in(name).await.expect("the log-in must be accepted");
         let joined = peer.ask(join("lobby")).await;
+        assert!(matches!(joined, Answer::Joined(_)), "{joined:?}");
+        peer
+    }
+
+    /// Connects, logs in and joins the lobby, to be sent all of its history.
+    pub(crate) async fn join_from_the_first(address: &Address, name: &str) -> Self {
+        let mut peer = Self::connect(address).await;
+        peer.log_in(name).await.expect("the log-in must be accepted");
+        let start = Start::At(Seq::ZERO.next());
+        let joined = peer.ask(Question::Join { room: Untrusted::new("lobby"), start }).await;
         assert!(matches!(joined, Answer::Joined(_)), "{joined:?}");
         peer
     }
@@ -71,8 +84,18 @@ impl Peer {
         key: &SigningKey,
         session: SessionId,
     ) -> Result<Welcome, Refusal> {
+        self.try_log_in(name, key, session).await.expect("welcome or close, not the end")
+    }
+
+    /// As [`Self::log_in_with`]; `None` when the connection just ends.
+    async fn try_log_in(
+        &mut self,
+        name: &str,
+        key: &SigningKey,
+        session: SessionId,
+    ) -> Option<Result<Welcome, Refusal>> {
         self.send(&hello()).await;
-        let ServerFrame::Hello(hello) = self.next().await.expect("a hello") else {
+        let ServerFrame::Hello(hello) = self.next().await? else {
             panic!("the server must say hello");
         };
         let attach = Attach::ZERO.next();
@@ -94,14 +117,26 @@ impl Peer {
             signature: Signature::new(key.sign(&proof.to_bytes()).to_bytes()),
         };
         self.send(&ClientFrame::Login(login)).await;
-        match self.next().await {
-            Some(ServerFrame::Welcome(welcome)) => {
+        match self.next().await? {
+            ServerFrame::Welcome(welcome) => {
                 self.counter = welcome.last_counter;
-                Ok(welcome)
+                Some(Ok(welcome))
             }
-            Some(ServerFrame::Close(refusal)) => Err(refusal),
+            ServerFrame::Close(refusal) => Some(Err(refusal)),
             other => panic!("welcome or close, not {other:?}"),
         }
+    }
+
+    /// As [`Self::join`] for a server that may break down; `None` when it does, or refuses.
+    pub(crate) async fn try_join(address: &Address, name: &str) -> Option<Self> {
+        let Address::Tcp { host, port } = address else { panic!("{address} is no port") };
+        let stream = tokio::net::TcpStream::connect((host.as_str(), *port)).await.ok()?;
+        let mut peer = Self::over(stream);
+        let key = key_of(name);
+        let session = SessionId::new(*key.verifying_key().as_bytes().first_chunk().unwrap());
+        peer.try_log_in(name, &key, session).await?.ok()?;
+        let joined = peer.try_ask(join("lobby")).await?;
+        matches!(joined, Answer::Joined(_)).then_some(peer)
     }
 
     pub(crate) async fn send(&mut self, frame: &ClientFrame) {
@@ -124,16 +159,59 @@ impl Peer {
         counter
     }
 
-    /// Asks and waits for the answer; everything before it is dropped.
+    /// The number that the next post will have.
+    pub(crate) fn next_counter(&self) -> Counter {
+        self.counter.next()
+    }
+
+    /// The last post was refused for now: its number is free.
+    pub(crate) fn take_back(&mut self) {
+        self.counter = self.counter.previous();
+    }
+
+    /// Posts and waits for the answer; `None` when the connection ends before.
+    pub(crate) async fn post_and_wait(&mut self, text: &str) -> Option<ServerFrame> {
+        let wanted = self.post(text).await;
+        loop {
+            let frame = self.next().await?;
+            if counter_of(&frame) == Some(wanted) {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// Waits for the answer to any command; everything before it is dropped.
+    pub(crate) async fn next_answer(&mut self) -> ServerFrame {
+        loop {
+            let frame = self.next().await.expect("an answer");
+            if counter_of(&frame).is_some() {
+                return frame;
+            }
+        }
+    }
+
+    /// The answer to a command, if it came while an answer to a question was waited for.
+    pub(crate) fn answer_if_any(&mut self, wanted: Counter) -> Option<ServerFrame> {
+        let place = self.passed.iter().position(|frame| counter_of(frame) == Some(wanted))?;
+        Some(self.passed.swap_remove(place))
+    }
+
+    /// Asks and waits for the answer; answers to commands are kept, everything else before it is
+    /// dropped.
     pub(crate) async fn ask(&mut self, question: Question) -> Answer {
+        self.try_ask(question).await.expect("an answer")
+    }
+
+    async fn try_ask(&mut self, question: Question) -> Option<Answer> {
         self.request = self.request.next();
         let request = self.request;
         self.send(&ClientFrame::Ask { request, question }).await;
         loop {
-            match self.next().await.expect("an answer") {
+            match self.next().await? {
                 ServerFrame::Answer { request: label, answer } if label == request => {
-                    return answer;
+                    return Some(answer);
                 }
+                frame if counter_of(&frame).is_some() => self.passed.push(frame),
                 _ => {}
             }
         }
@@ -146,17 +224,13 @@ impl Peer {
 
     /// Waits for the answer to a command; everything before it is dropped.
     pub(crate) async fn answer_to(&mut self, wanted: Counter) -> ServerFrame {
+        if let Some(frame) = self.answer_if_any(wanted) {
+            return frame;
+        }
         loop {
-            let frame = self.next().await.expect("an answer");
-            match &frame {
-                ServerFrame::Accepted { counter, .. }
-                | ServerFrame::Applied { counter }
-                | ServerFrame::Refused { counter, .. }
-                    if *counter == wanted =>
-                {
-                    return frame;
-                }
-                _ => {}
+            let frame = self.next_answer().await;
+            if counter_of(&frame) == Some(wanted) {
+                return frame;
             }
         }
     }
@@ -208,6 +282,16 @@ impl Peer {
     }
 }
 
+/// The command that a frame answers, if it answers one.
+fn counter_of(frame: &ServerFrame) -> Option<Counter> {
+    match frame {
+        ServerFrame::Accepted { counter, .. }
+        | ServerFrame::Applied { counter }
+        | ServerFrame::Refused { counter, .. } => Some(*counter),
+        _ => None,
+    }
+}
+
 pub(crate) fn hello() -> ClientFrame {
     let versions = VersionRange::SUPPORTED;
     ClientFrame::Hello(ClientHello { role: Role::Client, versions, features: 0 })
@@ -215,6 +299,10 @@ pub(crate) fn hello() -> ClientFrame {
 
 pub(crate) fn join(room: &str) -> Question {
     Question::Join { room: Untrusted::new(room), start: Start::Last(1_000) }
+}
+
+pub(crate) fn history(room: &str, before: Option<Seq>, limit: u16) -> Question {
+    Question::History { room: Untrusted::new(room), before, limit }
 }
 
 /// A key that is always the same for a name.

@@ -12,7 +12,7 @@ use chatcore::wire::Refusal;
 use crate::peer::{PATIENCE, Peer};
 
 /// A running `chat-server`, killed when it is dropped.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     stdout: BufReader<ChildStdout>,
     _data: tempfile::TempDir,
@@ -23,7 +23,7 @@ impl Program {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), args)
     }
 
-    fn start_by(mut command: Command, args: &[&str]) -> Self {
+    pub(crate) fn start_by(mut command: Command, args: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         command.args(args);
         if !args.contains(&"--data") {
@@ -46,8 +46,23 @@ impl Program {
         line.trim_end().to_owned()
     }
 
+    /// Reads the line that says where it listens; `None` when it ends without.
+    pub(crate) fn address_if_any(&mut self) -> Option<Address> {
+        let line = self.line();
+        let event: serde_json::Value = serde_json::from_str(&line).ok()?;
+        (event["type"] == "listening").then(|| event["url"].as_str().unwrap().parse().unwrap())
+    }
+
+    /// Processes that it started, as a tracer did.
+    pub(crate) fn children(&self) -> Vec<rustix::process::Pid> {
+        let list = format!("/proc/{0}/task/{0}/children", self.id());
+        let list = std::fs::read_to_string(list).unwrap_or_default();
+        let numbers = list.split_whitespace().filter_map(|number| number.parse().ok());
+        numbers.filter_map(rustix::process::Pid::from_raw).collect()
+    }
+
     /// Reads the line that says where it listens.
-    fn address(&mut self) -> Address {
+    pub(crate) fn address(&mut self) -> Address {
         let line = self.line();
         let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
         assert_eq!(event["type"], "listening", "{event}");
@@ -56,13 +71,17 @@ impl Program {
         event["url"].as_str().unwrap().parse().unwrap()
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits for the end and returns the status and what stderr said.
-    fn wait(mut self) -> (ExitStatus, String) {
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let (ended, watch) = std::sync::mpsc::channel::<()>();
         std::thread::spawn(move || {
@@ -81,8 +100,15 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
+        let children = self.children();
+        for child in &children {
+            let _ = rustix::process::kill_process(*child, rustix::process::Signal::KILL);
+        }
+        if children.is_empty() {
+            // It may have ended by itself.
+            let _ = self.child.kill();
+        }
+        // A tracer ends once who it traces is gone, and with it the locks.
         let _ = self.child.wait();
     }
 }

@@ -532,6 +532,11 @@ impl Engine {
         self.durable.founding().log_id
     }
 
+    /// What its journal began with.
+    pub const fn founding(&self) -> &Founding {
+        self.durable.founding()
+    }
+
     /// The newest end of its journal.
     pub const fn head(&self) -> Head {
         self.head

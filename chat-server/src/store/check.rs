@@ -1,0 +1,252 @@
+//! Verifying a whole folder: every row, every anchor, every checkpoint.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use chatcore::engine::{Archive, Config, Engine};
+use chatcore::id::{Index, PublicKey};
+use chatcore::limits::Limits;
+use chatcore::log::Head;
+use chatcore::time::Now;
+
+use crate::store::checkpoint;
+use crate::store::database::{Access, Database, Row};
+use crate::store::fault::{Fault, Flaw, StoreError};
+use crate::store::folder::{Folder, FoundTip, JOURNAL};
+use crate::store::lives::{Link, Lives};
+use crate::store::recovery::{self, Blocked, ROWS_AT_ONCE, Recovered, Way};
+
+/// Damaged rows that are named; whoever has more needs a backup, not a list.
+const FINDINGS_MAX: usize = 20;
+
+/// What is in a folder.
+#[derive(Debug)]
+pub struct Checked {
+    /// The last entry of its journal; 0 when it has none.
+    pub entries: Index,
+    /// The key that the journal was founded by.
+    pub founder: Option<PublicKey>,
+    /// How many rooms there are.
+    pub rooms: usize,
+    /// How many checkpoints there are.
+    pub checkpoints: usize,
+    /// What is wrong, at most about 20 things; none when all is as it was written.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that is wrong in a folder.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Finding {
+    /// A row.
+    #[error(transparent)]
+    Row(#[from] Fault),
+    /// There are rows in `anchor` that belong to no record.
+    #[error("table anchor has {found} rows, {due} are due")]
+    Anchors {
+        /// How many there are.
+        found: u64,
+        /// How many there should be.
+        due: u64,
+    },
+    /// SQLite itself finds its file damaged.
+    #[error("SQLite says: {0}")]
+    Sqlite(String),
+    /// A checkpoint cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The file that tells how far the journal reached is damaged.
+    #[error("{} is damaged", .0.display())]
+    Tip(PathBuf),
+    /// The journal cannot be taken up.
+    #[error(transparent)]
+    Journal(StoreError),
+}
+
+/// Verifies everything in a data folder, and changes nothing in it.
+///
+/// It takes about as long as replaying the journal twice, and memory for the state, not for the
+/// history.
+///
+/// # Errors
+/// When the folder holds no journal, is in use, or is of a newer program. What is damaged is no
+/// error, but a finding.
+pub fn check(path: &Path) -> Result<Checked, StoreError> {
+    let file = path.join(JOURNAL);
+    if !file.is_file() {
+        return Err(StoreError::Absent(path.to_owned()));
+    }
+    let folder = Folder::lock_existing(path)?;
+    let database = Database::open(&file, Access::Read)?;
+    let at = |source| StoreError::Io { path: path.to_owned(), source };
+    let checkpoints = checkpoint::list(path).map_err(at)?;
+    let mut rows = Rows::new(&database);
+    rows.check();
+    let mut checked = Checked {
+        entries: rows.last,
+        founder: None,
+        rooms: 0,
+        checkpoints: checkpoints.len(),
+        findings: rows.findings,
+    };
+    match database.integrity() {
+        Ok(lines) => checked.findings.extend(lines.into_iter().map(Finding::Sqlite)),
+        Err(error) => checked.findings.push(Finding::Sqlite(error.to_string())),
+    }
+    // What follows goes over the same rows.
+    if checked.findings.is_empty() {
+        check_states(&folder, &database, &checkpoints, &mut checked)?;
+    }
+    Ok(checked)
+}
+
+/// Replays the journal, and compares what each checkpoint leads to.
+fn check_states(
+    folder: &Folder,
+    database: &Database,
+    checkpoints: &[Index],
+    checked: &mut Checked,
+) -> Result<(), StoreError> {
+    let tip = folder.tip();
+    let at = |source| StoreError::Io { path: tip.clone(), source };
+    if FoundTip::read(&tip).map_err(at)? == FoundTip::Damaged {
+        checked.findings.push(Finding::Tip(tip));
+    } else if let Err(error) = recovery::check_tip(folder, database, checked.entries) {
+        checked.findings.push(Finding::Journal(error));
+    }
+    if checked.entries == Index::ZERO && checkpoints.is_empty() {
+        return Ok(());
+    }
+    let limits = Limits { window_bytes: 0, ..Limits::default() };
+    let config = &Config { limits, archive: Archive::Store, ..Config::default() };
+    let stop = &AtomicBool::new(false);
+    let way = Way { folder, database, config, now: Now::default(), stop };
+    let Recovered { engine, lives, .. } = way.by_replay()?;
+    checked.rooms = lives.iter().count();
+    checked.founder = Some(engine.founding().server_key);
+    for index in checkpoints {
+        let reason = match way.by_checkpoint(*index) {
+            Ok(other) if are_same(&other, &engine, &lives) => continue,
+            Ok(_) => "it leads to another state than the journal".to_owned(),
+            Err(Blocked::Checkpoint(error)) => error.to_string(),
+            Err(Blocked::Store(error)) => error.to_string(),
+        };
+        let path = checkpoint::path_of(folder.path(), *index);
+        checked.findings.push(Finding::Checkpoint { path, reason });
+    }
+    Ok(())
+}
+
+fn are_same(one: &Recovered, engine: &Engine, lives: &Lives) -> bool {
+    let hashes = (one.engine.state_hash(), one.engine.head());
+    hashes == (engine.state_hash(), engine.head()) && one.lives == *lives
+}
+
+/// All rows, one after the other.
+struct Rows<'a> {
+    database: &'a Database,
+    /// Where the chain stands; unknown at the beginning and after a damaged row.
+    head: Option<Head>,
+    last: Index,
+    /// Rooms, as long as every row was good.
+    lives: Option<Lives>,
+    anchors: u64,
+    findings: Vec<Finding>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(database: &'a Database) -> Self {
+        Self {
+            database,
+            head: None,
+            last: Index::ZERO,
+            lives: Some(Lives::default()),
+            anchors: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    fn check(&mut self) {
+        while self.findings.len() < FINDINGS_MAX {
+            match self.database.rows_after(self.last, ROWS_AT_ONCE) {
+                Ok(rows) if rows.is_empty() => break,
+                Ok(rows) => rows.into_iter().for_each(|row| self.check_row(row)),
+                Err(fault) => self.pass_over(fault),
+            }
+        }
+        match self.database.anchor_count() {
+            Ok(found) if self.lives.is_some() && found != self.anchors => {
+                self.findings.push(Finding::Anchors { found, due: self.anchors });
+            }
+            Ok(_) => {}
+            Err(flaw) => self.findings.push(Fault::anchor(Index::ZERO, flaw).into()),
+        }
+    }
+
+    /// Goes on after a row that cannot be read.
+    fn pass_over(&mut self, fault: Fault) {
+        // Rows before it in the same group are good, and are read by themselves.
+        let bad = Index::new(fault.row).unwrap_or(Index::MAX);
+        while self.last.next() < bad {
+            match self.database.rows_after(self.last, 1).map(Vec::into_iter) {
+                Ok(mut rows) => match rows.next() {
+                    Some(row) => self.check_row(row),
+                    None => break,
+                },
+                Err(_) => break,
+            }
+        }
+        self.last = bad;
+        self.lost_track(fault);
+    }
+
+    fn lost_track(&mut self, fault: Fault) {
+        self.head = None;
+        self.lives = None;
+        self.findings.push(fault.into());
+    }
+
+    fn check_row(&mut self, row: Row) {
+        let (place, after) = (self.last.next(), row.head());
+        self.last = after.index;
+        if after.index != place {
+            return self.lost_track(Fault::entry(place, Flaw::Missing));
+        }
+        let head = match self.head {
+            Some(head) => Ok(head),
+            None if place == Index::ZERO.next() => row.beginning(),
+            // The row before was damaged: this one is where the chain is taken up again.
+            None => {
+                self.head = Some(after);
+                return;
+            }
+        };
+        let verified = head.and_then(|mut head| row.verify(&mut head));
+        match verified.and_then(|(entry, previous)| self.check_links(&entry, previous)) {
+            Ok(()) => self.head = Some(after),
+            Err(fault) => self.lost_track(fault),
+        }
+    }
+
+    fn check_links(&mut self, entry: &chatcore::log::Entry, previous: Index) -> Result<(), Fault> {
+        let Some(lives) = &mut self.lives else { return Ok(()) };
+        let place = entry.header.index;
+        let wrong = |flaw| Fault::entry(place, flaw);
+        let link = lives.follow(entry).map_err(wrong)?;
+        if previous != link.map_or(Index::ZERO, |link| link.previous) {
+            return Err(wrong(Flaw::Previous));
+        }
+        let Some(Link { life, seq, .. }) = link.filter(Link::is_anchor) else { return Ok(()) };
+        self.anchors += 1;
+        match self.database.anchor(life, seq) {
+            Ok(Some(number)) if number == place => Ok(()),
+            Ok(_) => Err(Fault::anchor(place, Flaw::Anchor(seq))),
+            Err(flaw) => Err(Fault::anchor(place, flaw)),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The journal in SQLite: its tables, how a row is written, and how it is checked when it is read.
+//!
+//! One entry is one row with a growing key, so that a group of entries is written to the end of the
+//! table and costs few pages, however many rooms they are of. An index over rooms would cost several
+//! times as much. In its place each row with a record names the row with the record before of the
+//! same life, and every 64th record of a life has a row in `anchor`: reading goes from an anchor
+//! back, so a page costs its length and at most 63 rows more.
+//!
+//! `chain` is the digest over the journal up to the row. Whoever reads a row makes it anew from the
+//! row before and compares: a flipped bit shows, at whatever row. What points elsewhere (`previous`,
+//! `anchor`) is checked against what is found there.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use chatcore::codec;
+use chatcore::id::{Digest, Index, Seq};
+use chatcore::log::{Change, Entry, Head, Header};
+use chatcore::time::Timestamp;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow, params};
+
+use crate::store::Durability;
+use crate::store::fault::{Fault, Flaw, StoreError};
+use crate::store::folder::{private, publish};
+use crate::store::lives::Link;
+
+/// The layout of the tables, in `PRAGMA user_version`.
+pub(crate) const LAYOUT: u32 = 1;
+
+/// `chat`, in `PRAGMA application_id`.
+const APPLICATION: u32 = 0x6368_6174;
+
+/// `change` may be NULL one day, when retention deletes what an entry held; today that is damage.
+const SCHEMA: &str = "
+CREATE TABLE entry (
+    number INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    chain BLOB NOT NULL,
+    previous INTEGER NOT NULL,
+    change BLOB
+) STRICT;
+CREATE TABLE anchor (
+    life INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (life, seq)
+) STRICT, WITHOUT ROWID;
+";
+
+/// For what a database is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write(Durability),
+}
+
+/// An open connection to a journal.
+#[derive(Debug)]
+pub(crate) struct Database {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// A row of `entry`, not yet checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    number: Index,
+    at: Timestamp,
+    chain: Digest,
+    /// The row with the record before; 0 when there is none.
+    pub(crate) previous: Index,
+    change: Change,
+}
+
+/// What is written of an entry.
+#[derive(Debug)]
+pub(crate) struct NewRow<'a> {
+    pub(crate) entry: &'a Entry,
+    pub(crate) chain: Digest,
+    pub(crate) link: Option<Link>,
+}
+
+impl Row {
+    /// Checks that it follows `head`, and moves there.
+    pub(crate) fn verify(self, head: &mut Head) -> Result<(Entry, Index), Fault> {
+        let number = self.number;
+        let header = Header { index: number, at: self.at, digest: self.change.digest() };
+        let entry = Entry { header, change: self.change };
+        let wrong = |flaw| Fault::entry(number, flaw);
+        head.follow(&entry).map_err(|error| wrong(Flaw::Order(error)))?;
+        if head.chain != self.chain {
+            return Err(wrong(Flaw::Chain));
+        }
+        Ok((entry, self.previous))
+    }
+
+    pub(crate) const fn change(&self) -> &Change {
+        &self.change
+    }
+
+    /// Where the chain is after it, if it is to be believed.
+    pub(crate) const fn head(&self) -> Head {
+        Head { index: self.number, at: self.at, chain: self.chain }
+    }
+}
+
+/// Makes an empty journal. It appears whole or not at all.
+pub(crate) fn create(path: &Path, folder: &Path) -> Result<(), StoreError> {
+    let new = path.with_extension("db.new");
+    let at = |source| StoreError::Io { path: new.clone(), source };
+    let wrap = |source| StoreError::Sqlite { path: new.clone(), source };
+    // Left behind by a server that was killed just here: nothing was ever in it.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(error)),
+        Ok(()) | Err(_) => {}
+    }
+    private().create_new(true).write(true).open(&new).map_err(at)?;
+    let connection = Connection::open(&new).map_err(wrap)?;
+    let pragmas = format!(
+        "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {LAYOUT};
+         PRAGMA journal_mode = DELETE;"
+    );
+    connection
+        .execute_batch(&format!("{pragmas} BEGIN; {SCHEMA} COMMIT;"))
+        .and_then(|()| connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())))
+        .map_err(wrap)?;
+    connection.close().map_err(|(_, source)| wrap(source))?;
+    File::open(&new).and_then(|file| file.sync_all()).map_err(at)?;
+    publish(&new, path, folder).map_err(at)
+}
+
+impl Database {
+    /// Opens a journal that is there, if it is one and its layout is known.
+    ///
+    /// The file is touched through SQLite alone: whoever else in this process opened and closed it
+    /// would by that give up the locks of every connection to it, as the rules of locks have it, and
+    /// another process could then take the write-ahead log away.
+    ///
+    /// Closing never moves the log into the database: that is a sync like any other, and
+    /// [`Self::checkpoint`] tells when it fails.
+    pub(crate) fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
+        let wrap = |source| StoreError::Sqlite { path: path.to_owned(), source };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(wrap)?;
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .and_then(|_| connection.pragma_update(None, "trusted_schema", false))
+            .and_then(|()| connection.pragma_update(None, "cell_size_check", true))
+            .map_err(wrap)?;
+        let database = Self { connection, path: path.to_owned() };
+        database.identify()?;
+        database.prepare(access).map_err(wrap)?;
+        Ok(database)
+    }
+
+    /// Checks whose file it is, and of what layout.
+    fn identify(&self) -> Result<(), StoreError> {
+        let path = || self.path.clone();
+        let number = |pragma| self.connection.query_row(pragma, [], |row| row.get(0));
+        let both = number("PRAGMA application_id")
+            .and_then(|application| Ok((application, number("PRAGMA user_version")?)));
+        match both {
+            Ok((APPLICATION, LAYOUT)) => Ok(()),
+            Ok((APPLICATION, found)) if found > LAYOUT => {
+                Err(StoreError::Newer { path: path(), found, known: LAYOUT })
+            }
+            Ok(_) => Err(StoreError::NotAJournal(path())),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+                Err(StoreError::NotAJournal(path()))
+            }
+            Err(source) => Err(StoreError::Sqlite { path: path(), source }),
+        }
+    }
+
+    fn prepare(&self, access: Access) -> rusqlite::Result<()> {
+        let Access::Write(durability) = access else {
+            return self.connection.pragma_update(None, "query_only", true);
+        };
+        let synchronous = match durability {
+            Durability::Commit => "FULL",
+            Durability::Relaxed => "NORMAL",
+        };
+        self.connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        self.connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
+        self.connection.pragma_update(None, "synchronous", synchronous)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends rows, all or none. With [`Durability::Commit`] they are on the disk afterwards.
+    pub(crate) fn append(&mut self, rows: &[NewRow<'_>]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        {
+            let mut entry = transaction.prepare_cached(
+                "INSERT INTO entry (number, at, chain, previous, change)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            let mut anchor = transaction
+                .prepare_cached("INSERT INTO anchor (life, seq, number) VALUES (?1, ?2, ?3)")?;
+            let mut change = Vec::new();
+            for row in rows {
+                let Header { index, at, .. } = row.entry.header;
+                change.clear();
+                codec::append(&row.entry.change, &mut change);
+                let previous = row.link.map_or(Index::ZERO, |link| link.previous);
+                let (at, previous) = (to_sql(at.get()), to_sql(previous.get()));
+                let number = to_sql(index.get());
+                entry.execute(params![number, at, row.chain.as_bytes(), previous, change])?;
+                if let Some(link) = row.link.filter(Link::is_anchor) {
+                    let (life, seq) = (to_sql(link.life.get()), to_sql(link.seq.get()));
+                    anchor.execute([life, seq, number])?;
+                }
+            }
+        }
+        transaction.commit()
+    }
+
+    /// Moves the write-ahead log into the database, as far as readers allow.
+    pub(crate) fn checkpoint(&self, truncate: bool) -> rusqlite::Result<()> {
+        let mode = if truncate { "TRUNCATE" } else { "PASSIVE" };
+        self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+    }
+
+    /// The last row; 0 when there is none.
+    pub(crate) fn last(&self) -> Result<Index, Fault> {
+        let last = self
+            .connection
+            .query_row("SELECT max(number) FROM entry", [], |row| row.get::<_, Option<i64>>(0));
+        let at = |flaw| Fault::entry(Index::ZERO, flaw);
+        let number = last.map_err(|error| at(Flaw::Sqlite(error)))?.unwrap_or(0);
+        index(number).ok_or_else(|| at(Flaw::Number))
+    }
+
+    /// The rows after one, oldest first, so many at most. None is left out: a hole is for the
+    /// caller to find.
+    pub(crate) fn rows_after(&self, after: Index, most: usize) -> Result<Vec<Row>, Fault> {
+        let mut found = Vec::new();
+        // Where reading has come to, for whoever is told that it ended there.
+        let mut place = after;
+        let result = (|| {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT number, at, chain, previous, change FROM entry
+                 WHERE number > ?1 ORDER BY number LIMIT ?2",
+            )?;
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let mut rows = statement.query([to_sql(after.get()), most])?;
+            while let Some(row) = rows.next()? {
+                let row = row_of(row)?;
+                place = row.number;
+                found.push(row);
+            }
+            Ok(())
+        })();
+        match result {
+            Ok(()) => Ok(found),
+            Err(flaw) => Err(Fault::entry(place.next(), flaw)),
+        }
+    }
+
+    /// One row, checked against the one before, which gives its place in the chain.
+    pub(crate) fn entry(&self, number: Index) -> Result<(Entry, Index), Fault> {
+        let mut head = self.head(number.previous())?;
+        self.row(number)?.verify(&mut head)
+    }
+
+    /// Where the chain is after a row, if the row is to be believed.
+    pub(crate) fn head(&self, number: Index) -> Result<Head, Fault> {
+        self.row(number).map(|row| row.head())
+    }
+
+    fn row(&self, number: Index) -> Result<Row, Fault> {
+        let row = (|| {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT number, at, chain, previous, change FROM entry WHERE number = ?1",
+            )?;
+            let mut rows = statement.query([to_sql(number.get())])?;
+            row_of(rows.next()?.ok_or(Flaw::Missing)?)
+        })();
+        row.map_err(|flaw| Fault::entry(number, flaw))
+    }
+
+    /// The entry of a record that is an anchor.
+    pub(crate) fn anchor(&self, life: Index, seq: Seq) -> Result<Option<Index>, Flaw> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT number FROM anchor WHERE life = ?1 AND seq = ?2")?;
+        let key = [to_sql(life.get()), to_sql(seq.get())];
+        let number = statement.query_row(key, |row| row.get(0)).optional()?;
+        number.map(|number| index(number).ok_or(Flaw::Number)).transpose()
+    }
+
+    /// How many anchors there are.
+    pub(crate) fn anchor_count(&self) -> Result<u64, Flaw> {
+        let count: i64 =
+            self.connection.query_row("SELECT count(*) FROM anchor", [], |row| row.get(0))?;
+        u64::try_from(count).map_err(|_| Flaw::Number)
+    }
+
+    /// What SQLite itself finds wrong, a line each and ten at most.
+    pub(crate) fn integrity(&self) -> Result<Vec<String>, rusqlite::Error> {
+        let mut statement = self.connection.prepare("PRAGMA integrity_check(10)")?;
+        let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let lines: Result<Vec<_>, _> = lines.collect();
+        Ok(lines?.into_iter().filter(|line| line != "ok").collect())
+    }
+}
+
+fn row_of(row: &SqlRow<'_>) -> Result<Row, Flaw> {
+    let number = index(row.get(0)?).ok_or(Flaw::Number)?;
+    let at = u64::try_from(row.get::<_, i64>(1)?).ok().and_then(|at| Timestamp::new(at).ok());
+    let change: Option<Vec<u8>> = row.get(4)?;
+    Ok(Row {
+        number,
+        at: at.ok_or(Flaw::Number)?,
+        chain: Digest::new(row.get(2)?),
+        previous: index(row.get(3)?).ok_or(Flaw::Number)?,
+        change: codec::decode(&change.ok_or(Flaw::Missing)?).map_err(Flaw::Change)?,
+    })
+}
+
+impl From<rusqlite::Error> for Flaw {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Numbers of the engine are below 2^53, so they fit.
+fn to_sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn index(number: i64) -> Option<Index> {
+    u64::try_from(number).ok().and_then(|number| Index::new(number).ok())
+}

@@ -1,0 +1,183 @@
+//! The data folder: which file is what, who uses it, and how far the journal is known to reach.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use chatcore::id::{Digest, Index};
+use chatcore::log::Head;
+
+use crate::store::fault::StoreError;
+
+/// The database's name in the folder.
+pub(crate) const JOURNAL: &str = "journal.db";
+
+/// A data folder that this process alone uses, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    _locked: File,
+}
+
+impl Folder {
+    /// Makes the folder if it is not there, and locks it. The lock is the system's: it goes with
+    /// the process, however that ends.
+    pub(crate) fn lock(path: &Path) -> Result<Self, StoreError> {
+        let at = |source| StoreError::Io { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
+        Self::lock_existing(path)
+    }
+
+    /// Locks a folder that is there.
+    pub(crate) fn lock_existing(path: &Path) -> Result<Self, StoreError> {
+        let file = path.join("lock");
+        let at = |source| StoreError::Io { path: file.clone(), source };
+        let locked = private().create(true).append(true).open(&file).map_err(at)?;
+        match locked.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _locked: locked }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => Err(at(error)),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.path.join(JOURNAL)
+    }
+
+    /// The file of [`Tip`].
+    pub(crate) fn tip(&self) -> PathBuf {
+        self.path.join("tip")
+    }
+}
+
+/// How to open files that nobody else may read.
+pub(crate) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Makes a file appear under its name, whole.
+pub(crate) fn publish(new: &Path, name: &Path, folder: &Path) -> io::Result<()> {
+    fs::rename(new, name)?;
+    sync_folder(folder)
+}
+
+/// Makes what was made, renamed or removed in a folder survive a power cut.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+const TIP_MAGIC: &[u8; 8] = b"chattip1";
+const TIP_BYTES: usize = 80;
+
+/// The last entry that is known to be safe, beside the database.
+///
+/// SQLite takes a write-ahead log up to its first damaged frame and forgets the rest, and it takes
+/// a log that is gone for an empty one: after a crash that would cut off acknowledged entries
+/// without a word. This file is written after each commit and never synced. What it says was safe
+/// before it was written, so whatever a crash leaves of it asks for no more than was kept.
+#[derive(Debug)]
+pub(crate) struct TipFile(File);
+
+/// What a [`TipFile`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tip {
+    pub(crate) index: Index,
+    pub(crate) chain: Digest,
+}
+
+/// What is in the place of a tip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FoundTip {
+    /// No file.
+    None,
+    /// A file that is none.
+    Damaged,
+    /// A tip.
+    At(Tip),
+}
+
+impl TipFile {
+    /// Opens the file to be written.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        private().create(true).truncate(false).write(true).open(path).map(Self)
+    }
+
+    pub(crate) fn write(&self, head: &Head) -> io::Result<()> {
+        let tip = Tip { index: head.index, chain: head.chain };
+        self.0.write_all_at(&tip.to_bytes(), 0)
+    }
+}
+
+impl FoundTip {
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        match fs::read(path) {
+            // A server was killed between making it and its first commit.
+            Ok(bytes) if bytes.is_empty() => Ok(Self::None),
+            Ok(bytes) => Ok(Tip::from_bytes(&bytes).map_or(Self::Damaged, Self::At)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Tip {
+    fn to_bytes(self) -> [u8; TIP_BYTES] {
+        let mut bytes = [0; TIP_BYTES];
+        let parts: [&[u8]; 3] = [TIP_MAGIC, &self.index.get().to_be_bytes(), self.chain.as_bytes()];
+        let said = parts.concat();
+        let digest = blake3::hash(&said);
+        let all = said.iter().chain(digest.as_bytes());
+        bytes.iter_mut().zip(all).for_each(|(place, byte)| *place = *byte);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (_, rest) = bytes.split_first_chunk::<8>()?;
+        let (index, rest) = rest.split_first_chunk::<8>()?;
+        let (chain, _) = rest.split_first_chunk::<32>()?;
+        let index = Index::new(u64::from_be_bytes(*index)).ok()?;
+        let tip = Self { index, chain: Digest::new(*chain) };
+        (tip.to_bytes() == bytes).then_some(tip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chatcore::id::LogId;
+
+    #[test]
+    fn tip_is_what_was_written_or_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tip");
+        assert_eq!(FoundTip::read(&path).unwrap(), FoundTip::None);
+        let chain = Digest::new([7; 32]);
+        let head = Head { index: Index::new(9).unwrap(), chain, ..Head::new(LogId::new([0; 16])) };
+        TipFile::open(&path).unwrap().write(&head).unwrap();
+        let tip = Tip { index: head.index, chain };
+        assert_eq!(FoundTip::read(&path).unwrap(), FoundTip::At(tip));
+        let bytes = fs::read(&path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Tip::from_bytes(&flipped), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn folder_is_one_process_s_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let first = Folder::lock(&path).unwrap();
+        assert!(matches!(Folder::lock(&path), Err(StoreError::InUse(_))));
+        drop(first);
+        assert!(Folder::lock(&path).is_ok());
+    }
+}

@@ -1,0 +1,212 @@
+//! The durable store: a follower of the journal, on disk.
+//!
+//! Entries go in, and the word that they are safe comes out; it decides nothing. What is in the
+//! folder:
+//!
+//! | file | what |
+//! |---|---|
+//! | `server.key` | who the server is; the journal's founding names it |
+//! | `lock` | locked while a server uses the folder |
+//! | `journal.db`, `-wal`, `-shm` | the journal, in SQLite (`database`) |
+//! | `tip` | the last entry that was safe, so that a loss is noticed (`folder`) |
+//! | `checkpoint-N` | the state after entry N, the newest two (`checkpoint`) |
+//!
+//! Who does what: `journal` writes groups of entries and finds records; `threads` keeps the engine
+//! from waiting for any of it; `recovery` brings the engine back; `check` verifies everything;
+//! `transfer` writes the journal as JSON lines and reads them.
+//!
+//! **When an entry is safe.** With [`Durability::Commit`], when the disk says that it has it: a
+//! `kill -9` or a power cut costs nothing that was acknowledged. With [`Durability::Relaxed`], when
+//! the operating system has it: a `kill -9` costs nothing, a power cut may cost the newest moments.
+//! The next start then refuses, as it does after every loss: clients may have seen what is gone, and
+//! would take what gets its numbers next for what they have. Whoever removes `tip` accepts that.
+//!
+//! **Faults.** A full disk stops admission and nothing else, until there is space. Any other error
+//! of writing or syncing ends the server: what the system could not write it may have forgotten, so
+//! trying again would prove nothing. Rows are checked whenever they are read: those after the newest
+//! checkpoint at the start, a page of history when somebody asks for it, all by `chat-server check`.
+//! What does not fit is refused and named.
+//!
+//! **Cost.** A commit is one sync, whatever the number of entries in it. Memory does not grow with
+//! the history: per room one life of about 100 bytes is kept, and while a checkpoint is made the
+//! state a second time, and its encoding. A start reads the newest checkpoint and at most about
+//! [`CHECKPOINT_BYTES`] of entries, twice as many when it is killed while one is being made.
+
+mod check;
+mod checkpoint;
+mod database;
+mod fault;
+mod folder;
+mod journal;
+mod lives;
+mod recovery;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod transfer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use chatcore::engine::{Config, Engine};
+use chatcore::id::PublicKey;
+use chatcore::log::{Founding, Head};
+use chatcore::time::Now;
+
+pub use check::{Checked, Finding, check};
+pub use fault::{Fault, Flaw, StoreError, StoreFailure};
+pub(crate) use folder::JOURNAL;
+pub(crate) use journal::Wanted;
+pub(crate) use threads::{Answer, Closed, Keeper};
+pub use transfer::{LineFlaw, TransferError, export, import};
+
+use database::{Access, Database};
+use folder::{Folder, FoundTip, TipFile};
+use journal::{Journal, Records, SharedLives};
+use lives::Lives;
+use recovery::{CheckpointFailure, Recovered, Way};
+use threads::Parts;
+
+/// Where a server keeps what it acknowledges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// Nowhere: it is gone when the server stops.
+    #[default]
+    Ephemeral,
+    /// In a folder.
+    Folder {
+        /// The folder, made if it is not there.
+        path: PathBuf,
+        /// When something counts as kept.
+        durability: Durability,
+    },
+}
+
+/// When an entry counts as kept, and is acknowledged and shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When the disk has it.
+    #[default]
+    Commit,
+    /// When the operating system has it: faster, and a power cut may cost the newest moments.
+    Relaxed,
+}
+
+/// Bytes of entries after which a checkpoint is made: about 120,000 messages of a line each. A start
+/// replays them in half a second.
+const CHECKPOINT_BYTES: u64 = 32 << 20;
+
+/// An engine whose journal is kept.
+pub(crate) struct Opened {
+    pub(crate) engine: Engine,
+    pub(crate) parts: Parts,
+}
+
+/// Opens the store of a folder and brings back the engine in it, or founds a new one when the folder
+/// holds none.
+///
+/// # Errors
+/// When the folder is in use, or what is in it cannot be used; nothing in it is changed then.
+pub(crate) fn open(
+    path: &Path,
+    durability: Durability,
+    founding: Founding,
+    config: &Config,
+    now: Now,
+) -> Result<Opened, StoreError> {
+    let folder = Folder::lock(path)?;
+    let file = folder.database();
+    let wrap = |path: &Path, source| StoreError::Io { path: path.to_owned(), source };
+    if !file.try_exists().map_err(|error| wrap(&file, error))? {
+        expect_no_trace(&folder)?;
+        database::create(&file, folder.path())?;
+    }
+    let database = Database::open(&file, Access::Write(durability))?;
+    let begun = match recovery::recover(&folder, &database, config, now)? {
+        Some(recovered) => Begun::again(recovered, founding.server_key, &file)?,
+        None => Begun::anew(founding, config, now)?,
+    };
+    let lives = SharedLives::new(begun.lives);
+    let tip = TipFile::open(&folder.tip()).map_err(|error| wrap(&folder.tip(), error))?;
+    let page_bytes = config.limits.page_bytes;
+    let records = Records::new(Database::open(&file, Access::Read)?, lives.clone(), page_bytes);
+    let folder = Arc::new(folder);
+    let checkpointer = checkpointer(Arc::clone(&folder), config.clone());
+    let parts = Parts {
+        store: Box::new(Journal::new(database, begun.head, lives, Some(tip))),
+        history: Box::new(records),
+        checkpointer: Box::new(checkpointer),
+        checkpoint_bytes: CHECKPOINT_BYTES,
+        since_checkpoint: begun.since_checkpoint,
+        folder,
+    };
+    Ok(Opened { engine: begun.engine, parts })
+}
+
+/// What a server begins with.
+struct Begun {
+    engine: Engine,
+    /// Where the journal on the disk ends.
+    head: Head,
+    lives: Lives,
+    /// Bytes of entries since the newest checkpoint, about.
+    since_checkpoint: u64,
+}
+
+impl Begun {
+    /// With what the folder holds, if it is this server's.
+    fn again(recovered: Recovered, key: PublicKey, file: &Path) -> Result<Self, StoreError> {
+        let Recovered { engine, lives, base } = recovered;
+        let founder = engine.founding().server_key;
+        if founder != key {
+            return Err(StoreError::OtherKey { path: file.to_owned(), founder, key });
+        }
+        let head = engine.head();
+        let since_checkpoint = head.index.since(base).saturating_mul(threads::ENTRY_BYTES);
+        Ok(Self { engine, head, lives, since_checkpoint })
+    }
+
+    /// With a new journal. Its founding is the first entry to be kept.
+    fn anew(founding: Founding, config: &Config, now: Now) -> Result<Self, StoreError> {
+        let head = Head::new(founding.log_id);
+        let engine = Engine::found(founding, config.clone(), now)?;
+        Ok(Self { engine, head, lives: Lives::default(), since_checkpoint: 0 })
+    }
+}
+
+/// Where there is no database there must be no trace of one: a journal that is gone is never taken
+/// for one that never was.
+fn expect_no_trace(folder: &Folder) -> Result<(), StoreError> {
+    let at = |source| StoreError::Io { path: folder.path().to_owned(), source };
+    let checkpoints = checkpoint::list(folder.path()).map_err(at)?;
+    let tip = FoundTip::read(&folder.tip()).map_err(at)?;
+    let log = folder.database().with_extension("db-wal");
+    let witness = match (checkpoints.first(), tip) {
+        (Some(index), _) => checkpoint::path_of(folder.path(), *index),
+        (None, FoundTip::At(_) | FoundTip::Damaged) => folder.tip(),
+        (None, FoundTip::None) if log.try_exists().map_err(at)? => log,
+        (None, FoundTip::None) => return Ok(()),
+    };
+    Err(StoreError::Gone { path: folder.database(), witness })
+}
+
+/// Makes a checkpoint each time it is called.
+fn checkpointer(folder: Arc<Folder>, mut config: Config) -> impl FnMut(&AtomicBool) + Send {
+    // Records are in the journal: this engine serves nobody.
+    config.limits.window_bytes = 0;
+    move |stop| {
+        let made = Database::open(&folder.database(), Access::Read)
+            .map_err(CheckpointFailure::Store)
+            .and_then(|database| {
+                let (folder, database, config) = (&*folder, &database, &config);
+                let now = Now::default();
+                recovery::make_checkpoint(&Way { folder, database, config, now, stop })
+            });
+        match made {
+            Ok(index) => tracing::debug!(%index, "checkpoint made"),
+            Err(CheckpointFailure::Store(StoreError::Stopped)) => {}
+            Err(error) => tracing::error!(%error, "no checkpoint could be made"),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A chat on a folder, without threads: every entry is kept before the next input.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use chatcore::engine::{Archive, Config, Directive, Engine, Input, Output, ReadOrder};
+use chatcore::id::{
+    Attach, ConnId, Counter, Digest, Incarnation, LogId, Nonce, PublicKey, RequestId, Seq,
+    SessionId, Signature, Threshold,
+};
+use chatcore::limits::Limits;
+use chatcore::log::{Entry, Founding, Head};
+use chatcore::text::Untrusted;
+use chatcore::time::{Now, Timestamp};
+use chatcore::wire::{
+    ClientFrame, ClientHello, Command, Login, Question, Record, Role, Start, VersionRange,
+};
+
+use crate::store::journal::{AppendError, Wanted};
+use crate::store::threads::Parts;
+use crate::store::{Durability, Opened, StoreError, open};
+
+pub(super) const KEY: PublicKey = PublicKey::new([9; 32]);
+
+/// What the engine is told: nothing stays in memory.
+pub(super) fn config() -> Config {
+    let limits = Limits { window_bytes: 0, ..Limits::default() };
+    Config { limits, archive: Archive::Store, ..Config::default() }
+}
+
+pub(super) fn founding() -> Founding {
+    let (log_id, threshold) = (LogId::new([7; 16]), Threshold::new(1).unwrap());
+    Founding { log_id, server_key: KEY, threshold, operators: Vec::new() }
+}
+
+/// What a folder says: where its journal ends, and the state there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) head: Head,
+    pub(super) state_hash: Digest,
+}
+
+/// Opens a folder as a server does.
+pub(super) fn reopen(folder: &Path) -> Result<Opened, StoreError> {
+    open(folder, Durability::Commit, founding(), &config(), Now::default())
+}
+
+/// Where a folder stands, if a server would take it up.
+pub(super) fn standing(folder: &Path) -> Result<Standing, StoreError> {
+    let Opened { engine, .. } = reopen(folder)?;
+    Ok(Standing { head: engine.head(), state_hash: engine.state_hash() })
+}
+
+pub(super) struct Rig {
+    pub(super) engine: Engine,
+    pub(super) parts: Parts,
+    counter: Counter,
+    /// Every record that anybody was shown.
+    pub(super) shown: usize,
+}
+
+impl Rig {
+    /// A chat in which one user is in the lobby.
+    pub(super) fn start(folder: &Path) -> Self {
+        let Opened { engine, parts } = reopen(folder).unwrap();
+        let mut rig = Self { engine, parts, counter: Counter::ZERO, shown: 0 };
+        rig.pump();
+        rig.join("ana", 1);
+        rig
+    }
+
+    pub(super) fn join(&mut self, name: &str, number: u8) {
+        let conn = ConnId::new(number.into());
+        let (nonce, channel, address) = (Nonce::new([number; 32]), None, None);
+        self.input(Input::Connected { conn, nonce, channel, address });
+        let versions = VersionRange::SUPPORTED;
+        self.frame(
+            conn,
+            ClientFrame::Hello(ClientHello { role: Role::Client, versions, features: 0 }),
+        );
+        self.frame(
+            conn,
+            ClientFrame::Login(Login {
+                name: Untrusted::new(name),
+                key: PublicKey::new([number; 32]),
+                session: SessionId::new([number; 16]),
+                attach: Attach::ZERO.next(),
+                signature: Signature::new([0; 64]),
+            }),
+        );
+        self.input(Input::Verified { conn, valid: true });
+        let question = Question::Join { room: Untrusted::new("lobby"), start: Start::Last(10) };
+        self.frame(conn, ClientFrame::Ask { request: RequestId::ZERO.next(), question });
+    }
+
+    pub(super) fn post(&mut self, text: &str) {
+        let (room, body) = (Untrusted::new("lobby"), Untrusted::new(text));
+        self.command(Command::Post { room, incarnation: None, body });
+    }
+
+    pub(super) fn reset(&mut self) {
+        let (room, threshold) = (Untrusted::new("lobby"), Threshold::new(1).unwrap());
+        self.command(Command::Reset { room, threshold });
+    }
+
+    fn command(&mut self, command: Command) {
+        self.counter = self.counter.next();
+        let counter = self.counter;
+        self.frame(ConnId::new(1), ClientFrame::Submit { counter, command });
+    }
+
+    fn frame(&mut self, conn: ConnId, frame: ClientFrame) {
+        self.input(Input::Frame { conn, frame });
+    }
+
+    fn input(&mut self, input: Input) {
+        let wall = Timestamp::new(1_000 + self.engine.head().index.get()).unwrap();
+        self.engine.handle(Now { wall, ..Now::default() }, input).unwrap();
+        self.pump();
+    }
+
+    /// Keeps what the engine appends, a commit for each turn.
+    fn pump(&mut self) {
+        loop {
+            let mut entries = Vec::new();
+            while let Some(output) = self.engine.poll_output() {
+                match output {
+                    Output::Persist(entry) => entries.push(entry),
+                    Output::Deliver(Directive::Visible { .. }) => self.shown += 1,
+                    Output::Deliver(_)
+                    | Output::Verify { .. }
+                    | Output::Read { .. }
+                    | Output::Event(_) => {}
+                }
+            }
+            let Some(last) = entries.last().map(|entry| entry.header.index) else { return };
+            self.append(&entries).unwrap();
+            self.engine.handle(Now::default(), Input::Persisted { through: last }).unwrap();
+        }
+    }
+
+    fn append(&mut self, entries: &[Arc<Entry>]) -> Result<(), AppendError> {
+        self.parts.store.append(entries)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        Standing { head: self.engine.head(), state_hash: self.engine.state_hash() }
+    }
+
+    /// Ends as a server does that stops in order.
+    pub(super) fn close(mut self) -> Standing {
+        self.parts.store.close().unwrap();
+        self.standing()
+    }
+
+    /// Reads the present life of the lobby, page by page.
+    pub(super) fn history(&mut self, incarnation: u64) -> Vec<Record> {
+        history(&mut self.parts, incarnation).unwrap()
+    }
+}
+
+/// Reads a life of the lobby from the first record to the last, page by page.
+pub(super) fn history(
+    parts: &mut Parts,
+    incarnation: u64,
+) -> Result<Vec<Record>, crate::store::Fault> {
+    let mut all: Vec<Record> = Vec::new();
+    loop {
+        let from = all.last().map_or(Seq::ZERO, |record| record.seq).next();
+        let page = parts.history.records(&Wanted {
+            room: "lobby".parse().unwrap(),
+            incarnation: Incarnation::new(incarnation).unwrap(),
+            from,
+            to: Seq::MAX,
+            order: ReadOrder::Forward,
+        })?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        assert_eq!(page[0].seq, from, "a page begins where the one before ended");
+        all.extend(page);
+    }
+}
+
+/// A folder in memory where the machine has one: the disk is not what is tried.
+pub(super) fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let here = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    tempfile::tempdir_in(here).unwrap()
+}
+
+/// Copies the files of a folder into an empty one, but for the lock.
+pub(super) fn copy(from: &Path, to: &Path) {
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let name = file.file_name();
+        if name != "lock" && name != "journal.db-shm" {
+            fs::copy(file.path(), to.join(name)).unwrap();
+        }
+    }
+}
