@@ -376,6 +376,10 @@ impl Room {
         let (room, from) = (name.clone(), seq.saturating_add(1));
         out.event(Event::Gap { room, incarnation, from, to });
         self.advance(name, incarnation, to, out);
+        self.roster.miss(to);
+        if let Some(gate) = self.gate {
+            self.roster.heed(gate);
+        }
     }
 
     fn reset(

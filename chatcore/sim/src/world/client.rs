@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use chatcore::client::{Ask, Client, ClientConfig, Drain, Event as Shown, Input, Output};
-use chatcore::client::{Save, Saved, Stop};
+use chatcore::client::{Save, Saved, Stop, Unsent};
 use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
 use chatcore::id::{ConnId, Counter, PublicKey, Seq, SessionId, Signature, Threshold};
 use chatcore::text::{RoomName, UserName};
@@ -12,7 +12,7 @@ use chatcore::wire::{ClientFrame, ServerFrame, Start};
 use crate::broken::Broken;
 use crate::marks::Mark;
 use crate::plan::{ClientOptions, Question, StartAt};
-use crate::witness::Post;
+use crate::witness::{Post, Wish};
 use crate::world::World;
 use crate::world::net::{Conn, Dialler, Piece};
 use crate::world::queue::{Event, Side};
@@ -34,6 +34,10 @@ pub(crate) struct Slot {
     /// How much was posted.
     posted: u64,
     resets: u64,
+    /// How much was asked.
+    asked: u64,
+    /// How its user quit, in this run.
+    quit: Option<Drain>,
     /// The highest number that a command was sent under, and to which run of the server.
     sent: (Counter, u64),
     /// Whether the last run died with commands unanswered.
@@ -66,6 +70,8 @@ impl Slot {
             run: 0,
             posted: 0,
             resets: 0,
+            asked: 0,
+            quit: None,
             sent: (Counter::ZERO, 0),
             died_with_outbox: false,
         }
@@ -111,6 +117,7 @@ impl World<'_> {
             return Ok(());
         }
         slot.run += 1;
+        slot.quit = None;
         slot.flush();
         let config = slot.config(room, seed);
         let mut client = Client::new(config);
@@ -157,7 +164,7 @@ impl World<'_> {
             Output::Sign(message) => return Ok(Some(Input::Signed(sign(&slot.key, &message)))),
             Output::Save(save) => self.save(client, save)?,
             Output::Event(event) => self.show(client, &event)?,
-            Output::Stopped(stop) => self.end_program(client, stop),
+            Output::Stopped(stop) => self.end_program(client, stop)?,
         }
         Ok(None)
     }
@@ -221,9 +228,12 @@ impl World<'_> {
             self.witness.kept(slot.number, room, *cursor, wants_all)?;
         }
         match &save {
-            Save::Queued(unsent) => self.witness.written(&unsent.id),
-            Save::Renewed { outbox, .. } => {
-                outbox.iter().for_each(|unsent| self.witness.written(&unsent.id));
+            Save::Queued(unsent) => {
+                self.witness.written(&unsent.id, (slot.saved.session, unsent.counter));
+            }
+            Save::Renewed { session, outbox, .. } => {
+                let written = |unsent: &Unsent| (*session, unsent.counter);
+                outbox.iter().for_each(|it| self.witness.written(&it.id, written(it)));
             }
             Save::Settled(_) | Save::Seen(..) | Save::Attach(_) => {}
         }
@@ -269,13 +279,17 @@ impl World<'_> {
         self.mark_return(client);
     }
 
-    fn end_program(&mut self, client: usize, stop: Stop) {
-        let number = self.slots[client].number;
+    fn end_program(&mut self, client: usize, stop: Stop) -> Result<(), Broken> {
+        let (number, quit) = (self.slots[client].number, self.slots[client].quit);
         self.note(|| format!("client {number} stops: {stop:?}"));
         self.hang_up(client);
         self.slots[client].program = None;
         self.slots[client].flush();
+        if (stop, quit) == (Stop::Done, Some(Drain::Wait)) {
+            self.witness.drained(number)?;
+        }
         self.witness.ended(number);
+        Ok(())
     }
 
     /// A client dies: what was on its way into the file may be lost.
@@ -326,25 +340,41 @@ impl World<'_> {
         self.tell(client, Input::Reset { room, threshold, id })
     }
 
-    pub(crate) fn ask(
-        &mut self,
-        client: usize,
-        room: RoomName,
-        question: Question,
-    ) -> Result<(), Broken> {
-        let ask = match question {
-            Question::Who => Ask::Who(room),
-            Question::Rooms => Ask::Rooms,
-            Question::Whois(other) => {
-                let other = self.machine(other);
-                Ask::Whois(room, self.slots[other].name.clone())
-            }
-            Question::History(count) => Ask::History(room, count.into()),
+    /// A user asks something, or joins or leaves a room.
+    pub(crate) fn ask(&mut self, client: usize, wish: Wish) -> Result<(), Broken> {
+        let slot = &mut self.slots[client];
+        if slot.program.is_none() {
+            return Ok(());
+        }
+        slot.asked += 1;
+        let id = format!("q{}-{}", slot.number, slot.asked);
+        self.witness.asked(slot.number, id.clone(), wish.clone());
+        let input = match wish {
+            Wish::Join(room) => Input::Join { room, id },
+            Wish::Part(room) => Input::Part { room, id },
+            Wish::Who(room) => Input::Ask { ask: Ask::Who(room), id },
+            Wish::Rooms => Input::Ask { ask: Ask::Rooms, id },
+            Wish::Whois(room, user) => Input::Ask { ask: Ask::Whois(room, user), id },
+            Wish::History(room, count) => Input::Ask { ask: Ask::History(room, count), id },
         };
-        self.tell(client, Input::Ask { ask, id: String::new() })
+        self.tell(client, input)
+    }
+
+    /// What a question of the plan asks.
+    pub(crate) fn wish(&self, room: RoomName, question: Question) -> Wish {
+        match question {
+            Question::Who => Wish::Who(room),
+            Question::Rooms => Wish::Rooms,
+            Question::Whois(other) => {
+                Wish::Whois(room, self.slots[self.machine(other)].name.clone())
+            }
+            Question::History(count) => Wish::History(room, count.into()),
+        }
     }
 
     pub(crate) fn quit(&mut self, client: usize, drain: Drain) -> Result<(), Broken> {
+        let slot = &mut self.slots[client];
+        slot.quit = slot.program.as_ref().map(|_| drain);
         self.tell(client, Input::Quit { drain })
     }
 
