@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chatcore::client::Event;
-use chatcore::id::{Counter, Incarnation, Index, Seq, SessionId, Threshold};
+use chatcore::id::{Counter, Incarnation, Index, PublicKey, Seq, SessionId, Threshold};
 use chatcore::log::{Change, Entry};
 use chatcore::text::{RoomName, UserName};
 use chatcore::wire::{Cursor, GateState, Record, Refusal};
@@ -194,11 +194,13 @@ impl Witness {
     }
 
     /// A client began to run and knows what an earlier run kept.
-    pub(crate) fn started(&mut self, client: u8, cursors: &[(RoomName, Cursor)]) {
+    /// Every run wants to be in `home`.
+    pub(crate) fn started(&mut self, client: u8, home: RoomName, cursors: &[(RoomName, Cursor)]) {
         let place = |cursor: Cursor| Place { cursor: Some(cursor), ..Place::default() };
         let rooms = cursors.iter().map(|(room, cursor)| (room.clone(), place(*cursor)));
         let shown = self.clients.entry(client).or_default();
         *shown = Shown { log: shown.log, rooms: rooms.collect(), ..Shown::default() };
+        shown.questions.begin(home);
     }
 
     /// A client was logged in to a server of this journal.
@@ -469,14 +471,21 @@ impl Witness {
         Ok(())
     }
 
-    /// Everything is quiet: nothing may be missing. `online` are the clients that are connected,
-    /// with the rooms they follow.
-    pub(crate) fn finish(&self, online: &[(u8, Vec<RoomName>)]) -> Result<(), Broken> {
-        for (client, rooms) in online {
-            rooms.iter().try_for_each(|room| self.check_is_level(*client, room))?;
+    /// Everything is quiet: nothing may be missing. `online` are the clients that are connected;
+    /// the rooms that each is to be in are known from what its user did and was answered.
+    pub(crate) fn finish(&self, online: &[u8]) -> Result<(), Broken> {
+        for client in online {
+            let Some(shown) = self.clients.get(client) else { continue };
+            let mut rooms = shown.questions.wanted().into_iter();
+            rooms.try_for_each(|room| self.check_is_level(*client, room))?;
             self.check_answered(*client)?;
         }
         self.check_acknowledged()
+    }
+
+    /// Whether the present journal says that a name is owned by another key.
+    pub(crate) fn is_taken(&self, name: &UserName, key: &PublicKey) -> bool {
+        self.present().user(name).is_some_and(|(owner, _)| owner != *key)
     }
 
     fn check_answered(&self, client: u8) -> Result<(), Broken> {

@@ -5,6 +5,8 @@
 //! So answers are matched with the questions that they fit, anew whenever one comes: that there is
 //! a way to match all of them is what is checked.
 
+use std::collections::BTreeSet;
+
 use chatcore::id::Index;
 use chatcore::text::{RoomName, UserName};
 
@@ -140,6 +142,16 @@ impl Asked {
 pub(crate) struct Questions {
     asked: Vec<Asked>,
     clock: u64,
+    /// What was to be done with which room, in order; what was refused has no effect. Without a
+    /// label: the room that every run begins with.
+    moves: Vec<(Option<String>, Move)>,
+}
+
+/// A room is to be joined, or left.
+#[derive(Clone, Debug)]
+enum Move {
+    In(RoomName),
+    Out(RoomName),
 }
 
 impl Questions {
@@ -148,7 +160,30 @@ impl Questions {
         self.clock
     }
 
+    /// The first room of a run.
+    pub(crate) fn begin(&mut self, home: RoomName) {
+        self.moves.push((None, Move::In(home)));
+    }
+
+    /// The rooms that a client is to be in.
+    pub(crate) fn wanted(&self) -> BTreeSet<&RoomName> {
+        let mut wanted = BTreeSet::new();
+        for (_, step) in &self.moves {
+            match step {
+                Move::In(room) => wanted.insert(room),
+                Move::Out(room) => wanted.remove(room),
+            };
+        }
+        wanted
+    }
+
     pub(crate) fn ask(&mut self, label: String, wish: Wish, known: Known) {
+        let step = match &wish {
+            Wish::Join(room) => Some(Move::In(room.clone())),
+            Wish::Part(room) => Some(Move::Out(room.clone())),
+            Wish::Who(_) | Wish::Rooms | Wish::Whois(..) | Wish::History(..) => None,
+        };
+        self.moves.extend(step.map(|step| (Some(label.clone()), step)));
         let at = self.tick();
         self.asked.push(Asked { label, wish, known, at, answer: None });
     }
@@ -183,6 +218,7 @@ impl Questions {
 
     /// A question was refused: it had no answer.
     pub(crate) fn refuse(&mut self, label: &str) -> Result<Asked, Broken> {
+        self.moves.retain(|(of, _)| of.as_deref() != Some(label));
         let place = self.asked.iter().position(|asked| asked.label == label);
         let place = place.ok_or_else(|| Broken::new("a question has one fate", label))?;
         let mut asked = self.asked.remove(place);

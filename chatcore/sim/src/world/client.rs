@@ -7,15 +7,16 @@ use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
 use chatcore::id::{ConnId, Counter, PublicKey, Seq, SessionId, Signature, Threshold};
 use chatcore::text::{RoomName, UserName};
 use chatcore::time::Moment;
-use chatcore::wire::{ClientFrame, ServerFrame, Start};
+use chatcore::wire::{ClientFrame, NameFault, Refusal, ServerFrame, Start};
 
-use crate::broken::Broken;
+use crate::broken::{Broken, hold};
 use crate::marks::Mark;
 use crate::plan::{ClientOptions, Question, StartAt};
 use crate::witness::{Post, Wish};
 use crate::world::World;
 use crate::world::net::{Conn, Dialler, Piece};
 use crate::world::queue::{Event, Side};
+use crate::world::waits::{Waits, wait_of};
 
 /// A client's machine.
 #[derive(Debug)]
@@ -38,6 +39,10 @@ pub(crate) struct Slot {
     asked: u64,
     /// How its user quit, in this run.
     quit: Option<Drain>,
+    /// Why the last run stopped by itself, unless there is a later one.
+    pub(crate) stop: Option<Stop>,
+    /// The server told it not to dial before this.
+    dials_from: u64,
     /// The highest number that a command was sent under, and to which run of the server.
     sent: (Counter, u64),
     /// Whether the last run died with commands unanswered.
@@ -51,6 +56,7 @@ pub(crate) struct Program {
     pub(crate) conn: Option<ConnId>,
     buffer: FrameBuffer,
     timer: Option<u64>,
+    waits: Waits,
     /// How often it was logged in.
     log_ins: u32,
 }
@@ -72,6 +78,8 @@ impl Slot {
             resets: 0,
             asked: 0,
             quit: None,
+            stop: None,
+            dials_from: 0,
             sent: (Counter::ZERO, 0),
             died_with_outbox: false,
         }
@@ -96,6 +104,11 @@ impl Slot {
         log_ins > 1 || (log_ins > 0 && self.run > 1)
     }
 
+    /// Whether it stopped because its name is somebody else's.
+    pub(crate) fn is_refused_for_good(&self) -> bool {
+        self.stop == Some(Stop::Refused(Refusal::Name(NameFault::InUse)))
+    }
+
     /// Writes what is on its way, in order.
     fn flush(&mut self) {
         for save in std::mem::take(&mut self.late) {
@@ -118,6 +131,8 @@ impl World<'_> {
         }
         slot.run += 1;
         slot.quit = None;
+        slot.stop = None;
+        slot.dials_from = 0;
         slot.flush();
         let config = slot.config(room, seed);
         let mut client = Client::new(config);
@@ -127,11 +142,13 @@ impl World<'_> {
             conn: None,
             buffer: FrameBuffer::default(),
             timer: None,
+            waits: Waits::default(),
             log_ins: 0,
         });
         let number = slot.number;
         self.note(|| format!("client {number} starts"));
-        self.witness.started(number, &self.slots[place].saved.cursors);
+        let home = self.rooms[0].clone();
+        self.witness.started(number, home, &self.slots[place].saved.cursors);
         self.tell(place, Input::Start)
     }
 
@@ -155,9 +172,9 @@ impl World<'_> {
     fn carry_out_for(&mut self, client: usize, output: Output) -> Result<Option<Input>, Broken> {
         let slot = &mut self.slots[client];
         match output {
-            Output::Dial => self.dial(client),
+            Output::Dial => self.dial(client)?,
             Output::Hangup => self.hang_up(client),
-            Output::Send(frame) => self.send(client, &frame),
+            Output::Send(frame) => self.send(client, &frame)?,
             Output::Identify { .. } => {
                 return Ok(Some(Input::Identified { key: slot.key, saved: slot.saved.clone() }));
             }
@@ -169,7 +186,9 @@ impl World<'_> {
         Ok(None)
     }
 
-    fn dial(&mut self, client: usize) {
+    fn dial(&mut self, client: usize) -> Result<(), Broken> {
+        let from = self.slots[client].dials_from;
+        hold!(self.now >= from, "a client waits as it is told", "{client} dials before {from}");
         self.hang_up(client);
         self.dials += 1;
         let id = ConnId::new(self.dials);
@@ -178,9 +197,11 @@ impl World<'_> {
         if let Some(program) = &mut self.slots[client].program {
             program.conn = Some(id);
             program.buffer = FrameBuffer::default();
+            program.waits = Waits::default();
         }
         let at = self.now + self.net.delay_min;
         self.queue.push(at, Event::Dial(id));
+        Ok(())
     }
 
     /// Closes the client's end.
@@ -193,9 +214,12 @@ impl World<'_> {
         wire.end(id, conn, Side::Server);
     }
 
-    fn send(&mut self, client: usize, frame: &ClientFrame) {
-        let boot = self.boot;
+    fn send(&mut self, client: usize, frame: &ClientFrame) -> Result<(), Broken> {
+        let (now, boot) = (self.now, self.boot);
         let slot = &mut self.slots[client];
+        if let Some(program) = &mut slot.program {
+            program.waits.sends(now, frame)?;
+        }
         if let ClientFrame::Submit { counter, .. } = frame {
             let (highest, last_boot) = slot.sent;
             slot.sent = (highest.max(*counter), boot);
@@ -210,6 +234,7 @@ impl World<'_> {
         if let Some(id) = conn {
             self.send_bytes(id, encode_to_bytes(frame));
         }
+        Ok(())
     }
 
     pub(crate) fn send_bytes(&mut self, id: ConnId, bytes: Bytes) {
@@ -284,11 +309,28 @@ impl World<'_> {
         self.note(|| format!("client {number} stops: {stop:?}"));
         self.hang_up(client);
         self.slots[client].program = None;
+        self.slots[client].stop = Some(stop);
         self.slots[client].flush();
+        self.check_stop(client, stop)?;
         if (stop, quit) == (Stop::Done, Some(Drain::Wait)) {
             self.witness.drained(number)?;
         }
         self.witness.ended(number);
+        Ok(())
+    }
+
+    /// A client stops because its user quit, or because its name is another key's; not for what
+    /// passes.
+    fn check_stop(&self, client: usize, stop: Stop) -> Result<(), Broken> {
+        let slot = &self.slots[client];
+        let right = match stop {
+            Stop::Done => slot.quit.is_some(),
+            Stop::Refused(_) => {
+                slot.is_refused_for_good() && self.witness.is_taken(&slot.name, &slot.key)
+            }
+            Stop::Lost | Stop::OtherServer => false,
+        };
+        hold!(right, "a client stops for a reason that stays", "{} {stop:?}", slot.name);
         Ok(())
     }
 
@@ -452,6 +494,11 @@ impl World<'_> {
             && let Some(program) = &mut self.slots[client].program
         {
             let Some(frame) = next_frame(&mut program.buffer)? else { break };
+            program.waits.hears(self.now, &frame);
+            if let ServerFrame::Close(refusal) = &frame {
+                let wait = wait_of(*refusal).unwrap_or_default();
+                self.slots[client].dials_from = self.now + wait.as_millis();
+            }
             self.tell(client, Input::Frame(frame))?;
         }
         Ok(())
