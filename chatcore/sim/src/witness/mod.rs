@@ -8,13 +8,14 @@
 //! It shares no code with the engine, the delivery or the client, and keeps no state of theirs.
 
 mod answers;
+mod file;
 mod journal;
 mod questions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chatcore::client::Event;
+use chatcore::client::{Event, Saved};
 use chatcore::id::{Counter, Incarnation, Index, PublicKey, Seq, SessionId, Threshold};
 use chatcore::log::{Change, Entry};
 use chatcore::text::{RoomName, UserName};
@@ -87,6 +88,9 @@ struct Shown {
     /// Whether this run was connected.
     met: bool,
     rooms: BTreeMap<RoomName, Place>,
+    /// Commands that an earlier run heard the fate of and could not write that down in time: they
+    /// are sent again and heard of again.
+    heard_before: BTreeSet<String>,
     /// What its user asked it.
     questions: Questions,
     /// How much of the journal was safe when it was last connected.
@@ -195,11 +199,15 @@ impl Witness {
 
     /// A client began to run and knows what an earlier run kept.
     /// Every run wants to be in `home`.
-    pub(crate) fn started(&mut self, client: u8, home: RoomName, cursors: &[(RoomName, Cursor)]) {
+    pub(crate) fn started(&mut self, client: u8, home: RoomName, saved: &Saved) {
         let place = |cursor: Cursor| Place { cursor: Some(cursor), ..Place::default() };
-        let rooms = cursors.iter().map(|(room, cursor)| (room.clone(), place(*cursor)));
+        let rooms = saved.cursors.iter().map(|(room, cursor)| (room.clone(), place(*cursor)));
         let shown = self.clients.entry(client).or_default();
-        *shown = Shown { log: shown.log, rooms: rooms.collect(), ..Shown::default() };
+        let unsent = saved.outbox.iter().map(|unsent| unsent.id.clone());
+        let heard = |id: &String| self.commands.get(id).is_some_and(|it| *it != Fate::Open);
+        let heard_before = unsent.filter(heard).collect();
+        let (log, rooms) = (shown.log, rooms.collect());
+        *shown = Shown { log, rooms, heard_before, ..Shown::default() };
         shown.questions.begin(home);
     }
 
@@ -302,7 +310,7 @@ impl Witness {
             Event::Refused { id: Some(id), refusal } if self.commands.contains_key(id) => {
                 self.refused(client, id, *refusal)
             }
-            Event::Abandoned { id, .. } => self.settle(id, Fate::Unknown),
+            Event::Abandoned { id, .. } => self.settle(client, id, Fate::Unknown),
             Event::Refused { id: Some(id), refusal } => self.question_refused(client, id, *refusal),
             Event::History { room, records } => self.history(client, room, records),
             Event::Parted { room } => self.parted(client, room),
@@ -417,7 +425,7 @@ impl Witness {
         (room, incarnation, seq): (&RoomName, Incarnation, Option<Seq>),
     ) -> Result<(), Broken> {
         let log = self.log_of(client);
-        self.settle(id, Fate::Sent(log))?;
+        self.settle(client, id, Fate::Sent(log))?;
         let journal = self.journal_of(client);
         let Some(post) = origin_of(id) else {
             let done = self.numbers_of(id).any(|number| journal.has_safe_reset(number));
@@ -435,7 +443,7 @@ impl Witness {
 
     fn refused(&mut self, client: u8, id: &str, refusal: Refusal) -> Result<(), Broken> {
         let log = self.log_of(client);
-        self.settle(id, Fate::Refused(log))?;
+        self.settle(client, id, Fate::Refused(log))?;
         let journal = self.journal_of(client);
         let there = origin_of(id).is_some_and(|post| journal.has(post));
         hold!(!there, "a refused post takes no effect", "{id}: {refusal}");
@@ -453,7 +461,8 @@ impl Witness {
     }
 
     /// A command has one fate. Who dies right after it was told is told again.
-    fn settle(&mut self, id: &str, fate: Fate) -> Result<(), Broken> {
+    fn settle(&mut self, client: u8, id: &str, fate: Fate) -> Result<(), Broken> {
+        self.clients.entry(client).or_default().heard_before.remove(id);
         let before = self.commands.insert(id.to_owned(), fate);
         let same = match before {
             None | Some(Fate::Given | Fate::Open) => true,

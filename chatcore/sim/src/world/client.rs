@@ -7,7 +7,7 @@ use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
 use chatcore::id::{ConnId, Counter, PublicKey, Seq, SessionId, Signature, Threshold};
 use chatcore::text::{RoomName, UserName};
 use chatcore::time::Moment;
-use chatcore::wire::{ClientFrame, NameFault, Refusal, ServerFrame, Start};
+use chatcore::wire::{ClientFrame, NameFault, Question as Asked, Refusal, ServerFrame, Start};
 
 use crate::broken::{Broken, hold};
 use crate::marks::Mark;
@@ -89,10 +89,7 @@ impl Slot {
         ClientConfig {
             name: self.name.clone(),
             rooms: vec![room],
-            start: match self.options.start {
-                StartAt::First => Start::At(Seq::ZERO.next()),
-                StartAt::Last(count) => Start::Last(count),
-            },
+            start: self.options.start.into(),
             reconnect: true,
             jitter_seed: seed ^ self.run ^ u64::from(self.number),
         }
@@ -109,10 +106,26 @@ impl Slot {
         self.stop == Some(Stop::Refused(Refusal::Name(NameFault::InUse)))
     }
 
+    /// How many commands are in its file, or will be once nothing is on its way.
+    pub(crate) fn unsent(&self) -> usize {
+        let mut saved = self.saved.clone();
+        self.late.iter().cloned().for_each(|save| saved.apply(save));
+        saved.outbox.len()
+    }
+
     /// Writes what is on its way, in order.
     fn flush(&mut self) {
         for save in std::mem::take(&mut self.late) {
             self.saved.apply(save);
+        }
+    }
+}
+
+impl From<StartAt> for Start {
+    fn from(start: StartAt) -> Self {
+        match start {
+            StartAt::First => Self::At(Seq::ZERO.next()),
+            StartAt::Last(count) => Self::Last(count),
         }
     }
 }
@@ -148,7 +161,7 @@ impl World<'_> {
         let number = slot.number;
         self.note(|| format!("client {number} starts"));
         let home = self.rooms[0].clone();
-        self.witness.started(number, home, &self.slots[place].saved.cursors);
+        self.witness.started(number, home, &self.slots[place].saved);
         self.tell(place, Input::Start)
     }
 
@@ -166,7 +179,13 @@ impl World<'_> {
             }
         }
         self.set_client_timer(client);
-        Ok(())
+        self.check_file(client)
+    }
+
+    /// What is not late is in the file.
+    fn check_file(&mut self, client: usize) -> Result<(), Broken> {
+        let slot = &self.slots[client];
+        if slot.late.is_empty() { self.witness.flushed(slot.number, &slot.saved) } else { Ok(()) }
     }
 
     fn carry_out_for(&mut self, client: usize, output: Output) -> Result<Option<Input>, Broken> {
@@ -219,6 +238,10 @@ impl World<'_> {
         let slot = &mut self.slots[client];
         if let Some(program) = &mut slot.program {
             program.waits.sends(now, frame)?;
+        }
+        if let ClientFrame::Ask { question: Asked::Join { room, start }, .. } = frame {
+            let starts = (*start, slot.options.start.into());
+            self.witness.joins(slot.number, room.as_str(), starts)?;
         }
         if let ClientFrame::Submit { counter, .. } = frame {
             let (highest, last_boot) = slot.sent;
