@@ -1,9 +1,11 @@
 //! The end-to-end checker: what people see, against what the journal says.
 //!
-//! It knows two things: the entries that the engine handed to the store, and the events that each
-//! client showed. From these alone it judges the promises: everybody sees the same records, each
-//! once, in order and without holes; nothing that a crash can take back; nothing of a closed gate;
-//! every accepted post is there, once, and every refused one is not.
+//! It knows the entries that the engine handed to the store, what users did, the events that each
+//! client showed, and what is in its file. From these alone it judges the promises: everybody sees
+//! the same records, each once, in order and without holes; nothing that a crash can take back;
+//! nothing of a closed gate; every accepted command is there, once, and every refused one is not;
+//! every question is answered once, as the journal says, or refused by a rule that applied; in the
+//! end everybody is in the rooms that they want to be in, and level.
 //!
 //! It shares no code with the engine, the delivery or the client, and keeps no state of theirs.
 
