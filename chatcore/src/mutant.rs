@@ -113,6 +113,18 @@ mutants! {
     ClientDropsRefused => "client-drops-refused",
     /// Client: a record counts as seen before it is shown.
     ClientSavesBeforeShowing => "client-saves-before-showing",
+    /// Client: what is answered stays in the file, to be sent again by the next run.
+    ClientKeepsAnswered => "client-keeps-answered",
+    /// Client: a command that is refused for now is sent again at once.
+    ClientIgnoresRetry => "client-ignores-retry",
+    /// Client: a server that is busy is given up for good.
+    ClientStopsWhenBusy => "client-stops-when-busy",
+    /// Client: a room whose join is under way when the connection is lost is not joined again.
+    ClientForgetsJoin => "client-forgets-join",
+    /// Client: the refusal of a question is not shown.
+    ClientSwallowsRefusal => "client-swallows-refusal",
+    /// Client: a history ends with its first page.
+    ClientEndsHistoryEarly => "client-ends-history-early",
 }
 
 /// A name that no mutant has.

@@ -88,7 +88,9 @@ impl Client {
         }
         // The event first: who dies in between hears it again, not never.
         self.out.event(Event::Sent { id, room, incarnation, seq });
-        self.out.save(Save::Settled(counter));
+        if !mutated!(self, ClientKeepsAnswered) {
+            self.out.save(Save::Settled(counter));
+        }
     }
 
     fn apply(&mut self, counter: Counter) {
@@ -114,7 +116,9 @@ impl Client {
             if mutated!(self, ClientDropsRefused) {
                 self.outbox.settle(counter);
             } else if self.outbox.land(counter) {
-                self.outbox.go_back(counter, now, retry_after(refusal));
+                let hurries = mutated!(self, ClientIgnoresRetry);
+                let wait = if hurries { Span::ZERO } else { retry_after(refusal) };
+                self.outbox.go_back(counter, now, wait);
             }
             return;
         }
@@ -170,6 +174,8 @@ impl Client {
                 if room == *pages.room() =>
             {
                 let progress = pages.add(incarnation, records.into_vec());
+                let ends = mutated!(self, ClientEndsHistoryEarly);
+                let progress = if ends { Progress::Done } else { progress };
                 self.continue_history(line, pages, progress);
             }
             _ => self.hang_up(now, UNEXPECTED),
@@ -192,7 +198,7 @@ impl Client {
     fn refuse_step(&mut self, now: Moment, line: Line, step: Step, refusal: Refusal) {
         if matches!(refusal, Refusal::Rate { .. } | Refusal::Busy { .. }) {
             self.questions.retry(line, step, now + retry_after(refusal));
-        } else {
+        } else if !mutated!(self, ClientSwallowsRefusal) {
             self.refuse(Some(line.id), refusal);
         }
     }

@@ -55,6 +55,14 @@ impl Roster {
         self.knowledge = Knowledge::None;
     }
 
+    /// Records up to this one are gone: who came or went in them is not known, unless the list is
+    /// newer.
+    pub(super) fn miss(&mut self, to: Seq) {
+        if to > self.as_of {
+            self.knowledge = Knowledge::None;
+        }
+    }
+
     /// Takes a list.
     pub(super) fn seed(&mut self, list: UserList) {
         self.as_of = list.as_of;
@@ -204,6 +212,21 @@ mod tests {
         }
         let (count, names) = roster.news(open(1_000)).unwrap();
         assert_eq!((count, names.len()), (1_000, LIST_MAX));
+    }
+
+    #[test]
+    fn list_is_asked_for_again_when_records_after_it_are_gone() {
+        let mut roster = Roster::default();
+        roster.seed(list(1, &["ann"], 5));
+        roster.miss(seq(5));
+        assert_eq!(roster.news(open(1)), Some((1, vec![user("ann")])));
+        roster.miss(seq(6));
+        roster.heed(open(2));
+        assert!(roster.take_wish());
+        roster.note(seq(7), Presence::Joined(user("cat")));
+        assert_eq!(roster.news(open(3)), None);
+        roster.seed(list(2, &["ann", "bob"], 6));
+        assert_eq!(roster.news(open(3)), Some((3, vec![user("ann"), user("bob"), user("cat")])));
     }
 
     #[test]
