@@ -127,15 +127,18 @@ impl Witness {
 
     fn fits_of(&self, client: u8, room: &RoomName, records: &[Record]) -> Fits {
         let journal = self.journal_of(client);
-        let present = journal.present(room).map_or(0, |(number, _)| number);
+        let (present, gone) = journal
+            .present(room)
+            .map_or((0, Seq::ZERO), |(number, life)| (number, journal.trimmed(life)));
         let log = self.log_of(client);
         let Some((first, last)) = records.first().zip(records.last()) else {
             // Nothing is visible of a life that just began, or what was is gone.
-            let newest = (present, if self.keeps_all { 0 } else { u64::MAX });
+            let newest = (present, if self.keeps_all { gone.get() } else { u64::MAX });
             return Fits { log, newest, may_be_short: true };
         };
         let life = last.incarnation.get();
-        let whole = first.seq.get() == 1;
+        let gone = journal.life(room, last.incarnation).map(|life| journal.trimmed(life));
+        let whole = gone.is_some_and(|gone| first.seq.previous() <= gone);
         let may_be_short = whole || !self.keeps_all || life < present;
         Fits { log, newest: (life, last.seq.get()), may_be_short }
     }

@@ -367,6 +367,8 @@ impl Witness {
             .is_none_or(|cursor| cursor.incarnation == incarnation && cursor.seq.next() == from);
         hold!(next && from <= to, "a gap is told exactly", "{room} {from} {to} {place:?}");
         place.cursor = Some(Cursor { incarnation, seq: to });
+        // Who came or went meanwhile is not known: the next list is shown whatever it says.
+        place.users = None;
         Ok(())
     }
 
