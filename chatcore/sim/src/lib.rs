@@ -13,6 +13,7 @@
 //! | [`world`] | the world: one queue of events moves engine, delivery, clients, store and network |
 //! | [`model`] | a naive engine, written against the rules: predicts everything the engine puts out |
 //! | `witness` | the end-to-end checker: what people see against what the journal says |
+//! | `tap` | what delivery writes to each connection, byte for byte |
 //! | [`marks`] | situations that a run must have reached |
 //! | [`broken`] | a rule that was broken |
 //! | [`runner`], [`shrink`] | many worlds at once; the smallest story of a failure |
@@ -23,8 +24,8 @@
 //! stall, clients die, the server crashes and loses what was not safe, the store is slow, full or
 //! cannot read, clocks jump, strangers send anything. Then nothing goes wrong any more, and within
 //! a bounded number of steps everybody has to be connected, every command answered and everything
-//! seen. A step is one event. After each step the model has compared every output of the engine, and
-//! the witness everything that was shown; every 64 steps, and at every restart, the engine is made
+//! seen. A step is one event. After each step the model has compared every output of the engine, the
+//! tap everything that was written, and the witness everything that was shown; every 64 steps, and at every restart, the engine is made
 //! again from its snapshot and has to be the same, and to go on the same.
 #![forbid(unsafe_code)]
 
@@ -36,5 +37,6 @@ pub mod off;
 pub mod plan;
 pub mod runner;
 pub mod shrink;
+mod tap;
 mod witness;
 pub mod world;
