@@ -107,6 +107,22 @@ mutants! {
     GapUntold => "gap-untold",
     /// Delivery: records of before a reset stay in the shard's memory.
     ResetKeepsRecords => "reset-keeps-records",
+    /// Delivery: a gap is told to begin one record later than it does.
+    GapBeginsLate => "gap-begins-late",
+    /// Delivery: a gap is one record longer than what is gone.
+    GapTooLong => "gap-too-long",
+    /// Delivery: the last record of a page is given out again after it.
+    PageRepeatsRecord => "page-repeats-record",
+    /// Delivery: nobody is told that a gate's users changed when nothing else did.
+    GateUsersUntold => "gate-users-untold",
+    /// Delivery: answers for a connection that was told to close are written after its last frame.
+    AnswerAfterClose => "answer-after-close",
+    /// Delivery: a connection may leave as many answers unread as it likes.
+    UnreadWithoutLimit => "unread-without-limit",
+    /// Delivery: a connection may take nothing for as long as it likes.
+    StallWithoutLimit => "stall-without-limit",
+    /// Delivery: when not all rooms can be served, the first ones are, each time.
+    FirstRoomsFirst => "first-rooms-first",
     /// Client: what was under way when a connection was lost is not sent again.
     ClientDoesNotResend => "client-does-not-resend",
     /// Client: a command that is refused for now is forgotten.

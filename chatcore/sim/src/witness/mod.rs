@@ -569,6 +569,11 @@ impl Witness {
         journal.life(room, incarnation).map_or(Seq::ZERO, |life| journal.trimmed(life))
     }
 
+    /// A record is written to a connection, whoever is at its other end.
+    pub(crate) fn delivered(&self, record: &Record) -> Result<(), Broken> {
+        self.present().check_shown(record)
+    }
+
     /// What a room holds, while its gate is closed.
     pub(crate) fn held(&self, room: &RoomName) -> Option<Held> {
         let (_, life) = self.present().present(room)?;

@@ -193,9 +193,23 @@ impl Questions {
         let at = self.tick();
         self.find_question_for(Answer { at, what })?;
         if self.asked.iter().all(|asked| asked.answer.is_some()) {
-            self.asked.retain(|asked| !asked.is_settled());
+            self.forget_settled();
         }
         Ok(())
+    }
+
+    /// Forgets questions whose answers nobody else can have been given.
+    fn forget_settled(&mut self) {
+        let (settled, unsettled): (Vec<Asked>, Vec<Asked>) =
+            std::mem::take(&mut self.asked).into_iter().partition(Asked::is_settled);
+        let may_be_of_another = |asked: &Asked| {
+            let answer = asked.answer.as_ref();
+            answer.is_some_and(|answer| unsettled.iter().any(|it| it.is_answered_by(answer)))
+        };
+        let kept: Vec<Asked> = settled.into_iter().filter(may_be_of_another).collect();
+        self.asked = unsettled;
+        self.asked.extend(kept);
+        self.asked.sort_by_key(|asked| asked.at);
     }
 
     fn find_question_for(&mut self, answer: Answer) -> Result<(), Broken> {

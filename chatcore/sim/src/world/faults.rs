@@ -103,7 +103,13 @@ impl World<'_> {
     }
 
     fn stall(&mut self, client: u8, until: u64) {
-        let Some(id) = self.conn_of(client) else { return };
+        if let Some(id) = self.conn_of(client) {
+            self.stall_connection(id, until);
+        }
+    }
+
+    /// Whoever is at the other end reads nothing until then.
+    pub(crate) fn stall_connection(&mut self, id: ConnId, until: u64) {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.stalled_until = until;
             self.queue.push(until, Event::Resume(id));
@@ -208,6 +214,7 @@ impl World<'_> {
         self.troubles.slowness = 0;
         self.memory.owes_wrong_records = false;
         self.net = NetOptions::WELL;
+        self.send_strangers_away();
         let stalled: Vec<ConnId> = self
             .conns
             .iter_mut()

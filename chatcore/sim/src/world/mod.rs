@@ -261,7 +261,7 @@ impl<'a> World<'a> {
         if self.plan.options.profile == Profile::Extreme {
             return Ok(true);
         }
-        if !self.steps.is_multiple_of(LOOK_STEPS) {
+        if !self.steps.is_multiple_of(LOOK_STEPS) && !self.queue.is_empty() {
             return Ok(false);
         }
         let progress = self.witness.progress();

@@ -43,7 +43,7 @@ impl Waits {
     /// The client hears a frame.
     pub(crate) fn hears(&mut self, now: u64, frame: &ServerFrame) {
         if let ServerFrame::Refused { counter, refusal } = frame
-            && let Some(wait) = wait_of(*refusal)
+            && let Some(wait) = wait_of(*refusal).or_else(|| patience_of(*refusal))
             && !(self.resets.contains(counter) && matches!(refusal, Refusal::Rate { .. }))
         {
             self.commands.get_or_insert(now + wait.as_millis());
@@ -53,12 +53,18 @@ impl Waits {
         let (_, question) = self.asked.swap_remove(place);
         if let Answer::Refused(refusal) = answer
             && let Some(wait) = wait_of(*refusal)
-            // A list that the client wants for itself is asked for when the room changes.
-            && !matches!(question, Question::Who { .. })
+            // A list that the client wants for itself is asked for when the room changes, and of two
+            // histories that are read at once the one may ask what the other has to wait for.
+            && !matches!(question, Question::Who { .. } | Question::History { .. })
         {
             self.held.push((question, now + wait.as_millis()));
         }
     }
+}
+
+/// A full store names no time: a client then waits for as long as it likes.
+fn patience_of(refusal: Refusal) -> Option<Span> {
+    (refusal == Refusal::Store).then_some(Span::ZERO)
 }
 
 /// How long a refusal tells to wait.
