@@ -17,7 +17,7 @@ const SYNCS: &str = "fsync,fdatasync";
 fn with(calls: &str, injected: &str) -> Option<Command> {
     let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
-        println!("not tried: this machine has no strace that may trace");
+        crate::not_tried("this machine has no strace that may trace");
         return None;
     }
     let mut command = Command::new("strace");

@@ -214,10 +214,10 @@ impl Questions {
 
     fn find_question_for(&mut self, answer: Answer) -> Result<(), Broken> {
         let unasked = answer.what.may_be_unasked();
-        let said = format!("{:?}", answer.what);
+        let said = answer.what.clone();
         let mut tried = vec![false; self.asked.len()];
         let found = assign(&mut self.asked, answer, &mut tried);
-        hold!(found || unasked, "an answer is to a question, and the only one", "{said}");
+        hold!(found || unasked, "an answer is to a question, and the only one", "{said:?}");
         Ok(())
     }
 
