@@ -1,8 +1,8 @@
 //! How the server begins, and whether what it begins with is what was.
 
 use chatcore::engine::{Archive, Config, Engine, Input, Output};
-use chatcore::id::{Generation, Index, LogId, PublicKey, Threshold};
-use chatcore::log::{Entry, Founding, OperatorRule};
+use chatcore::id::{Digest, Generation, Index, LogId, PublicKey, Threshold};
+use chatcore::log::{Change, Entry, Founding, OperatorRule};
 use chatcore::time::Now;
 
 use crate::broken::{Broken, hold};
@@ -21,6 +21,7 @@ use crate::world::visit::Visit;
 pub(crate) struct Inspected {
     log: usize,
     index: Index,
+    hash: Digest,
     snapshot: Vec<u8>,
 }
 
@@ -151,20 +152,24 @@ impl World<'_> {
         hold!(same, "a restored engine is the one that was saved", "{:?}", again.head());
         let chain = self.model.as_mut().map(Model::head);
         hold!(chain == Some(again.head()), "the chain is the one of the rules", "{chain:?}");
-        self.check_goes_on(again.head().index, bytes)
+        let (index, hash) = (again.head().index, again.state_hash());
+        self.check_goes_on(Inspected { log: self.witness.log(), index, hash, snapshot: bytes })
     }
 
     /// An engine restored from here, and one restored from the last inspection and the entries
     /// since then, say the same to the same visitor.
-    fn check_goes_on(&mut self, index: Index, snapshot: Vec<u8>) -> Result<(), Broken> {
+    fn check_goes_on(&mut self, here: Inspected) -> Result<(), Broken> {
         if self.plan.options.archive == Archive::None {
             return Ok(());
         }
-        let log = self.witness.log();
-        let before = self.inspected.replace(Inspected { log, index, snapshot });
+        let (log, index, hash) = (here.log, here.index, here.hash);
+        let before = self.inspected.replace(here);
         let Some(before) = before.filter(|it| it.log == log && it.index < index) else {
             return Ok(());
         };
+        let mut since = self.disk.after(before.index).iter();
+        let posted = since.any(|entry| matches!(entry.change, Change::Posted { .. }));
+        hold!(!posted || hash != before.hash, "the state hash is that of the state", "{hash}");
         let Some(here) = &self.inspected else { return Ok(()) };
         let (one, other) = (self.visit(here, index)?, self.visit(&before, index)?);
         let first = one.iter().zip(&other).find(|(one, other)| !are_same(one, other));
