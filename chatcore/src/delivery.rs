@@ -185,9 +185,6 @@ impl Delivery {
             Directive::Page { conn, room, incarnation, page } => {
                 self.take_page(conn, &room, incarnation, page);
             }
-            #[cfg(chat_mutants)]
-            Directive::Gate { room, gate }
-                if mutated!(self, GateUsersUntold) && self.differs_by_users(&room, gate) => {}
             Directive::Gate { room, gate } => {
                 self.with_readers(&room, |tail| tail.announce(gate));
             }
@@ -280,9 +277,6 @@ impl Delivery {
                 outgoing.skip_what_is_not_here(&self.rooms);
             }
             outgoing.fill(conn, &self.rooms, &mut self.needs);
-            if mutated!(self, FirstRoomsFirst) {
-                outgoing.turn = None;
-            }
         }
         slices.extend(outgoing.queue.iter().take(GATHER_SLICES).map(|(_, slice)| slice.clone()));
     }
@@ -302,7 +296,7 @@ impl Delivery {
     pub fn blocked(&mut self, conn: ConnId, now: Moment) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
         outgoing.readiness = Readiness::Blocked;
-        if outgoing.stalls_at.is_none() && !mutated!(self, StallWithoutLimit) {
+        if outgoing.stalls_at.is_none() {
             let at = now + self.stall_time;
             outgoing.stalls_at = Some(at);
             self.stalls.insert((at, conn));
@@ -342,15 +336,14 @@ impl Delivery {
     fn answer(&mut self, conn: ConnId, frame: &ServerFrame) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
         // What a lost cause is not going to read takes no memory.
-        if outgoing.stage != Stage::Open && !mutated!(self, AnswerAfterClose) {
+        if outgoing.stage != Stage::Open {
             return;
         }
         if tells_of_an_open_gate(frame) {
             outgoing.take_notices(&self.rooms);
         }
         outgoing.push_answer(encode_to_bytes(frame));
-        let too_much = outgoing.answer_bytes > self.unread_bytes_max;
-        if too_much && !mutated!(self, UnreadWithoutLimit) {
+        if outgoing.answer_bytes > self.unread_bytes_max {
             outgoing.stage = Stage::Condemned;
             self.condemned.push_back((conn, Refusal::Limit(LimitFault::SlowReader)));
         }
@@ -422,19 +415,13 @@ impl Delivery {
                 let Some(chunk) = chunk.after(reader.cursor, usize::MAX) else { return };
                 reader.cursor = chunk.last();
                 outgoing.queue.push_back((Kind::Records, chunk.bytes().clone()));
-                #[cfg(chat_mutants)]
-                if mutated!(self, PageRepeatsRecord) {
-                    outgoing.repeat_last(&chunk);
-                }
             }
             Page::Gone { to } => {
-                let to = if mutated!(self, GapTooLong) { to.next() } else { to };
                 let from = reader.cursor.next();
                 if to < from {
                     return;
                 }
                 reader.cursor = to;
-                let from = if mutated!(self, GapBeginsLate) { from.next() } else { from };
                 let room = room.clone();
                 let gap = ServerFrame::Gap { room, incarnation, from, to };
                 if !mutated!(self, GapUntold) {

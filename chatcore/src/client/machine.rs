@@ -490,9 +490,6 @@ impl Client {
                 }
                 return self.stop(Stop::Refused(refusal));
             }
-            Refusal::Busy { .. } if mutated!(self, ClientStopsWhenBusy) => {
-                return self.stop(Stop::Refused(refusal));
-            }
             Refusal::Rate { retry_ms } | Refusal::Busy { retry_ms } => retry_ms,
             Refusal::Frame(_)
             | Refusal::Decode(_)
@@ -527,10 +524,6 @@ impl Client {
             | Phase::Identifying(_)
             | Phase::Signing(_)
             | Phase::LoggingIn { .. } => {}
-        }
-        #[cfg(chat_mutants)]
-        if mutated!(self, ClientForgetsJoin) {
-            self.rooms.forget_joins();
         }
         self.rooms.disconnect();
         for room in self.questions.disconnect() {

@@ -88,9 +88,7 @@ impl Client {
         }
         // The event first: who dies in between hears it again, not never.
         self.out.event(Event::Sent { id, room, incarnation, seq });
-        if !mutated!(self, ClientKeepsAnswered) {
-            self.out.save(Save::Settled(counter));
-        }
+        self.out.save(Save::Settled(counter));
     }
 
     fn apply(&mut self, counter: Counter) {
@@ -116,9 +114,7 @@ impl Client {
             if mutated!(self, ClientDropsRefused) {
                 self.outbox.settle(counter);
             } else if self.outbox.land(counter) {
-                let hurries = mutated!(self, ClientIgnoresRetry);
-                let wait = if hurries { Span::ZERO } else { retry_after(refusal) };
-                self.outbox.go_back(counter, now, wait);
+                self.outbox.go_back(counter, now, retry_after(refusal));
             }
             return;
         }
@@ -174,8 +170,6 @@ impl Client {
                 if room == *pages.room() =>
             {
                 let progress = pages.add(incarnation, records.into_vec());
-                let ends = mutated!(self, ClientEndsHistoryEarly);
-                let progress = if ends { Progress::Done } else { progress };
                 self.continue_history(line, pages, progress);
             }
             _ => self.hang_up(now, UNEXPECTED),
@@ -198,7 +192,7 @@ impl Client {
     fn refuse_step(&mut self, now: Moment, line: Line, step: Step, refusal: Refusal) {
         if matches!(refusal, Refusal::Rate { .. } | Refusal::Busy { .. }) {
             self.questions.retry(line, step, now + retry_after(refusal));
-        } else if !mutated!(self, ClientSwallowsRefusal) {
+        } else {
             self.refuse(Some(line.id), refusal);
         }
     }

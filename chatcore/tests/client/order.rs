@@ -136,14 +136,6 @@ fn post_waits_for_the_join_of_its_room_also_when_that_is_refused_for_now() {
 }
 
 #[test]
-fn join_under_way_when_the_connection_is_lost_is_asked_again() {
-    let mut script = Script::online();
-    script.lose();
-    script.log_in(&hello(1, 9));
-    assert_eq!(asked(&script.welcome(SESSION, 0, true)), [2]);
-}
-
-#[test]
 fn refusal_repeats_the_label_of_what_was_refused() {
     for (input, label) in [
         (ask(Ask::Rooms), "ask"),

@@ -1,32 +1,25 @@
 //! The end-to-end checker: what people see, against what the journal says.
 //!
-//! It knows the entries that the engine handed to the store, what users did, the events that each
-//! client showed, and what is in its file. From these alone it judges the promises: everybody sees
-//! the same records, each once, in order and without holes; nothing that a crash can take back;
-//! nothing of a closed gate; every accepted command is there, once, and every refused one is not;
-//! every question is answered once, as the journal says, or refused by a rule that applied; in the
-//! end everybody is in the rooms that they want to be in, and level.
+//! It knows two things: the entries that the engine handed to the store, and the events that each
+//! client showed. From these alone it judges the promises: everybody sees the same records, each
+//! once, in order and without holes; nothing that a crash can take back; nothing of a closed gate;
+//! every accepted post is there, once, and every refused one is not.
 //!
 //! It shares no code with the engine, the delivery or the client, and keeps no state of theirs.
 
-mod answers;
-mod file;
 mod journal;
-mod questions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chatcore::client::{Event, Saved};
-use chatcore::id::{Counter, Incarnation, Index, PublicKey, Seq, SessionId, Threshold};
+use chatcore::client::Event;
+use chatcore::id::{Incarnation, Index, Seq, Threshold};
 use chatcore::log::{Change, Entry};
-use chatcore::text::{RoomName, UserName};
+use chatcore::text::RoomName;
 use chatcore::wire::{Cursor, GateState, Record, Refusal};
 
 use crate::broken::{Broken, hold};
 use crate::witness::journal::Journal;
-pub(crate) use crate::witness::questions::Wish;
-use crate::witness::questions::{Given, Questions};
 
 /// A post of a client: which of its posts, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,26 +83,15 @@ struct Shown {
     /// Whether this run was connected.
     met: bool,
     rooms: BTreeMap<RoomName, Place>,
-    /// Commands that an earlier run heard the fate of and could not write that down in time: they
-    /// are sent again and heard of again.
-    heard_before: BTreeSet<String>,
-    /// What its user asked it.
-    questions: Questions,
-    /// How much of the journal was safe when it was last connected.
-    since: Index,
 }
 
 /// How far a client has shown a room.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Place {
     /// The last record shown.
     cursor: Option<Cursor>,
     /// The gate as last shown on this connection.
     gate: Option<GateState>,
-    /// Whether the gate was open when this run last heard of it; a reset closes it.
-    was_open: Option<bool>,
-    /// Who was shown to be there, in this life of the room.
-    users: Option<Vec<UserName>>,
 }
 
 /// What is behind a closed gate.
@@ -127,8 +109,6 @@ pub(crate) struct Witness {
     logs: Vec<Journal>,
     clients: BTreeMap<u8, Shown>,
     commands: BTreeMap<String, Fate>,
-    /// The labels of commands by their numbers.
-    numbers: BTreeMap<(SessionId, Counter), String>,
     /// Grows whenever somebody was shown a record or the fate of a command.
     progress: u64,
     /// Whether old records stay readable; without a store they are gone in time.
@@ -139,8 +119,7 @@ impl Witness {
     /// A checker of a journal that begins. `keeps_all` says whether old records stay readable.
     pub(crate) fn new(keeps_all: bool) -> Self {
         let (clients, commands) = (BTreeMap::new(), BTreeMap::new());
-        let (logs, numbers) = (vec![Journal::default()], BTreeMap::new());
-        Self { logs, clients, commands, numbers, progress: 0, keeps_all }
+        Self { logs: vec![Journal::default()], clients, commands, progress: 0, keeps_all }
     }
 
     /// Grows whenever somebody was shown a record or the fate of a command.
@@ -173,12 +152,6 @@ impl Witness {
             let kept = !matches!(fate, Some(Fate::Given | Fate::Lost));
             hold!(kept, "a command is in the file before it is sent", "{post:?} {fate:?}");
         }
-        if let Change::Reset { command, .. } = &entry.change
-            && let Some(label) = self.numbers.get(&(command.session, command.counter))
-        {
-            let refused = self.commands.get(label) == Some(&Fate::Refused(self.log()));
-            hold!(!refused, "a refused reset takes no effect", "{label}");
-        }
         self.present_mut().append(entry)
     }
 
@@ -200,17 +173,11 @@ impl Witness {
     }
 
     /// A client began to run and knows what an earlier run kept.
-    /// Every run wants to be in `home`.
-    pub(crate) fn started(&mut self, client: u8, home: RoomName, saved: &Saved) {
-        let place = |cursor: Cursor| Place { cursor: Some(cursor), ..Place::default() };
-        let rooms = saved.cursors.iter().map(|(room, cursor)| (room.clone(), place(*cursor)));
+    pub(crate) fn started(&mut self, client: u8, cursors: &[(RoomName, Cursor)]) {
+        let place = |cursor: Cursor| Place { cursor: Some(cursor), gate: None };
+        let rooms = cursors.iter().map(|(room, cursor)| (room.clone(), place(*cursor)));
         let shown = self.clients.entry(client).or_default();
-        let unsent = saved.outbox.iter().map(|unsent| unsent.id.clone());
-        let heard = |id: &String| self.commands.get(id).is_some_and(|it| *it != Fate::Open);
-        let heard_before = unsent.filter(heard).collect();
-        let (log, rooms) = (shown.log, rooms.collect());
-        *shown = Shown { log, rooms, heard_before, ..Shown::default() };
-        shown.questions.begin(home);
+        *shown = Shown { log: shown.log, met: false, rooms: rooms.collect() };
     }
 
     /// A client was logged in to a server of this journal.
@@ -220,7 +187,6 @@ impl Witness {
         log: usize,
         resumed: bool,
     ) -> Result<(), Broken> {
-        let since = self.present().safe();
         let shown = self.clients.entry(client).or_default();
         let same = shown.log.is_none_or(|before| before == log);
         let right = resumed == (shown.met && same);
@@ -230,7 +196,6 @@ impl Witness {
         }
         shown.log = Some(log);
         shown.met = true;
-        shown.since = since;
         for place in shown.rooms.values_mut() {
             place.gate = None;
         }
@@ -260,12 +225,8 @@ impl Witness {
     }
 
     fn journal_of(&self, client: u8) -> &Journal {
-        &self.logs[self.log_of(client)]
-    }
-
-    /// The number of the journal that a client speaks of.
-    fn log_of(&self, client: u8) -> usize {
-        self.clients.get(&client).and_then(|shown| shown.log).unwrap_or(self.log())
+        let log = self.clients.get(&client).and_then(|shown| shown.log);
+        &self.logs[log.unwrap_or(self.log())]
     }
 
     /// A user gave a command.
@@ -273,17 +234,15 @@ impl Witness {
         self.commands.insert(label, Fate::Given);
     }
 
-    /// A command is in its client's file, under this number.
-    pub(crate) fn written(&mut self, label: &str, number: (SessionId, Counter)) {
-        self.numbers.insert(number, label.to_owned());
+    /// A command is in its client's file.
+    pub(crate) fn written(&mut self, label: &str) {
         if let Some(fate @ Fate::Given) = self.commands.get_mut(label) {
             *fate = Fate::Open;
         }
     }
 
-    /// A client has ended: what it had not written down is lost, and so is what it was asked.
+    /// A client has ended: what it had not written down is lost.
     pub(crate) fn ended(&mut self, client: u8) {
-        self.clients.entry(client).or_default().questions = Questions::default();
         for own in own_labels(client) {
             let mine = self.commands.range_mut(own.clone()..);
             for (_, fate) in mine.take_while(|(id, _)| id.starts_with(&own)) {
@@ -304,24 +263,31 @@ impl Witness {
             Event::Reset { room, incarnation, threshold } => {
                 self.reset(client, room, *incarnation, *threshold)
             }
-            Event::Gate { room, gate, opened } => self.gate(client, room, *gate, *opened),
-            Event::Users { room, count, names } => self.users(client, room, *count, names),
+            Event::Gate { room, gate, .. } => self.gate(client, room, *gate),
+            Event::Users { room, count, names } => {
+                let closed = self.place(client, room).gate.is_some_and(|gate| !gate.open);
+                hold!(!closed, "no names before the gate opens", "{client} {room}");
+                let open = self.journal_of(client).was_open(room);
+                hold!(open, "no names of a gate that never opened", "{client} {room}");
+                let fits = *count as usize >= names.len();
+                hold!(fits, "a list is not longer than its count", "{count} {names:?}");
+                Ok(())
+            }
             Event::Sent { id, room, incarnation, seq } => {
                 self.sent(client, id, (room, *incarnation, *seq))
             }
             Event::Refused { id: Some(id), refusal } if self.commands.contains_key(id) => {
                 self.refused(client, id, *refusal)
             }
-            Event::Abandoned { id, .. } => self.settle(client, id, Fate::Unknown),
-            Event::Refused { id: Some(id), refusal } => self.question_refused(client, id, *refusal),
-            Event::History { room, records } => self.history(client, room, records),
-            Event::Parted { room } => self.parted(client, room),
-            Event::Rooms { rooms, count } => self.listed(client, rooms, *count),
-            Event::User(info) => self.described(client, info),
+            Event::Abandoned { id, .. } => self.settle(id, Fate::Unknown),
+            Event::History { records, .. } => self.history(client, records),
             Event::Connected { .. }
+            | Event::Parted { .. }
             | Event::Disconnected { .. }
+            | Event::Rooms { .. }
+            | Event::User(_)
             | Event::Notice(_)
-            | Event::Refused { id: None, .. } => Ok(()),
+            | Event::Refused { .. } => Ok(()),
         }
     }
 
@@ -367,8 +333,6 @@ impl Witness {
             .is_none_or(|cursor| cursor.incarnation == incarnation && cursor.seq.next() == from);
         hold!(next && from <= to, "a gap is told exactly", "{room} {from} {to} {place:?}");
         place.cursor = Some(Cursor { incarnation, seq: to });
-        // Who came or went meanwhile is not known: the next list is shown whatever it says.
-        place.users = None;
         Ok(())
     }
 
@@ -388,22 +352,12 @@ impl Witness {
         let place = self.place(client, room);
         let later = place.cursor.is_none_or(|cursor| cursor.incarnation < incarnation);
         hold!(later, "a room's lives follow each other", "{client} {room} {incarnation}");
-        *place = Place {
-            cursor: Some(Cursor { incarnation, seq: Seq::ZERO }),
-            was_open: place.was_open.map(|_| false),
-            ..Place::default()
-        };
+        place.cursor = Some(Cursor { incarnation, seq: Seq::ZERO });
+        place.gate = None;
         Ok(())
     }
 
-    fn gate(
-        &mut self,
-        client: u8,
-        room: &RoomName,
-        gate: GateState,
-        opened: bool,
-    ) -> Result<(), Broken> {
-        self.check_opened(client, room, gate, opened)?;
+    fn gate(&mut self, client: u8, room: &RoomName, gate: GateState) -> Result<(), Broken> {
         let journal = self.journal_of(client);
         let life = journal.life(room, gate.incarnation);
         let life = life.ok_or_else(|| Broken::new("a gate is of a life", room.to_string()))?;
@@ -421,8 +375,7 @@ impl Witness {
         place.gate = Some(gate);
         let told = place.cursor.is_none_or(|cursor| cursor.incarnation >= gate.incarnation);
         hold!(told, "a reset is told before its gate", "{client} {room} {gate:?}");
-        place.was_open = Some(gate.open);
-        self.answered(client, Given::Gate(room.clone()))
+        Ok(())
     }
 
     fn sent(
@@ -431,45 +384,24 @@ impl Witness {
         id: &str,
         (room, incarnation, seq): (&RoomName, Incarnation, Option<Seq>),
     ) -> Result<(), Broken> {
-        let log = self.log_of(client);
-        self.settle(client, id, Fate::Sent(log))?;
+        let log = self.clients.get(&client).and_then(|shown| shown.log).unwrap_or(self.log());
+        self.settle(id, Fate::Sent(log))?;
+        let Some(post) = origin_of(id) else { return Ok(()) };
         let journal = self.journal_of(client);
-        let Some(post) = origin_of(id) else {
-            let done = self.numbers_of(id).any(|number| journal.has_safe_reset(number));
-            hold!(done, "an acknowledged reset is safe", "{id}");
-            return Ok(());
-        };
         hold!(journal.has_safe(post), "an acknowledged post is safe", "{id}");
-        let Some(seq) = seq else {
-            let held = !journal.was_shown_at_once(post);
-            hold!(held, "whoever posts in an open room is told the place", "{id}");
-            return Ok(());
-        };
-        journal.check_place(post, (room, incarnation, seq))
+        seq.map_or(Ok(()), |seq| journal.check_place(post, (room, incarnation, seq)))
     }
 
     fn refused(&mut self, client: u8, id: &str, refusal: Refusal) -> Result<(), Broken> {
-        let log = self.log_of(client);
-        self.settle(client, id, Fate::Refused(log))?;
-        let journal = self.journal_of(client);
-        let there = origin_of(id).is_some_and(|post| journal.has(post));
+        let log = self.clients.get(&client).and_then(|shown| shown.log).unwrap_or(self.log());
+        self.settle(id, Fate::Refused(log))?;
+        let there = origin_of(id).is_some_and(|post| self.journal_of(client).has(post));
         hold!(!there, "a refused post takes no effect", "{id}: {refusal}");
-        let done = self.numbers_of(id).any(|number| journal.has_reset(number));
-        hold!(!done, "a refused reset takes no effect", "{id}: {refusal}");
-        let decided = journal.has_refused(refusal);
-        hold!(decided, "a command is refused as the journal says", "{id}: {refusal}");
         Ok(())
     }
 
-    /// The numbers that a reset had.
-    fn numbers_of(&self, label: &str) -> impl Iterator<Item = (SessionId, Counter)> {
-        let mine = self.numbers.iter().filter(move |(_, own)| *own == label);
-        mine.map(|(number, _)| *number)
-    }
-
     /// A command has one fate. Who dies right after it was told is told again.
-    fn settle(&mut self, client: u8, id: &str, fate: Fate) -> Result<(), Broken> {
-        self.clients.entry(client).or_default().heard_before.remove(id);
+    fn settle(&mut self, id: &str, fate: Fate) -> Result<(), Broken> {
         let before = self.commands.insert(id.to_owned(), fate);
         let same = match before {
             None | Some(Fate::Given | Fate::Open) => true,
@@ -487,21 +419,24 @@ impl Witness {
         Ok(())
     }
 
-    /// Everything is quiet: nothing may be missing. `online` are the clients that are connected;
-    /// the rooms that each is to be in are known from what its user did and was answered.
-    pub(crate) fn finish(&self, online: &[u8]) -> Result<(), Broken> {
-        for client in online {
-            let Some(shown) = self.clients.get(client) else { continue };
-            let mut rooms = shown.questions.wanted().into_iter();
-            rooms.try_for_each(|room| self.check_is_level(*client, room))?;
+    fn history(&self, client: u8, records: &[Record]) -> Result<(), Broken> {
+        for pair in records.windows(2) {
+            let [one, other] = pair else { continue };
+            let next = one.incarnation == other.incarnation && one.seq.next() == other.seq;
+            hold!(next, "history has no holes", "{} {}", one.seq, other.seq);
+        }
+        let journal = self.journal_of(client);
+        records.iter().try_for_each(|record| journal.check_shown(record))
+    }
+
+    /// Everything is quiet: nothing may be missing. `online` are the clients that are connected,
+    /// with the rooms they follow.
+    pub(crate) fn finish(&self, online: &[(u8, Vec<RoomName>)]) -> Result<(), Broken> {
+        for (client, rooms) in online {
+            rooms.iter().try_for_each(|room| self.check_is_level(*client, room))?;
             self.check_answered(*client)?;
         }
         self.check_acknowledged()
-    }
-
-    /// Whether the present journal says that a name is owned by another key.
-    pub(crate) fn is_taken(&self, name: &UserName, key: &PublicKey) -> bool {
-        self.present().user(name).is_some_and(|(owner, _)| owner != *key)
     }
 
     fn check_answered(&self, client: u8) -> Result<(), Broken> {
@@ -512,7 +447,7 @@ impl Witness {
                 hold!(told, "every command is answered in the end", "{id}");
             }
         }
-        self.check_questions(client)
+        Ok(())
     }
 
     fn check_is_level(&self, client: u8, room: &RoomName) -> Result<(), Broken> {
@@ -567,11 +502,6 @@ impl Witness {
     pub(crate) fn trimmed(&self, room: &RoomName, incarnation: Incarnation) -> Seq {
         let journal = self.present();
         journal.life(room, incarnation).map_or(Seq::ZERO, |life| journal.trimmed(life))
-    }
-
-    /// A record is written to a connection, whoever is at its other end.
-    pub(crate) fn delivered(&self, record: &Record) -> Result<(), Broken> {
-        self.present().check_shown(record)
     }
 
     /// What a room holds, while its gate is closed.

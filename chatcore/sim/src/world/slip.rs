@@ -122,7 +122,7 @@ impl World<'_> {
         let beyond = (beyond.len() > asked.len()).then_some(beyond);
         let hole = (asked.len() > 2).then(|| without_second(asked.clone()));
         let elsewhere = with_first(asked.clone(), |record| {
-            record.room = "elsewhere".parse().expect("a plain word is a room's name");
+            record.room = "no-room-of-anybody".parse().expect("a plain word is a room's name");
         });
         let in_another_life =
             with_first(asked, |record| record.incarnation = record.incarnation.next());
