@@ -214,14 +214,17 @@ impl Image {
     }
 
     /// Whether an engine could have come so far and can go on: no machine counts to the middle of
-    /// what a counter holds, and nothing was answered by an entry that is not there.
+    /// what a counter holds, nothing was answered by an entry that is not there, and no session was
+    /// used after the last one.
     fn is_sound(&self) -> bool {
         let (head, far) = (self.head.index, COUNTER_MAX / 2);
         let mut answered = self.durable.sessions.iter().flat_map(|(_, session)| session.answers());
         let rooms = self.durable.rooms.iter().map(|(_, room)| room);
         let counts =
             rooms.flat_map(|it| [it.last().get(), it.incarnation().get(), it.held_bytes()]);
-        answered.all(|answer| answer.index <= head)
+        let last = self.head.at;
+        self.durable.sessions.iter().all(|(_, session)| session.used() <= last)
+            && answered.all(|answer| answer.index <= head)
             && counts.chain([head.get()]).all(|count| count <= far)
     }
 }
@@ -323,6 +326,18 @@ mod tests {
         assert_eq!(last.unwrap_err(), RestoreError::Image);
         let head = forge(|image| image.head.index = Index::MAX);
         assert_eq!(head.unwrap_err(), RestoreError::Image);
+    }
+
+    #[test]
+    fn forged_snapshot_with_a_session_of_the_future_is_refused() {
+        // Its next command would be earlier than its beginning.
+        let future = forge(|image| {
+            let (_, session) = &mut image.durable.sessions[0];
+            let (opened, used, answers) = (5_u64, 5_u64, Vec::<u8>::new());
+            let bytes = postcard::to_allocvec(&("ana", Counter::ZERO, opened, used, answers));
+            *session = postcard::from_bytes(&bytes.unwrap()).unwrap();
+        });
+        assert_eq!(future.unwrap_err(), RestoreError::Image);
     }
 
     /// An open room whose log is as long as a log can be.
