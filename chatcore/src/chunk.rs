@@ -1,5 +1,6 @@
 //! Encoded records, once for all readers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -191,6 +192,18 @@ fn to_u64(count: usize) -> u64 {
 
 fn to_usize(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// Forgets records up to this one; how many chunks are gone as a whole.
+pub(crate) fn forget_through(chunks: &mut VecDeque<Chunk>, through: Seq) -> usize {
+    let gone = chunks.partition_point(|chunk| chunk.last() <= through);
+    chunks.drain(..gone);
+    if let Some(first) = chunks.front_mut()
+        && let Some(rest) = first.after(through, usize::MAX)
+    {
+        *first = rest;
+    }
+    gone
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Buf, Bytes};
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, forget_through};
 use crate::codec::encode_to_bytes;
 use crate::engine::{Directive, Need, Page};
 use crate::id::{ConnId, Incarnation, Seq, Threshold};
@@ -313,8 +313,8 @@ impl Delivery {
         }
     }
 
-    /// Bytes of answers that wait for the connection. They pass `unread_bytes_max` by one frame at
-    /// most: then the connection is condemned, and takes its last frame only.
+    /// Bytes of answers that wait for the connection. They pass `unread_bytes_max` by one answer, by
+    /// notices of the rooms it follows, and by its last frame: who passes it is condemned.
     pub fn unread_bytes(&self, conn: ConnId) -> usize {
         self.connections.get(&conn).map_or(0, |outgoing| outgoing.answer_bytes)
     }
@@ -663,13 +663,7 @@ impl RoomTail {
         if incarnation != self.incarnation {
             return;
         }
-        let gone = self.chunks.partition_point(|chunk| chunk.last() <= through);
-        self.chunks.drain(..gone);
-        if let Some(first) = self.chunks.front_mut()
-            && let Some(rest) = first.after(through, usize::MAX)
-        {
-            *first = rest;
-        }
+        forget_through(&mut self.chunks, through);
         self.bytes = self.chunks.iter().map(Chunk::cost_bytes).sum();
     }
 

@@ -279,21 +279,8 @@ pub(crate) const ENTRY_BYTES: u64 = 128;
 
 /// What an entry takes on the disk, about.
 fn bytes_of(entry: &Entry) -> u64 {
-    let text = match &entry.change {
-        Change::Posted { text, .. } => u64::try_from(text.as_str().len()).unwrap_or(u64::MAX),
-        Change::Founded(_)
-        | Change::UserAdded { .. }
-        | Change::OperatorGranted { .. }
-        | Change::SessionOpened { .. }
-        | Change::SessionExpired { .. }
-        | Change::RoomCreated { .. }
-        | Change::Joined { .. }
-        | Change::Left { .. }
-        | Change::Refused { .. }
-        | Change::GateOpened { .. }
-        | Change::Reset { .. }
-        | Change::Trimmed { .. } => 0,
-    };
+    let Change::Posted { text, .. } = &entry.change else { return ENTRY_BYTES };
+    let text = u64::try_from(text.as_str().len()).unwrap_or(u64::MAX);
     text.saturating_add(ENTRY_BYTES)
 }
 

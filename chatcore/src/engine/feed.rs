@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::chunk::{Chunk, ChunkBuilder};
+use crate::chunk::{Chunk, ChunkBuilder, forget_through};
 use crate::engine::durable::Durable;
 use crate::engine::room::Room;
 use crate::id::{Incarnation, Seq, Threshold};
@@ -68,8 +68,6 @@ pub(crate) struct Shown {
 pub(crate) enum Found {
     /// Here.
     Here(Chunk),
-    /// Gone for good, up to this one.
-    Gone { to: Seq },
     /// Not in memory any more: these may be in the store.
     Older { from: Seq, to: Seq },
     /// There are none yet.
@@ -98,7 +96,6 @@ impl RoomFeed {
         }
         match Chunk::join(&self.page(cursor, bytes_max)) {
             Some(chunk) => Found::Here(chunk),
-            None if cursor < self.trimmed => Found::Gone { to: self.trimmed },
             None => Found::Older { from: cursor.next(), to: self.oldest().previous() },
         }
     }
@@ -114,12 +111,9 @@ impl RoomFeed {
                 break;
             }
             bytes_left = bytes_left.saturating_sub(part.bytes().len());
+            // The chunk after one that was cut does not reach back to here, and ends the page.
             cursor = part.last();
-            let is_cut = cursor < chunk.last();
             page.push(part);
-            if is_cut {
-                break;
-            }
         }
         page
     }
@@ -307,16 +301,10 @@ impl Feed {
     fn forget_through(&mut self, name: &RoomName, through: Seq) {
         let room = self.room_mut(name);
         room.trimmed = through;
-        let gone = room.chunks.partition_point(|chunk| chunk.last() <= through);
-        let mut bytes: u64 = room.chunks.drain(..gone).map(|chunk| size(&chunk)).sum();
-        if let Some(first) = room.chunks.front_mut()
-            && let Some(rest) = first.after(through, usize::MAX)
-        {
-            bytes = bytes.saturating_add(size(first)).saturating_sub(size(&rest));
-            *first = rest;
-        }
-        self.window_bytes = self.window_bytes.saturating_sub(bytes);
-        let mut left = gone;
+        let before: u64 = room.chunks().map(size).sum();
+        let mut left = forget_through(&mut room.chunks, through);
+        let after: u64 = room.chunks().map(size).sum();
+        self.window_bytes = self.window_bytes.saturating_sub(before.saturating_sub(after));
         self.window.retain(|room| {
             let drop = left > 0 && room == name;
             left = left.saturating_sub(usize::from(drop));

@@ -345,14 +345,13 @@ impl Engine {
         let page = match feed.after(after, self.config.limits.page_bytes) {
             Found::None => return,
             Found::Here(chunk) => Page::Records(chunk),
-            Found::Older { from, to } if archived => {
+            Found::Older { from, to } if archived && from > feed.trimmed => {
                 connection.catch_up = CatchUp::Reading;
                 let whose = Reader::Shard(conn);
                 return self.read(ReadPurpose { incarnation, room, from, to, whose });
             }
             // Without a store all that is not in memory is gone.
-            Found::Gone { .. } if !archived => Page::Gone { to: feed.oldest().previous() },
-            Found::Older { to, .. } | Found::Gone { to } => Page::Gone { to },
+            Found::Older { to, .. } => Page::Gone { to: if archived { feed.trimmed } else { to } },
         };
         self.deliver(Directive::Page { conn, room, incarnation, page });
     }
