@@ -68,10 +68,14 @@ struct Outgoing {
     /// How much of `queue` is answers.
     answer_bytes: usize,
     follows: BTreeMap<RoomName, Reader>,
-    /// The room that was served last when not all could be: the next one is served first.
+    /// The room that was read last: the next one is read first.
     turn: Option<RoomName>,
-    /// The room that a page was asked for and has not come: one at a time.
-    awaits: Option<RoomName>,
+    /// The room that a page was asked for last: the next one is asked for first. Were it not kept
+    /// apart from `turn`, a busy room would come between any two that lag, and always give the
+    /// page to the same of them.
+    asked: Option<RoomName>,
+    /// Whether that page has not come yet: one at a time.
+    awaits: bool,
     readiness: Readiness,
     stalls_at: Option<Moment>,
     stage: Stage,
@@ -185,6 +189,9 @@ impl Delivery {
             Directive::Page { conn, room, incarnation, page } => {
                 self.take_page(conn, &room, incarnation, page);
             }
+            #[cfg(chat_mutants)]
+            Directive::Gate { room, gate }
+                if mutated!(self, GateUsersUntold) && self.differs_by_users(&room, gate) => {}
             Directive::Gate { room, gate } => {
                 self.with_readers(&room, |tail| tail.announce(gate));
             }
@@ -276,6 +283,9 @@ impl Delivery {
             if mutated!(self, LaggingLosesRecords) {
                 outgoing.skip_what_is_not_here(&self.rooms);
             }
+            if mutated!(self, FirstRoomsFirst) && !outgoing.awaits {
+                outgoing.asked = None;
+            }
             outgoing.fill(conn, &self.rooms, &mut self.needs);
         }
         slices.extend(outgoing.queue.iter().take(GATHER_SLICES).map(|(_, slice)| slice.clone()));
@@ -296,7 +306,7 @@ impl Delivery {
     pub fn blocked(&mut self, conn: ConnId, now: Moment) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
         outgoing.readiness = Readiness::Blocked;
-        if outgoing.stalls_at.is_none() {
+        if outgoing.stalls_at.is_none() && !mutated!(self, StallWithoutLimit) {
             let at = now + self.stall_time;
             outgoing.stalls_at = Some(at);
             self.stalls.insert((at, conn));
@@ -336,14 +346,15 @@ impl Delivery {
     fn answer(&mut self, conn: ConnId, frame: &ServerFrame) {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
         // What a lost cause is not going to read takes no memory.
-        if outgoing.stage != Stage::Open {
+        if outgoing.stage != Stage::Open && !mutated!(self, AnswerAfterClose) {
             return;
         }
         if tells_of_an_open_gate(frame) {
             outgoing.take_notices(&self.rooms);
         }
         outgoing.push_answer(encode_to_bytes(frame));
-        if outgoing.answer_bytes > self.unread_bytes_max {
+        let too_much = outgoing.answer_bytes > self.unread_bytes_max;
+        if too_much && !mutated!(self, UnreadWithoutLimit) {
             outgoing.stage = Stage::Condemned;
             self.condemned.push_back((conn, Refusal::Limit(LimitFault::SlowReader)));
         }
@@ -415,13 +426,19 @@ impl Delivery {
                 let Some(chunk) = chunk.after(reader.cursor, usize::MAX) else { return };
                 reader.cursor = chunk.last();
                 outgoing.queue.push_back((Kind::Records, chunk.bytes().clone()));
+                #[cfg(chat_mutants)]
+                if mutated!(self, PageRepeatsRecord) {
+                    outgoing.repeat_last(&chunk);
+                }
             }
             Page::Gone { to } => {
+                let to = if mutated!(self, GapTooLong) { to.next() } else { to };
                 let from = reader.cursor.next();
                 if to < from {
                     return;
                 }
                 reader.cursor = to;
+                let from = if mutated!(self, GapBeginsLate) { from.next() } else { from };
                 let room = room.clone();
                 let gap = ServerFrame::Gap { room, incarnation, from, to };
                 if !mutated!(self, GapUntold) {
@@ -478,13 +495,17 @@ impl Outgoing {
         }
     }
 
-    /// The room is waited for no more.
-    fn stop_waiting(&mut self, room: &RoomName) {
-        self.awaits.take_if(|awaited| awaited == room);
+    fn awaits(&self, room: &RoomName) -> bool {
+        self.awaits && self.asked.as_ref() == Some(room)
     }
 
-    /// Takes notices of all rooms, and then records of one room after the other up to a bound. A
-    /// busy room starves no other: each time the next one comes first.
+    /// The room is waited for no more.
+    fn stop_waiting(&mut self, room: &RoomName) {
+        self.awaits &= !self.awaits(room);
+    }
+
+    /// Takes notices of all rooms, asks for what is not here, and takes records of one room after
+    /// the other up to a bound. A busy room starves no other: each time the next one comes first.
     fn fill(
         &mut self,
         conn: ConnId,
@@ -492,32 +513,42 @@ impl Outgoing {
         needs: &mut VecDeque<Need>,
     ) {
         self.take_notices(rooms);
+        needs.extend(self.ask(conn, rooms));
+        self.read(rooms);
+    }
+
+    /// Asks for a page of the next room that lags behind what is here.
+    fn ask(&mut self, conn: ConnId, rooms: &BTreeMap<RoomName, RoomTail>) -> Option<Need> {
+        if self.awaits {
+            return None;
+        }
+        let lags = |room: &RoomName, reader: &Reader| {
+            rooms.get(room).is_some_and(|tail| tail.lacks(reader))
+        };
+        let (room, reader) = in_turn(self.asked.as_ref())
+            .flat_map(|range| self.follows.range::<RoomName, _>(range))
+            .find(|(room, reader)| lags(room, reader))?;
+        let (room, incarnation, after) = (room.clone(), reader.incarnation, reader.cursor);
+        self.asked = Some(room.clone());
+        self.awaits = true;
+        Some(Need { conn, room, incarnation, after })
+    }
+
+    fn read(&mut self, rooms: &BTreeMap<RoomName, RoomTail>) {
         let mut bytes_left = GATHER_BYTES;
         let turn = self.turn.take();
-        let later = (turn.as_ref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        let earlier = turn.as_ref().map(|turn| (Bound::Unbounded, Bound::Included(turn)));
-        for range in [Some(later), earlier].into_iter().flatten() {
+        let awaited = self.asked.as_ref().filter(|_| self.awaits);
+        for range in in_turn(turn.as_ref()) {
             for (room, reader) in self.follows.range_mut::<RoomName, _>(range) {
-                let waits = self.awaits.as_ref() == Some(room);
-                let Some(tail) = rooms.get(room).filter(|tail| reader.cursor < tail.visible) else {
+                let Some(tail) = rooms.get(room).filter(|_| Some(room) != awaited) else {
                     continue;
                 };
-                if waits {
-                    continue;
-                }
+                let Some(bytes) = tail.read(reader, bytes_left, &mut self.queue) else { continue };
+                bytes_left = bytes_left.saturating_sub(bytes);
+                self.turn = Some(room.clone());
                 if bytes_left == 0 {
                     return;
                 }
-                match tail.read(reader, bytes_left, &mut self.queue) {
-                    Some(bytes) => bytes_left = bytes_left.saturating_sub(bytes),
-                    None if self.awaits.is_none() => {
-                        self.awaits = Some(room.clone());
-                        let (incarnation, after) = (reader.incarnation, reader.cursor);
-                        needs.push_back(Need { conn, room: room.clone(), incarnation, after });
-                    }
-                    None => continue,
-                }
-                self.turn = Some(room.clone());
             }
         }
     }
@@ -525,8 +556,8 @@ impl Outgoing {
     fn take_notices(&mut self, rooms: &BTreeMap<RoomName, RoomTail>) {
         for (room, reader) in &mut self.follows {
             let Some(tail) = rooms.get(room) else { continue };
-            if reader.incarnation < tail.incarnation {
-                self.awaits.take_if(|awaited| awaited == room);
+            if reader.incarnation < tail.incarnation && self.asked.as_ref() == Some(room) {
+                self.awaits = false;
             }
             for notice in reader.catch_up_notices(room, tail) {
                 let frame = encode_to_bytes(&notice);
@@ -542,9 +573,8 @@ impl Outgoing {
         }
         self.follows.iter().any(|(room, reader)| {
             let Some(tail) = rooms.get(room) else { return false };
-            let is_behind = reader.cursor < tail.visible && self.awaits.as_ref() != Some(room);
-            reader.has_notice(tail)
-                || (is_behind && (self.awaits.is_none() || tail.holds(reader.cursor.next())))
+            let is_behind = reader.cursor < tail.visible && !self.awaits(room);
+            reader.has_notice(tail) || (is_behind && (!self.awaits || !tail.lacks(reader)))
         })
     }
 }
@@ -564,7 +594,9 @@ impl Reader {
             ServerFrame::Reset { room: room.clone(), incarnation, threshold }
         });
         let is_news = core::mem::replace(&mut self.notices, tail.notices) < tail.notices;
-        let gate = (is_news && self.gate != tail.gate).then(|| {
+        // After a reset the gate is the old life's until the new one is announced.
+        let is_of_this_life = tail.gate.incarnation == tail.incarnation;
+        let gate = (is_news && is_of_this_life && self.gate != tail.gate).then(|| {
             self.gate = tail.gate;
             ServerFrame::Gate { room: room.clone(), gate: tail.gate }
         });
@@ -598,6 +630,13 @@ const fn tells_of_an_open_gate(frame: &ServerFrame) -> bool {
         | ServerFrame::Ping { .. }
         | ServerFrame::Pong { .. } => false,
     }
+}
+
+/// Ranges that hold every room once, the ones after `last` first.
+fn in_turn(last: Option<&RoomName>) -> impl Iterator<Item = (Bound<&RoomName>, Bound<&RoomName>)> {
+    let later = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+    let earlier = last.map(|last| (Bound::Unbounded, Bound::Included(last)));
+    [Some(later), earlier].into_iter().flatten()
 }
 
 /// How many bytes each of so many rooms of a shard may keep.
@@ -667,8 +706,10 @@ impl RoomTail {
         self.bytes = self.chunks.iter().map(Chunk::cost_bytes).sum();
     }
 
-    fn holds(&self, seq: Seq) -> bool {
-        self.chunks.front().is_some_and(|oldest| oldest.first() <= seq)
+    /// Whether the next record that a reader is due is not here.
+    fn lacks(&self, reader: &Reader) -> bool {
+        let next = reader.cursor.next();
+        next <= self.visible && self.chunks.front().is_none_or(|oldest| next < oldest.first())
     }
 
     /// Moves a reader on and says by how many bytes; `None` when the records it is due are not

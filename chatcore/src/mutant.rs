@@ -107,12 +107,40 @@ mutants! {
     GapUntold => "gap-untold",
     /// Delivery: records of before a reset stay in the shard's memory.
     ResetKeepsRecords => "reset-keeps-records",
+    /// Delivery: a gap is told to begin one record later than it does.
+    GapBeginsLate => "gap-begins-late",
+    /// Delivery: a gap is one record longer than what is gone.
+    GapTooLong => "gap-too-long",
+    /// Delivery: the last record of a page is given out again after it.
+    PageRepeatsRecord => "page-repeats-record",
+    /// Delivery: nobody is told that a gate's users changed when nothing else did.
+    GateUsersUntold => "gate-users-untold",
+    /// Delivery: answers for a connection that was told to close are written after its last frame.
+    AnswerAfterClose => "answer-after-close",
+    /// Delivery: a connection may leave as many answers unread as it likes.
+    UnreadWithoutLimit => "unread-without-limit",
+    /// Delivery: a connection may take nothing for as long as it likes.
+    StallWithoutLimit => "stall-without-limit",
+    /// Delivery: when not all rooms can be served, the first ones are, each time.
+    FirstRoomsFirst => "first-rooms-first",
     /// Client: what was under way when a connection was lost is not sent again.
     ClientDoesNotResend => "client-does-not-resend",
     /// Client: a command that is refused for now is forgotten.
     ClientDropsRefused => "client-drops-refused",
     /// Client: a record counts as seen before it is shown.
     ClientSavesBeforeShowing => "client-saves-before-showing",
+    /// Client: what is answered stays in the file, to be sent again by the next run.
+    ClientKeepsAnswered => "client-keeps-answered",
+    /// Client: a command that is refused for now is sent again at once.
+    ClientIgnoresRetry => "client-ignores-retry",
+    /// Client: a server that is busy is given up for good.
+    ClientStopsWhenBusy => "client-stops-when-busy",
+    /// Client: a room whose join is under way when the connection is lost is not joined again.
+    ClientForgetsJoin => "client-forgets-join",
+    /// Client: the refusal of a question is not shown.
+    ClientSwallowsRefusal => "client-swallows-refusal",
+    /// Client: a history ends with its first page.
+    ClientEndsHistoryEarly => "client-ends-history-early",
 }
 
 /// A name that no mutant has.

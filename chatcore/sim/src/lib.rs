@@ -13,6 +13,7 @@
 //! | [`world`] | the world: one queue of events moves engine, delivery, clients, store and network |
 //! | [`model`] | a naive engine, written against the rules: predicts everything the engine puts out |
 //! | `witness` | the end-to-end checker: what people see against what the journal says |
+//! | `tap` | what delivery writes to each connection, byte for byte |
 //! | [`marks`] | situations that a run must have reached |
 //! | [`broken`] | a rule that was broken |
 //! | [`runner`], [`shrink`], [`panics`] | many worlds at once; the smallest story of a failure |
@@ -23,8 +24,8 @@
 //! stall, clients die, the server crashes and loses what was not safe, the store is slow, full or
 //! cannot read, clocks jump, strangers send anything. Then nothing goes wrong any more, and within
 //! a bounded number of steps everybody has to be connected, every command answered and everything
-//! seen. A step is one event. After each step the model has compared every output of the engine, and
-//! the witness everything that was shown. Every 64 steps, as soon as nothing waits for the store,
+//! seen. A step is one event. After each step the model has compared every output of the engine, the
+//! tap everything that was written, and the witness everything that was shown. Every 64 steps, as soon as nothing waits for the store,
 //! the engine is made again from its snapshot and has to be the same; and the same visitor is told
 //! the same by an engine of that snapshot and by one of the snapshot before and the entries since
 //! then. After every restart a second engine, made from a snapshot of the first, does the same as
@@ -40,5 +41,6 @@ pub mod panics;
 pub mod plan;
 pub mod runner;
 pub mod shrink;
+mod tap;
 mod witness;
 pub mod world;

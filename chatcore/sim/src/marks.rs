@@ -64,6 +64,8 @@ marks! {
     GapTold simple,
     /// A reader was closed because it did not read.
     SlowReaderClosed simple,
+    /// A reader was condemned because it left too many answers unread.
+    UnreadBoundReached simple,
     /// A connection was closed because it was silent.
     SilentClosed simple,
     /// A connection was closed because it did not log in.
@@ -177,6 +179,8 @@ marks! {
     PostedAfterFull combined,
     /// A read failed, was asked for again, and was answered.
     ReadAgain combined,
+    /// A read failed while its reader already needed something else.
+    ReadFailedWithNewerNeed combined,
     /// The server stopped in order while commands were unanswered.
     StopWithUnanswered combined,
 }

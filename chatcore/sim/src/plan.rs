@@ -316,6 +316,10 @@ pub enum Wild {
     Forger,
     /// Logs in and sends all kinds of frames with all kinds of numbers.
     Member,
+    /// Logs in, asks for more than it may leave unread, and reads nothing for a while.
+    Glutton,
+    /// Logs in and joins a room from its first record on, again and again.
+    Restless,
 }
 
 /// Chances of each deed, in parts of their sum.
@@ -363,7 +367,7 @@ const WORK: [(Kind, u32, bool); 10] = [
     (Kind::Trim, 4, false),
     (Kind::Quit, 3, false),
     (Kind::Leave, 3, false),
-    (Kind::Wild, 6, false),
+    (Kind::Wild, 8, false),
 ];
 
 /// What goes wrong, likewise.
@@ -575,8 +579,17 @@ fn draw_deed(rng: &mut Rng, kind: Kind) -> Deed {
         Kind::Leave => Deed::Leave(client),
         Kind::Wrong(kind) => Deed::Wrong(draw_fault(rng, kind)),
         Kind::Wild => {
-            let kinds =
-                [Wild::Mute, Wild::Noise, Wild::Unruly, Wild::Forger, Wild::Member, Wild::Member];
+            let kinds = [
+                Wild::Mute,
+                Wild::Noise,
+                Wild::Unruly,
+                Wild::Forger,
+                Wild::Member,
+                Wild::Member,
+                Wild::Glutton,
+                Wild::Glutton,
+                Wild::Restless,
+            ];
             Deed::Wild { kind: *pick(rng, &kinds), seed: rng.u32(..) }
         }
     }

@@ -229,6 +229,16 @@ pub enum Ask {
     History(RoomName, u64),
 }
 
+impl Ask {
+    /// The room it is about.
+    pub const fn room(&self) -> Option<&RoomName> {
+        match self {
+            Self::Who(room) | Self::Whois(room, _) | Self::History(room, _) => Some(room),
+            Self::Rooms => None,
+        }
+    }
+}
+
 /// Something the host has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {

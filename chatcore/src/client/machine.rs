@@ -490,6 +490,9 @@ impl Client {
                 }
                 return self.stop(Stop::Refused(refusal));
             }
+            Refusal::Busy { .. } if mutated!(self, ClientStopsWhenBusy) => {
+                return self.stop(Stop::Refused(refusal));
+            }
             Refusal::Rate { retry_ms } | Refusal::Busy { retry_ms } => retry_ms,
             Refusal::Frame(_)
             | Refusal::Decode(_)
@@ -525,9 +528,13 @@ impl Client {
             | Phase::Signing(_)
             | Phase::LoggingIn { .. } => {}
         }
+        #[cfg(chat_mutants)]
+        if mutated!(self, ClientForgetsJoin) {
+            self.rooms.forget_joins();
+        }
         self.rooms.disconnect();
-        for room in self.questions.disconnect() {
-            self.out.event(Event::Parted { room });
+        for (line, room) in self.questions.disconnect() {
+            self.part(line, room);
         }
         let retry = self.config.reconnect.then(|| self.backoff.next(now, floor));
         self.out.event(Event::Disconnected { reason, retry });

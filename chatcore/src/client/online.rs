@@ -88,7 +88,9 @@ impl Client {
         }
         // The event first: who dies in between hears it again, not never.
         self.out.event(Event::Sent { id, room, incarnation, seq });
-        self.out.save(Save::Settled(counter));
+        if !mutated!(self, ClientKeepsAnswered) {
+            self.out.save(Save::Settled(counter));
+        }
     }
 
     fn apply(&mut self, counter: Counter) {
@@ -114,7 +116,9 @@ impl Client {
             if mutated!(self, ClientDropsRefused) {
                 self.outbox.settle(counter);
             } else if self.outbox.land(counter) {
-                self.outbox.go_back(counter, now, retry_after(refusal));
+                let hurries = mutated!(self, ClientIgnoresRetry);
+                let wait = if hurries { Span::ZERO } else { retry_after(refusal) };
+                self.outbox.go_back(counter, now, wait);
             }
             return;
         }
@@ -142,6 +146,7 @@ impl Client {
                 self.refuse_join(now, &room, refusal);
             }
             (Purpose::Part(_, room), Answer::Parted { .. }) => {
+                self.rooms.part(&room);
                 self.out.event(Event::Parted { room });
             }
             (Purpose::Part(line, room), Answer::Refused(refusal)) => {
@@ -170,6 +175,8 @@ impl Client {
                 if room == *pages.room() =>
             {
                 let progress = pages.add(incarnation, records.into_vec());
+                let ends = mutated!(self, ClientEndsHistoryEarly);
+                let progress = if ends { Progress::Done } else { progress };
                 self.continue_history(line, pages, progress);
             }
             _ => self.hang_up(now, UNEXPECTED),
@@ -192,7 +199,7 @@ impl Client {
     fn refuse_step(&mut self, now: Moment, line: Line, step: Step, refusal: Refusal) {
         if matches!(refusal, Refusal::Rate { .. } | Refusal::Busy { .. }) {
             self.questions.retry(line, step, now + retry_after(refusal));
-        } else {
+        } else if !mutated!(self, ClientSwallowsRefusal) {
             self.refuse(Some(line.id), refusal);
         }
     }
@@ -265,7 +272,6 @@ impl Client {
                 self.refuse(Some(line.id), Refusal::Limit(LimitFault::RoomsOfUser));
             }
             Step::Part(room) => {
-                self.rooms.part(&room);
                 let question = Question::Part { room: (&room).into() };
                 self.send_question(Purpose::Part(line, room), question);
             }
@@ -282,13 +288,18 @@ impl Client {
             return false;
         }
         let Some((line, Step::Part(room))) = self.questions.take_next() else { return false };
+        self.part(line, room);
+        true
+    }
+
+    /// Leaves a room that no connection is in.
+    pub(super) fn part(&mut self, line: Line, room: RoomName) {
         if self.rooms.is_wanted(&room) {
             self.rooms.part(&room);
             self.out.event(Event::Parted { room });
         } else {
             self.refuse(Some(line.id), Refusal::State(StateFault::NotMember));
         }
-        true
     }
 
     fn send_ask(&mut self, line: Line, ask: Ask) {

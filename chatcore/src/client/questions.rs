@@ -47,11 +47,9 @@ impl Step {
     /// The room it is about.
     pub(super) const fn room(&self) -> Option<&RoomName> {
         match self {
-            Self::Join(room)
-            | Self::Part(room)
-            | Self::Ask(Ask::Who(room) | Ask::Whois(room, _) | Ask::History(room, _)) => Some(room),
+            Self::Join(room) | Self::Part(room) => Some(room),
+            Self::Ask(ask) => ask.room(),
             Self::Page(pages) => Some(pages.room()),
-            Self::Ask(Ask::Rooms) => None,
         }
     }
 }
@@ -87,13 +85,23 @@ impl Questions {
         self.waiting.len().saturating_add(pending) >= QUESTIONS_MAX
     }
 
-    /// What is next, unless it has to wait: after a refusal, or for a room to be left.
+    /// What is next, unless it has to wait: after a refusal, for a room to be left, or for what was
+    /// asked before.
     pub(super) fn next(&mut self, now: Moment) -> Option<(Place, &Step)> {
         self.held_until = self.held_until.filter(|until| now < *until);
         if self.held_until.is_some() || self.parting().is_some() {
             return None;
         }
-        self.waiting.front().map(|(line, step)| (line.place, step))
+        let (line, step) = self.waiting.front()?;
+        match step {
+            // Whoever has left a room is told nothing more of it.
+            Step::Part(room) if self.awaits_answer_about(room) => None,
+            // One after the other: they would share what a server allows, and each takes memory.
+            Step::Ask(Ask::History(..)) if self.reads_history() => None,
+            Step::Part(_) | Step::Join(_) | Step::Ask(_) | Step::Page(_) => {
+                Some((line.place, step))
+            }
+        }
     }
 
     /// Takes what is next.
@@ -113,6 +121,19 @@ impl Questions {
             Purpose::Part(line, _) => Some(line.place),
             Purpose::Join(_) | Purpose::List(_) | Purpose::User(..) | Purpose::History(..) => None,
         })
+    }
+
+    /// Whether the user awaits an answer about a room.
+    fn awaits_answer_about(&self, room: &RoomName) -> bool {
+        self.pending.values().any(|purpose| match purpose {
+            Purpose::User(_, ask) => ask.room() == Some(room),
+            Purpose::History(_, pages) => pages.room() == room,
+            Purpose::Join(_) | Purpose::Part(..) | Purpose::List(_) => false,
+        })
+    }
+
+    fn reads_history(&self) -> bool {
+        self.pending.values().any(|purpose| matches!(purpose, Purpose::History(..)))
     }
 
     /// Asks again after a while, at the old place.
@@ -158,14 +179,14 @@ impl Questions {
     }
 
     /// The connection is gone: what the user asked is asked again on the next one. Returns the
-    /// rooms that the loss has left.
-    pub(super) fn disconnect(&mut self) -> Vec<RoomName> {
+    /// rooms that were about to be left: the loss has left them.
+    pub(super) fn disconnect(&mut self) -> Vec<(Line, RoomName)> {
         self.held_until = None;
         let mut parted = Vec::new();
         for purpose in core::mem::take(&mut self.pending).into_values() {
             match purpose {
                 Purpose::Join(_) | Purpose::List(_) => {}
-                Purpose::Part(_, room) => parted.push(room),
+                Purpose::Part(line, room) => parted.push((line, room)),
                 Purpose::User(line, ask) => self.put_back(line, Step::Ask(ask)),
                 Purpose::History(line, pages) => self.put_back(line, pages.into_step()),
             }
@@ -334,7 +355,7 @@ mod tests {
         questions.label(Purpose::Part(line(3), lobby.clone()));
         // Asked for before the others; this is its second page.
         questions.label(Purpose::History(line(1), Pages::new(lobby.clone(), 5)));
-        assert_eq!(questions.disconnect(), std::slice::from_ref(&lobby));
+        assert_eq!(questions.disconnect(), [(line(3), lobby.clone())]);
         let again: Vec<Ask> = core::iter::from_fn(|| questions.take_next())
             .map(|(_, step)| match step {
                 Step::Ask(ask) => ask,

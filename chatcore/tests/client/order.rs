@@ -104,6 +104,30 @@ fn part_waits_for_the_answers_to_what_was_posted_before() {
 }
 
 #[test]
+fn part_waits_for_the_answers_to_what_was_asked_about_the_room_before() {
+    let mut script = Script::joined();
+    let [asks] = asked(&script.say(ask(Ask::Who(lobby()))))[..] else { panic!("not asked") };
+    assert!(asked(&script.say(part(lobby()))).is_empty());
+    let (request, answer) = (RequestId::new(asks).unwrap(), Answer::Refused(Refusal::Gone));
+    assert_eq!(asked(&script.frame(ServerFrame::Answer { request, answer })).len(), 1);
+}
+
+#[test]
+fn part_that_is_refused_for_now_is_done_by_the_loss_of_the_connection() {
+    let mut script = Script::joined();
+    let [parts] = asked(&script.say(part(lobby())))[..] else { panic!("not asked") };
+    let refusal = Refusal::Busy { retry_ms: Span::from_millis(700) };
+    let (request, answer) = (RequestId::new(parts).unwrap(), Answer::Refused(refusal));
+    assert!(script.frame(ServerFrame::Answer { request, answer }).is_empty());
+    let outputs = script.say(Input::Lost { reason: "lost".into() });
+    let told = outputs.into_iter().filter_map(|output| match output {
+        Output::Event(event @ (Event::Parted { .. } | Event::Refused { .. })) => Some(event),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [Event::Parted { room: lobby() }]);
+}
+
+#[test]
 fn part_without_a_connection_is_at_once_unless_something_is_to_be_said_before() {
     let mut script = Script::joined();
     script.lose();
@@ -133,6 +157,14 @@ fn post_waits_for_the_join_of_its_room_also_when_that_is_refused_for_now() {
     assert_eq!(script.now, 300);
     let outputs = script.frame(joined(2, 1, 0));
     assert_eq!((submitted(&outputs), asked(&outputs)), (vec![1], vec![3]));
+}
+
+#[test]
+fn join_under_way_when_the_connection_is_lost_is_asked_again() {
+    let mut script = Script::online();
+    script.lose();
+    script.log_in(&hello(1, 9));
+    assert_eq!(asked(&script.welcome(SESSION, 0, true)), [2]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chatcore::chunk::Chunk;
 use chatcore::codec::{FrameBuffer, decode};
 use chatcore::delivery::Delivery;
-use chatcore::engine::{Archive, Directive, Output, Page};
+use chatcore::engine::{Archive, Directive, Need, Output, Page};
 use chatcore::id::*;
 use chatcore::limits::Limits;
 use chatcore::time::{Moment, Span};
@@ -58,7 +58,7 @@ fn pong(token: u64) -> Directive {
 }
 
 fn shard() -> Delivery {
-    let mut shard = Delivery::new(&Limits::default());
+    let mut shard = as_told!(Delivery::new(&Limits::default()));
     shard.add(READER);
     shard
 }
@@ -185,9 +185,53 @@ fn one_page_is_asked_for_at_a_time() {
     assert_eq!(shard.poll_need(), None);
     let (room, incarnation) = (need.room, need.incarnation);
     let page = Page::Gone { to: seq(5) };
+    let gap = ServerFrame::Gap { room: room.clone(), incarnation, from: seq(1), to: seq(5) };
     shard.handle(Directive::Page { conn: READER, room, incarnation, page });
-    assert_eq!(frames(&write_all(&mut shard, READER, 9)).len(), 1);
+    assert_eq!(frames(&write_all(&mut shard, READER, 9)), [gap]);
     assert_eq!(shard.poll_need().unwrap().room.as_ref(), "b");
+}
+
+/// A room that is written to whenever there is a turn must not come between rooms that lag.
+#[test]
+fn pages_are_asked_for_in_turn_also_beside_a_busy_room() {
+    let mut shard = shard();
+    shard.handle(follow(READER, "a-busy"));
+    for room in ["b", "c"] {
+        let (room, gate, visible) = (room.parse().unwrap(), gate(true, 1), seq(100));
+        shard.handle(Directive::Follow { conn: READER, room, after: Seq::ZERO, visible, gate });
+    }
+    let mut asked = String::new();
+    for chunk in chunks("a-busy", 4, 10) {
+        shard.handle(visible("a-busy", &chunk));
+        write_all(&mut shard, READER, usize::MAX);
+        let Need { conn, room, incarnation, after } = shard.poll_need().unwrap();
+        asked.push_str(room.as_ref());
+        let page = Page::Gone { to: after.next() };
+        shard.handle(Directive::Page { conn, room, incarnation, page });
+    }
+    assert_eq!(asked, "bcbc");
+}
+
+#[test]
+fn gate_of_an_earlier_life_is_not_told_after_a_reset() {
+    let mut shard = shard();
+    shard.handle(follow(READER, "lobby"));
+    let room = || -> chatcore::text::RoomName { "lobby".parse().unwrap() };
+    shard.handle(Directive::Gate { room: room(), gate: gate(true, 2) });
+    let (incarnation, threshold) = (Incarnation::ZERO.next().next(), Threshold::DEFAULT);
+    shard.handle(Directive::Reset { room: room(), incarnation, threshold });
+    // An answer that only an open gate gives takes the notices of all rooms with it.
+    let (counter, seq) = (Counter::new(1).unwrap(), Some(seq(1)));
+    let frame = ServerFrame::Accepted { counter, room: room(), incarnation, seq };
+    shard.handle(Directive::Send { conn: READER, frame });
+    let closed = GateState { incarnation, users: 1, threshold, open: false };
+    shard.handle(Directive::Gate { room: room(), gate: closed });
+    let told = frames(&write_all(&mut shard, READER, usize::MAX));
+    let gates = told.iter().filter_map(|frame| match frame {
+        ServerFrame::Gate { gate, .. } => Some(*gate),
+        _ => None,
+    });
+    assert_eq!(gates.collect::<Vec<_>>(), [closed], "{told:?}");
 }
 
 #[test]
@@ -258,6 +302,16 @@ fn stalled_connection_is_condemned_once_and_then_abandoned() {
     shard.handle(pong(2));
     shard.handle(follow(READER, "lobby"));
     assert_eq!(shard.poll_ready(), None);
+}
+
+#[test]
+fn nothing_is_written_after_the_last_frame() {
+    let mut shard = shard();
+    shard.handle(pong(1));
+    shard.handle(Directive::Close { conn: READER, refusal: Some(Refusal::Gone) });
+    shard.handle(pong(2));
+    let told = frames(&write_all(&mut shard, READER, 9));
+    assert!(matches!(told[..], [ServerFrame::Pong { .. }, ServerFrame::Close(_)]), "{told:?}");
 }
 
 #[test]

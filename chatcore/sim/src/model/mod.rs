@@ -37,7 +37,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use chatcore::engine::{Archive, Config, Directive, Event, Input, Output, Page};
+use chatcore::engine::{Archive, Config, Directive, Event, Input, Output, Page, ReadToken};
 use chatcore::id::{Counter, Generation, Incarnation, Index, Seq, SessionId};
 use chatcore::limits::Limits;
 use chatcore::log::{Change, Entry, Founding, Head};
@@ -49,7 +49,7 @@ pub use crate::broken::Broken;
 use chain::{Chain, Hasher};
 use due::{Due, DueEntry, Duty, Expected, Lane, What};
 use facts::Facts;
-use presence::{Presence, Process, Side, Store};
+use presence::{CatchUp, Presence, Process, Side, Store};
 use records::Asking;
 pub use truth::RoomTruth;
 
@@ -348,6 +348,13 @@ impl Model {
     /// How many answers wait for an entry to be safe.
     pub fn waiting(&self) -> usize {
         self.process.waiting.len()
+    }
+
+    /// Whether a reader, whom this read is for, needs something else by now.
+    pub fn needs_more(&self, token: ReadToken) -> bool {
+        let conn = self.process.reads.get(&token).map(|reading| reading.conn);
+        let state = conn.and_then(|conn| self.process.conns.get(&conn));
+        state.is_some_and(|state| matches!(state.catch_up, CatchUp::ReadingBefore(_)))
     }
 
     /// What is committed of a room; `None` when its making is not.

@@ -1,12 +1,12 @@
 //! What one journal says, as the store was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chatcore::id::{Incarnation, Index, Seq, Threshold};
+use chatcore::id::{Incarnation, Index, PublicKey, Seq, Threshold};
 use chatcore::log::{Change, Entry};
-use chatcore::text::RoomName;
-use chatcore::wire::{Record, RecordBody};
+use chatcore::text::{RoomName, UserName};
+use chatcore::wire::{Record, RecordBody, Refusal};
 
 use crate::broken::{Broken, hold};
 use crate::witness::{Post, origin_of};
@@ -25,6 +25,16 @@ pub(crate) struct Life {
     /// Where in the journal it began.
     began: u64,
     pub(crate) threshold: u16,
+    /// Whether somebody came or went without a record, as in a crowd.
+    untold: bool,
+}
+
+/// Somebody came to a room, or went.
+#[derive(Clone, Debug)]
+struct Presence {
+    index: u64,
+    user: UserName,
+    came: bool,
 }
 
 impl Life {
@@ -40,6 +50,11 @@ impl Life {
     pub(crate) const fn is_open(&self) -> bool {
         self.opened.is_some()
     }
+
+    /// Where in the journal its gate opened.
+    pub(crate) const fn opened(&self) -> Option<u64> {
+        self.opened
+    }
 }
 
 /// One journal.
@@ -53,11 +68,15 @@ pub(crate) struct Journal {
     posts: BTreeMap<Post, usize>,
     /// The posts of each client, in the order of the journal.
     order: BTreeMap<u8, Vec<u64>>,
+    /// Who came to each room and went, in all its lives.
+    presence: BTreeMap<RoomName, Vec<Presence>>,
+    /// Where each reset of a user is, by its label.
+    resets: BTreeMap<String, u64>,
 }
 
 impl Journal {
-    /// The engine handed an entry to the store.
-    pub(crate) fn append(&mut self, entry: &Arc<Entry>) -> Result<(), Broken> {
+    /// The engine handed an entry to the store: what the user calls so, if a user it is.
+    pub(crate) fn append(&mut self, entry: &Arc<Entry>, label: Option<&str>) -> Result<(), Broken> {
         let place = self.entries.len();
         let index = entry.header.index.get();
         hold!(index == place as u64 + 1, "entries are dense", "entry {index} after {place}");
@@ -66,6 +85,9 @@ impl Journal {
             Change::RoomCreated { room, threshold } => self.begin(room, 1, *threshold, index)?,
             Change::Reset { room, incarnation, threshold, .. } => {
                 self.begin(room, incarnation.get(), *threshold, index)?;
+                let label = label.map(str::to_owned);
+                let twice = label.is_some_and(|label| self.resets.insert(label, index).is_some());
+                hold!(!twice, "a reset takes effect once", "{room} {incarnation} again");
             }
             Change::GateOpened { room, incarnation } => {
                 let life = self.present_mut(room, *incarnation)?;
@@ -73,9 +95,13 @@ impl Journal {
                 life.opened = Some(index);
             }
             Change::Posted { text, .. } => self.count_post(text.as_str(), place)?,
-            Change::Joined { .. }
-            | Change::Left { .. }
-            | Change::Founded(_)
+            Change::Joined { room, incarnation, user, seq } => {
+                self.note_presence(room, *incarnation, user, seq.is_none(), true)?;
+            }
+            Change::Left { room, incarnation, user, seq } => {
+                self.note_presence(room, *incarnation, user, seq.is_none(), false)?;
+            }
+            Change::Founded(_)
             | Change::UserAdded { .. }
             | Change::OperatorGranted { .. }
             | Change::SessionOpened { .. }
@@ -91,6 +117,20 @@ impl Journal {
             }
         }
         self.number(entry, place)
+    }
+
+    fn note_presence(
+        &mut self,
+        room: &RoomName,
+        incarnation: Incarnation,
+        user: &UserName,
+        untold: bool,
+        came: bool,
+    ) -> Result<(), Broken> {
+        self.present_mut(room, incarnation)?.untold |= untold;
+        let presence = Presence { index: self.entries.len() as u64, user: user.clone(), came };
+        self.presence.entry(room.clone()).or_default().push(presence);
+        Ok(())
     }
 
     fn begin(
@@ -167,8 +207,12 @@ impl Journal {
             life.bytes -= text_bytes(entry);
         }
         match &entry.change {
-            Change::RoomCreated { room, .. } | Change::Reset { room, .. } => {
+            Change::RoomCreated { room, .. } => {
                 self.lives.get_mut(room).and_then(Vec::pop);
+            }
+            Change::Reset { room, .. } => {
+                self.lives.get_mut(room).and_then(Vec::pop);
+                self.resets.retain(|_, at| *at != entry.header.index.get());
             }
             Change::GateOpened { room, .. } => {
                 if let Some(life) = self.lives.get_mut(room).and_then(|lives| lives.last_mut()) {
@@ -181,9 +225,10 @@ impl Journal {
                     self.order.get_mut(&post.client).and_then(Vec::pop);
                 }
             }
-            Change::Joined { .. }
-            | Change::Left { .. }
-            | Change::Founded(_)
+            Change::Joined { room, .. } | Change::Left { room, .. } => {
+                self.presence.get_mut(room).and_then(Vec::pop);
+            }
+            Change::Founded(_)
             | Change::UserAdded { .. }
             | Change::OperatorGranted { .. }
             | Change::SessionOpened { .. }
@@ -232,6 +277,11 @@ impl Journal {
     /// Whether the gate of any life of a room was open, and safely so.
     pub(crate) fn was_open(&self, room: &RoomName) -> bool {
         self.lives.get(room).is_some_and(|lives| lives.iter().any(|life| self.is_open(life)))
+    }
+
+    /// Whether any life of a room had this threshold.
+    pub(crate) fn had_threshold(&self, room: &RoomName, threshold: u16) -> bool {
+        self.lives.get(room).is_some_and(|all| all.iter().any(|it| it.threshold == threshold))
     }
 
     /// Whether the beginning of a life is safe.
@@ -283,6 +333,121 @@ impl Journal {
     /// Whether a post took effect, and safely so.
     pub(crate) fn has_safe(&self, post: Post) -> bool {
         self.posts.get(&post).is_some_and(|place| (*place as u64) < self.safe)
+    }
+
+    /// Whether a reset took effect.
+    pub(crate) fn has_reset(&self, label: &str) -> bool {
+        self.resets.contains_key(label)
+    }
+
+    /// Whether a reset took effect, and safely so.
+    pub(crate) fn has_safe_reset(&self, label: &str) -> bool {
+        self.resets.get(label).is_some_and(|index| *index <= self.safe)
+    }
+
+    /// Whether the gate was open when a post was made, and the room lives on: its place is no
+    /// secret.
+    pub(crate) fn was_shown_at_once(&self, post: Post) -> bool {
+        let Some(entry) = self.posts.get(&post).and_then(|place| self.entries.get(*place)) else {
+            return false;
+        };
+        let Change::Posted { room, incarnation, .. } = &entry.change else { return false };
+        let is_present = self.present(room).is_some_and(|(life, _)| life == incarnation.get());
+        let opened = self.life(room, *incarnation).and_then(|life| life.opened);
+        is_present && opened.is_some_and(|opened| opened < entry.header.index.get())
+    }
+
+    /// Whether any command was refused like this.
+    pub(crate) fn has_refused(&self, refusal: Refusal) -> bool {
+        let safe = usize::try_from(self.safe).unwrap_or(usize::MAX);
+        self.entries.iter().take(safe).any(|entry| {
+            matches!(&entry.change, Change::Refused { refusal: given, .. } if *given == refusal)
+        })
+    }
+
+    /// How much is safe.
+    pub(crate) fn safe(&self) -> Index {
+        Index::ZERO.saturating_add(self.safe)
+    }
+
+    /// How many records of a life anybody may see.
+    pub(crate) fn visible(&self, life: &Life) -> u64 {
+        let safe = |place: &usize| (*place as u64) < self.safe;
+        if self.is_open(life) { life.records.partition_point(safe) as u64 } else { 0 }
+    }
+
+    /// The last that was safely heard of a user in a room up to a place: whether there.
+    fn was_member(&self, room: &RoomName, user: &UserName, through: u64) -> bool {
+        let all = self.presence.get(room).map(Vec::as_slice).unwrap_or_default();
+        let of_user = all.iter().filter(|presence| presence.user == *user);
+        let last = of_user.take_while(|presence| presence.index <= through).last();
+        last.is_some_and(|presence| presence.came)
+    }
+
+    /// Whether a user went or came after a place, safely or not.
+    fn has_moved(&self, room: &RoomName, user: &UserName, after: u64, came: bool) -> bool {
+        let all = self.presence.get(room).map(Vec::as_slice).unwrap_or_default();
+        all.iter().any(|it| it.index > after && it.user == *user && it.came == came)
+    }
+
+    /// Whether a user was in a room at any time since a place.
+    pub(crate) fn was_there(&self, room: &RoomName, user: &UserName, since: Index) -> bool {
+        let since = since.get();
+        self.was_member(room, user, since) || self.has_moved(room, user, since, true)
+    }
+
+    /// Whether a user was not in a room at any time since a place.
+    pub(crate) fn was_away(&self, room: &RoomName, user: &UserName, since: Index) -> bool {
+        let since = since.get();
+        !self.was_member(room, user, since) || self.has_moved(room, user, since, false)
+    }
+
+    /// Where a record is in the journal; where its life began for the one before the first.
+    fn index_of(&self, room: &RoomName, incarnation: Incarnation, seq: Seq) -> u64 {
+        let Some(life) = self.life(room, incarnation) else { return 0 };
+        self.entry_at(life, seq).map_or(life.began, |entry| entry.header.index.get())
+    }
+
+    /// Whether exactly these users were in a room after a record, or later. Where people come and go
+    /// without a record nobody can tell, but that they were there some time.
+    pub(crate) fn were_there(
+        &self,
+        room: &RoomName,
+        names: &[UserName],
+        (incarnation, seq): (Incarnation, Seq),
+    ) -> bool {
+        let presence = self.presence.get(room).map(Vec::as_slice).unwrap_or_default();
+        let lives = self.lives.get(room).map(Vec::as_slice).unwrap_or_default();
+        if lives.iter().any(|life| life.untold) {
+            return names.iter().all(|name| presence.iter().any(|it| it.user == *name));
+        }
+        let from = self.index_of(room, incarnation, seq);
+        let mut there = BTreeSet::new();
+        let shown: BTreeSet<&UserName> = names.iter().collect();
+        for Presence { index, user, came } in presence.iter().filter(|it| it.index <= self.safe) {
+            if *index > from && there == shown {
+                return true;
+            }
+            if *came {
+                there.insert(user)
+            } else {
+                there.remove(user)
+            };
+        }
+        there == shown
+    }
+
+    /// The key that owns a name, and whether it is an operator's.
+    pub(crate) fn user(&self, name: &UserName) -> Option<(PublicKey, bool)> {
+        let key = self.entries.iter().find_map(|entry| {
+            let Change::UserAdded { user, key } = &entry.change else { return None };
+            (user == name).then_some(*key)
+        })?;
+        let granted = self
+            .entries
+            .iter()
+            .any(|entry| matches!(&entry.change, Change::OperatorGranted { user } if user == name));
+        Some((key, granted))
     }
 
     pub(crate) const fn is_empty(&self) -> bool {

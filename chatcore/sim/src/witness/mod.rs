@@ -1,25 +1,32 @@
 //! The end-to-end checker: what people see, against what the journal says.
 //!
-//! It knows two things: the entries that the engine handed to the store, and the events that each
-//! client showed. From these alone it judges the promises: everybody sees the same records, each
-//! once, in order and without holes; nothing that a crash can take back; nothing of a closed gate;
-//! every accepted post is there, once, and every refused one is not.
+//! It knows the entries that the engine handed to the store, what users did, the events that each
+//! client showed, and what is in its file. From these alone it judges the promises: everybody sees
+//! the same records, each once, in order and without holes; nothing that a crash can take back;
+//! nothing of a closed gate; every accepted command is there, once, and every refused one is not;
+//! every question is answered once, as the journal says, or refused by a rule that applied; in the
+//! end everybody is in the rooms that they want to be in, and level.
 //!
 //! It shares no code with the engine, the delivery or the client, and keeps no state of theirs.
 
+mod answers;
+mod file;
 mod journal;
+mod questions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chatcore::client::Event;
-use chatcore::id::{Incarnation, Index, Seq, Threshold};
+use chatcore::client::{Event, Saved};
+use chatcore::id::{Counter, Incarnation, Index, PublicKey, Seq, SessionId, Threshold};
 use chatcore::log::{Change, Entry};
-use chatcore::text::RoomName;
+use chatcore::text::{RoomName, UserName};
 use chatcore::wire::{Cursor, GateState, Record, Refusal};
 
 use crate::broken::{Broken, hold};
 use crate::witness::journal::Journal;
+pub(crate) use crate::witness::questions::Wish;
+use crate::witness::questions::{Given, Questions};
 
 /// A post of a client: which of its posts, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,15 +90,26 @@ struct Shown {
     /// Whether this run was connected.
     met: bool,
     rooms: BTreeMap<RoomName, Place>,
+    /// Commands that an earlier run heard the fate of and could not write that down in time: they
+    /// are sent again and heard of again.
+    heard_before: BTreeSet<String>,
+    /// What its user asked it.
+    questions: Questions,
+    /// How much of the journal was safe when it was last connected.
+    since: Index,
 }
 
 /// How far a client has shown a room.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Place {
     /// The last record shown.
     cursor: Option<Cursor>,
     /// The gate as last shown on this connection.
     gate: Option<GateState>,
+    /// Whether the gate was open when this run last heard of it; a reset closes it.
+    was_open: Option<bool>,
+    /// Who was shown to be there, in this life of the room.
+    users: Option<Vec<UserName>>,
 }
 
 /// What is behind a closed gate.
@@ -109,6 +127,8 @@ pub(crate) struct Witness {
     logs: Vec<Journal>,
     clients: BTreeMap<u8, Shown>,
     commands: BTreeMap<String, Fate>,
+    /// The labels of commands by their numbers.
+    numbers: BTreeMap<(SessionId, Counter), String>,
     /// Grows whenever somebody was shown a record or the fate of a command.
     progress: u64,
     /// Whether old records stay readable; without a store they are gone in time.
@@ -119,12 +139,18 @@ impl Witness {
     /// A checker of a journal that begins. `keeps_all` says whether old records stay readable.
     pub(crate) fn new(keeps_all: bool) -> Self {
         let (clients, commands) = (BTreeMap::new(), BTreeMap::new());
-        Self { logs: vec![Journal::default()], clients, commands, progress: 0, keeps_all }
+        let (logs, numbers) = (vec![Journal::default()], BTreeMap::new());
+        Self { logs, clients, commands, numbers, progress: 0, keeps_all }
     }
 
     /// Grows whenever somebody was shown a record or the fate of a command.
     pub(crate) const fn progress(&self) -> u64 {
         self.progress
+    }
+
+    /// A client was given a page of the history that it reads.
+    pub(crate) const fn page_came(&mut self) {
+        self.progress += 1;
     }
 
     /// The number of the present journal.
@@ -152,7 +178,16 @@ impl Witness {
             let kept = !matches!(fate, Some(Fate::Given | Fate::Lost));
             hold!(kept, "a command is in the file before it is sent", "{post:?} {fate:?}");
         }
-        self.present_mut().append(entry)
+        let label = if let Change::Reset { command, .. } = &entry.change {
+            self.numbers.get(&(command.session, command.counter))
+        } else {
+            None
+        };
+        let refused =
+            label.and_then(|label| self.commands.get(label)) == Some(&Fate::Refused(self.log()));
+        hold!(!refused, "a refused reset takes no effect", "{label:?}");
+        let log = self.log();
+        self.logs[log].append(entry, label.map(String::as_str))
     }
 
     /// The store reported entries safe.
@@ -173,11 +208,17 @@ impl Witness {
     }
 
     /// A client began to run and knows what an earlier run kept.
-    pub(crate) fn started(&mut self, client: u8, cursors: &[(RoomName, Cursor)]) {
-        let place = |cursor: Cursor| Place { cursor: Some(cursor), gate: None };
-        let rooms = cursors.iter().map(|(room, cursor)| (room.clone(), place(*cursor)));
+    /// Every run wants to be in `home`.
+    pub(crate) fn started(&mut self, client: u8, home: RoomName, saved: &Saved) {
+        let place = |cursor: Cursor| Place { cursor: Some(cursor), ..Place::default() };
+        let rooms = saved.cursors.iter().map(|(room, cursor)| (room.clone(), place(*cursor)));
         let shown = self.clients.entry(client).or_default();
-        *shown = Shown { log: shown.log, met: false, rooms: rooms.collect() };
+        let unsent = saved.outbox.iter().map(|unsent| unsent.id.clone());
+        let heard = |id: &String| self.commands.get(id).is_some_and(|it| *it != Fate::Open);
+        let heard_before = unsent.filter(heard).collect();
+        let (log, rooms) = (shown.log, rooms.collect());
+        *shown = Shown { log, rooms, heard_before, ..Shown::default() };
+        shown.questions.begin(home);
     }
 
     /// A client was logged in to a server of this journal.
@@ -187,6 +228,7 @@ impl Witness {
         log: usize,
         resumed: bool,
     ) -> Result<(), Broken> {
+        let since = self.present().safe();
         let shown = self.clients.entry(client).or_default();
         let same = shown.log.is_none_or(|before| before == log);
         let right = resumed == (shown.met && same);
@@ -196,6 +238,7 @@ impl Witness {
         }
         shown.log = Some(log);
         shown.met = true;
+        shown.since = since;
         for place in shown.rooms.values_mut() {
             place.gate = None;
         }
@@ -225,8 +268,12 @@ impl Witness {
     }
 
     fn journal_of(&self, client: u8) -> &Journal {
-        let log = self.clients.get(&client).and_then(|shown| shown.log);
-        &self.logs[log.unwrap_or(self.log())]
+        &self.logs[self.log_of(client)]
+    }
+
+    /// The number of the journal that a client speaks of.
+    fn log_of(&self, client: u8) -> usize {
+        self.clients.get(&client).and_then(|shown| shown.log).unwrap_or(self.log())
     }
 
     /// A user gave a command.
@@ -234,15 +281,17 @@ impl Witness {
         self.commands.insert(label, Fate::Given);
     }
 
-    /// A command is in its client's file.
-    pub(crate) fn written(&mut self, label: &str) {
+    /// A command is in its client's file, under this number.
+    pub(crate) fn written(&mut self, label: &str, number: (SessionId, Counter)) {
+        self.numbers.insert(number, label.to_owned());
         if let Some(fate @ Fate::Given) = self.commands.get_mut(label) {
             *fate = Fate::Open;
         }
     }
 
-    /// A client has ended: what it had not written down is lost.
+    /// A client has ended: what it had not written down is lost, and so is what it was asked.
     pub(crate) fn ended(&mut self, client: u8) {
+        self.clients.entry(client).or_default().questions = Questions::default();
         for own in own_labels(client) {
             let mine = self.commands.range_mut(own.clone()..);
             for (_, fate) in mine.take_while(|(id, _)| id.starts_with(&own)) {
@@ -263,31 +312,24 @@ impl Witness {
             Event::Reset { room, incarnation, threshold } => {
                 self.reset(client, room, *incarnation, *threshold)
             }
-            Event::Gate { room, gate, .. } => self.gate(client, room, *gate),
-            Event::Users { room, count, names } => {
-                let closed = self.place(client, room).gate.is_some_and(|gate| !gate.open);
-                hold!(!closed, "no names before the gate opens", "{client} {room}");
-                let open = self.journal_of(client).was_open(room);
-                hold!(open, "no names of a gate that never opened", "{client} {room}");
-                let fits = *count as usize >= names.len();
-                hold!(fits, "a list is not longer than its count", "{count} {names:?}");
-                Ok(())
-            }
+            Event::Gate { room, gate, opened } => self.gate(client, room, *gate, *opened),
+            Event::Users { room, count, names } => self.users(client, room, *count, names),
             Event::Sent { id, room, incarnation, seq } => {
                 self.sent(client, id, (room, *incarnation, *seq))
             }
             Event::Refused { id: Some(id), refusal } if self.commands.contains_key(id) => {
                 self.refused(client, id, *refusal)
             }
-            Event::Abandoned { id, .. } => self.settle(id, Fate::Unknown),
-            Event::History { records, .. } => self.history(client, records),
+            Event::Abandoned { id, .. } => self.settle(client, id, Fate::Unknown),
+            Event::Refused { id: Some(id), refusal } => self.question_refused(client, id, *refusal),
+            Event::History { room, records } => self.history(client, room, records),
+            Event::Parted { room } => self.parted(client, room),
+            Event::Rooms { rooms, count } => self.listed(client, rooms, *count),
+            Event::User(info) => self.described(client, info),
             Event::Connected { .. }
-            | Event::Parted { .. }
             | Event::Disconnected { .. }
-            | Event::Rooms { .. }
-            | Event::User(_)
             | Event::Notice(_)
-            | Event::Refused { .. } => Ok(()),
+            | Event::Refused { id: None, .. } => Ok(()),
         }
     }
 
@@ -333,6 +375,8 @@ impl Witness {
             .is_none_or(|cursor| cursor.incarnation == incarnation && cursor.seq.next() == from);
         hold!(next && from <= to, "a gap is told exactly", "{room} {from} {to} {place:?}");
         place.cursor = Some(Cursor { incarnation, seq: to });
+        // Who came or went meanwhile is not known: the next list is shown whatever it says.
+        place.users = None;
         Ok(())
     }
 
@@ -352,12 +396,22 @@ impl Witness {
         let place = self.place(client, room);
         let later = place.cursor.is_none_or(|cursor| cursor.incarnation < incarnation);
         hold!(later, "a room's lives follow each other", "{client} {room} {incarnation}");
-        place.cursor = Some(Cursor { incarnation, seq: Seq::ZERO });
-        place.gate = None;
+        *place = Place {
+            cursor: Some(Cursor { incarnation, seq: Seq::ZERO }),
+            was_open: place.was_open.map(|_| false),
+            ..Place::default()
+        };
         Ok(())
     }
 
-    fn gate(&mut self, client: u8, room: &RoomName, gate: GateState) -> Result<(), Broken> {
+    fn gate(
+        &mut self,
+        client: u8,
+        room: &RoomName,
+        gate: GateState,
+        opened: bool,
+    ) -> Result<(), Broken> {
+        self.check_opened(client, room, gate, opened)?;
         let journal = self.journal_of(client);
         let life = journal.life(room, gate.incarnation);
         let life = life.ok_or_else(|| Broken::new("a gate is of a life", room.to_string()))?;
@@ -375,7 +429,8 @@ impl Witness {
         place.gate = Some(gate);
         let told = place.cursor.is_none_or(|cursor| cursor.incarnation >= gate.incarnation);
         hold!(told, "a reset is told before its gate", "{client} {room} {gate:?}");
-        Ok(())
+        place.was_open = Some(gate.open);
+        self.answered(client, Given::Gate(room.clone()))
     }
 
     fn sent(
@@ -384,24 +439,37 @@ impl Witness {
         id: &str,
         (room, incarnation, seq): (&RoomName, Incarnation, Option<Seq>),
     ) -> Result<(), Broken> {
-        let log = self.clients.get(&client).and_then(|shown| shown.log).unwrap_or(self.log());
-        self.settle(id, Fate::Sent(log))?;
-        let Some(post) = origin_of(id) else { return Ok(()) };
+        let log = self.log_of(client);
+        self.settle(client, id, Fate::Sent(log))?;
         let journal = self.journal_of(client);
+        let Some(post) = origin_of(id) else {
+            hold!(journal.has_safe_reset(id), "an acknowledged reset is safe", "{id}");
+            return Ok(());
+        };
         hold!(journal.has_safe(post), "an acknowledged post is safe", "{id}");
-        seq.map_or(Ok(()), |seq| journal.check_place(post, (room, incarnation, seq)))
+        let Some(seq) = seq else {
+            let held = !journal.was_shown_at_once(post);
+            hold!(held, "whoever posts in an open room is told the place", "{id}");
+            return Ok(());
+        };
+        journal.check_place(post, (room, incarnation, seq))
     }
 
     fn refused(&mut self, client: u8, id: &str, refusal: Refusal) -> Result<(), Broken> {
-        let log = self.clients.get(&client).and_then(|shown| shown.log).unwrap_or(self.log());
-        self.settle(id, Fate::Refused(log))?;
-        let there = origin_of(id).is_some_and(|post| self.journal_of(client).has(post));
+        let log = self.log_of(client);
+        self.settle(client, id, Fate::Refused(log))?;
+        let journal = self.journal_of(client);
+        let there = origin_of(id).is_some_and(|post| journal.has(post));
         hold!(!there, "a refused post takes no effect", "{id}: {refusal}");
+        hold!(!journal.has_reset(id), "a refused reset takes no effect", "{id}: {refusal}");
+        let decided = journal.has_refused(refusal);
+        hold!(decided, "a command is refused as the journal says", "{id}: {refusal}");
         Ok(())
     }
 
     /// A command has one fate. Who dies right after it was told is told again.
-    fn settle(&mut self, id: &str, fate: Fate) -> Result<(), Broken> {
+    fn settle(&mut self, client: u8, id: &str, fate: Fate) -> Result<(), Broken> {
+        self.clients.entry(client).or_default().heard_before.remove(id);
         let before = self.commands.insert(id.to_owned(), fate);
         let same = match before {
             None | Some(Fate::Given | Fate::Open) => true,
@@ -419,24 +487,23 @@ impl Witness {
         Ok(())
     }
 
-    fn history(&self, client: u8, records: &[Record]) -> Result<(), Broken> {
-        for pair in records.windows(2) {
-            let [one, other] = pair else { continue };
-            let next = one.incarnation == other.incarnation && one.seq.next() == other.seq;
-            hold!(next, "history has no holes", "{} {}", one.seq, other.seq);
-        }
-        let journal = self.journal_of(client);
-        records.iter().try_for_each(|record| journal.check_shown(record))
-    }
-
-    /// Everything is quiet: nothing may be missing. `online` are the clients that are connected,
-    /// with the rooms they follow.
-    pub(crate) fn finish(&self, online: &[(u8, Vec<RoomName>)]) -> Result<(), Broken> {
-        for (client, rooms) in online {
-            rooms.iter().try_for_each(|room| self.check_is_level(*client, room))?;
+    /// Everything is quiet: nothing may be missing. `online` are the clients that are connected;
+    /// the rooms that each is to be in are known from what its user did and was answered.
+    pub(crate) fn finish(&self, online: &[u8]) -> Result<(), Broken> {
+        for client in online {
+            let Some(shown) = self.clients.get(client) else { continue };
+            let mut rooms = shown.questions.wanted().into_iter();
+            rooms.try_for_each(|room| self.check_is_level(*client, room))?;
             self.check_answered(*client)?;
         }
         self.check_acknowledged()
+    }
+
+    /// Whether a journal says that a name is owned by another key: the present one, or an earlier one
+    /// whose server was lost while its answer was under way.
+    pub(crate) fn is_taken(&self, name: &UserName, key: &PublicKey) -> bool {
+        let mut owners = self.logs.iter().filter_map(|journal| journal.user(name));
+        owners.any(|(owner, _)| owner != *key)
     }
 
     fn check_answered(&self, client: u8) -> Result<(), Broken> {
@@ -447,7 +514,7 @@ impl Witness {
                 hold!(told, "every command is answered in the end", "{id}");
             }
         }
-        Ok(())
+        self.check_questions(client)
     }
 
     fn check_is_level(&self, client: u8, room: &RoomName) -> Result<(), Broken> {
@@ -502,6 +569,11 @@ impl Witness {
     pub(crate) fn trimmed(&self, room: &RoomName, incarnation: Incarnation) -> Seq {
         let journal = self.present();
         journal.life(room, incarnation).map_or(Seq::ZERO, |life| journal.trimmed(life))
+    }
+
+    /// A record is written to a connection, whoever is at its other end.
+    pub(crate) fn delivered(&self, record: &Record) -> Result<(), Broken> {
+        self.present().check_shown(record)
     }
 
     /// What a room holds, while its gate is closed.

@@ -2,20 +2,26 @@
 
 use bytes::Bytes;
 use chatcore::client::{Ask, Client, ClientConfig, Drain, Event as Shown, Input, Output};
-use chatcore::client::{Save, Saved, Stop};
+use chatcore::client::{Save, Saved, Stop, Unsent};
 use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
 use chatcore::id::{ConnId, Counter, PublicKey, Seq, SessionId, Signature, Threshold};
 use chatcore::text::{RoomName, UserName};
 use chatcore::time::Moment;
-use chatcore::wire::{ClientFrame, ServerFrame, Start};
+use chatcore::wire::{
+    Answer, ClientFrame, NameFault, Question as Asked, Refusal, ServerFrame, Start,
+};
 
-use crate::broken::Broken;
+use crate::broken::{Broken, hold};
 use crate::marks::Mark;
 use crate::plan::{ClientOptions, Question, StartAt};
-use crate::witness::Post;
+use crate::witness::{Post, Wish};
 use crate::world::World;
 use crate::world::net::{Conn, Dialler, Piece};
 use crate::world::queue::{Event, Side};
+use crate::world::waits::{Waits, wait_of};
+
+/// How many pages the longest history has that a user asks for.
+const HISTORY_PAGES: usize = 64;
 
 /// A client's machine.
 #[derive(Debug)]
@@ -34,6 +40,14 @@ pub(crate) struct Slot {
     /// How much was posted.
     posted: u64,
     resets: u64,
+    /// How much was asked.
+    asked: u64,
+    /// How its user quit, in this run.
+    quit: Option<Drain>,
+    /// Why the last run stopped by itself, unless there is a later one.
+    pub(crate) stop: Option<Stop>,
+    /// The server told it not to dial before this.
+    dials_from: u64,
     /// The highest number that a command was sent under, and to which run of the server.
     sent: (Counter, u64),
     /// Whether the last run died with commands unanswered.
@@ -55,6 +69,7 @@ pub(crate) struct Program {
     pub(crate) conn: Option<ConnId>,
     buffer: FrameBuffer,
     timer: Option<u64>,
+    waits: Waits,
     /// How often it was logged in.
     log_ins: u32,
 }
@@ -74,6 +89,10 @@ impl Slot {
             run: 0,
             posted: 0,
             resets: 0,
+            asked: 0,
+            quit: None,
+            stop: None,
+            dials_from: 0,
             sent: (Counter::ZERO, 0),
             died_with_outbox: false,
         }
@@ -83,10 +102,7 @@ impl Slot {
         ClientConfig {
             name: self.name.clone(),
             rooms: vec![room],
-            start: match self.options.start {
-                StartAt::First => Start::At(Seq::ZERO.next()),
-                StartAt::Last(count) => Start::Last(count),
-            },
+            start: self.options.start.into(),
             reconnect: true,
             jitter_seed: seed ^ self.run ^ u64::from(self.number),
         }
@@ -98,10 +114,31 @@ impl Slot {
         log_ins > 1 || (log_ins > 0 && self.run > 1)
     }
 
+    /// Whether it stopped because its name is somebody else's.
+    pub(crate) fn is_refused_for_good(&self) -> bool {
+        self.stop == Some(Stop::Refused(Refusal::Name(NameFault::InUse)))
+    }
+
+    /// How many commands are in its file, or will be once nothing is on its way.
+    pub(crate) fn unsent(&self) -> usize {
+        let mut saved = self.saved.clone();
+        self.late.iter().cloned().for_each(|save| saved.apply(save));
+        saved.outbox.len()
+    }
+
     /// Writes what is on its way, in order.
     fn flush(&mut self) {
         for save in std::mem::take(&mut self.late) {
             self.saved.apply(save);
+        }
+    }
+}
+
+impl From<StartAt> for Start {
+    fn from(start: StartAt) -> Self {
+        match start {
+            StartAt::First => Self::At(Seq::ZERO.next()),
+            StartAt::Last(count) => Self::Last(count),
         }
     }
 }
@@ -119,6 +156,9 @@ impl World<'_> {
             return Ok(());
         }
         slot.run += 1;
+        slot.quit = None;
+        slot.stop = None;
+        slot.dials_from = 0;
         slot.flush();
         let config = slot.config(room, seed);
         let mut client = Client::new(config);
@@ -128,11 +168,13 @@ impl World<'_> {
             conn: None,
             buffer: FrameBuffer::default(),
             timer: None,
+            waits: Waits::default(),
             log_ins: 0,
         });
         let number = slot.number;
         self.note(|| format!("client {number} starts"));
-        self.witness.started(number, &self.slots[place].saved.cursors);
+        let home = self.rooms[0].clone();
+        self.witness.started(number, home, &self.slots[place].saved);
         self.tell(place, Input::Start)
     }
 
@@ -150,27 +192,35 @@ impl World<'_> {
             }
         }
         self.set_client_timer(client);
-        Ok(())
+        self.check_file(client)
+    }
+
+    /// What is not late is in the file.
+    fn check_file(&mut self, client: usize) -> Result<(), Broken> {
+        let slot = &self.slots[client];
+        if slot.late.is_empty() { self.witness.flushed(slot.number, &slot.saved) } else { Ok(()) }
     }
 
     fn carry_out_for(&mut self, client: usize, output: Output) -> Result<Option<Input>, Broken> {
         let slot = &mut self.slots[client];
         match output {
-            Output::Dial => self.dial(client),
+            Output::Dial => self.dial(client)?,
             Output::Hangup => self.hang_up(client),
-            Output::Send(frame) => self.send(client, &frame),
+            Output::Send(frame) => self.send(client, &frame)?,
             Output::Identify { .. } => {
                 return Ok(Some(Input::Identified { key: slot.key, saved: slot.saved.clone() }));
             }
             Output::Sign(message) => return Ok(Some(Input::Signed(sign(&slot.key, &message)))),
             Output::Save(save) => self.save(client, save)?,
             Output::Event(event) => self.show(client, &event)?,
-            Output::Stopped(stop) => self.end_program(client, stop),
+            Output::Stopped(stop) => self.end_program(client, stop)?,
         }
         Ok(None)
     }
 
-    fn dial(&mut self, client: usize) {
+    fn dial(&mut self, client: usize) -> Result<(), Broken> {
+        let from = self.slots[client].dials_from;
+        hold!(self.now >= from, "a client waits as it is told", "{client} dials before {from}");
         self.hang_up(client);
         self.dials += 1;
         let id = ConnId::new(self.dials);
@@ -179,9 +229,11 @@ impl World<'_> {
         if let Some(program) = &mut self.slots[client].program {
             program.conn = Some(id);
             program.buffer = FrameBuffer::default();
+            program.waits = Waits::default();
         }
         let at = self.now + self.net.delay_min;
         self.queue.push(at, Event::Dial(id));
+        Ok(())
     }
 
     /// Closes the client's end.
@@ -194,9 +246,16 @@ impl World<'_> {
         wire.end(id, conn, Side::Server);
     }
 
-    fn send(&mut self, client: usize, frame: &ClientFrame) {
-        let boot = self.boot;
+    fn send(&mut self, client: usize, frame: &ClientFrame) -> Result<(), Broken> {
+        let (now, boot) = (self.now, self.boot);
         let slot = &mut self.slots[client];
+        if let Some(program) = &mut slot.program {
+            program.waits.sends(now, frame)?;
+        }
+        if let ClientFrame::Ask { question: Asked::Join { room, start }, .. } = frame {
+            let starts = (*start, slot.options.start.into());
+            self.witness.joins(slot.number, room.as_str(), starts)?;
+        }
         if let ClientFrame::Submit { counter, .. } = frame {
             let (highest, last_boot) = slot.sent;
             slot.sent = (highest.max(*counter), boot);
@@ -211,6 +270,7 @@ impl World<'_> {
         if let Some(id) = conn {
             self.send_bytes(id, encode_to_bytes(frame));
         }
+        Ok(())
     }
 
     pub(crate) fn send_bytes(&mut self, id: ConnId, bytes: Bytes) {
@@ -229,9 +289,12 @@ impl World<'_> {
             self.witness.kept(slot.number, room, *cursor, wants_all)?;
         }
         match &save {
-            Save::Queued(unsent) => self.witness.written(&unsent.id),
-            Save::Renewed { outbox, .. } => {
-                outbox.iter().for_each(|unsent| self.witness.written(&unsent.id));
+            Save::Queued(unsent) => {
+                self.witness.written(&unsent.id, (slot.saved.session, unsent.counter));
+            }
+            Save::Renewed { session, outbox, .. } => {
+                let written = |unsent: &Unsent| (*session, unsent.counter);
+                outbox.iter().for_each(|it| self.witness.written(&it.id, written(it)));
             }
             Save::Settled(_) | Save::Seen(..) | Save::Attach(_) => {}
         }
@@ -277,13 +340,34 @@ impl World<'_> {
         self.mark_return(client);
     }
 
-    fn end_program(&mut self, client: usize, stop: Stop) {
-        let number = self.slots[client].number;
+    fn end_program(&mut self, client: usize, stop: Stop) -> Result<(), Broken> {
+        let (number, quit) = (self.slots[client].number, self.slots[client].quit);
         self.note(|| format!("client {number} stops: {stop:?}"));
         self.hang_up(client);
         self.slots[client].program = None;
+        self.slots[client].stop = Some(stop);
         self.slots[client].flush();
+        self.check_stop(client, stop)?;
+        if (stop, quit) == (Stop::Done, Some(Drain::Wait)) {
+            self.witness.drained(number)?;
+        }
         self.witness.ended(number);
+        Ok(())
+    }
+
+    /// A client stops because its user quit, or because its name is another key's; not for what
+    /// passes.
+    fn check_stop(&self, client: usize, stop: Stop) -> Result<(), Broken> {
+        let slot = &self.slots[client];
+        let right = match stop {
+            Stop::Done => slot.quit.is_some(),
+            Stop::Refused(_) => {
+                slot.is_refused_for_good() && self.witness.is_taken(&slot.name, &slot.key)
+            }
+            Stop::Lost | Stop::OtherServer => false,
+        };
+        hold!(right, "a client stops for a reason that stays", "{} {stop:?}", slot.name);
+        Ok(())
     }
 
     /// A client dies: what was on its way into the file may be lost.
@@ -334,25 +418,45 @@ impl World<'_> {
         self.tell(client, Input::Reset { room, threshold, id })
     }
 
-    pub(crate) fn ask(
-        &mut self,
-        client: usize,
-        room: RoomName,
-        question: Question,
-    ) -> Result<(), Broken> {
-        let ask = match question {
-            Question::Who => Ask::Who(room),
-            Question::Rooms => Ask::Rooms,
-            Question::Whois(other) => {
-                let other = self.machine(other);
-                Ask::Whois(room, self.slots[other].name.clone())
-            }
-            Question::History(count) => Ask::History(room, count.into()),
+    /// A user asks something, or joins or leaves a room.
+    pub(crate) fn ask(&mut self, client: usize, wish: Wish) -> Result<(), Broken> {
+        let slot = &mut self.slots[client];
+        if slot.program.is_none() {
+            return Ok(());
+        }
+        slot.asked += 1;
+        let id = format!("q{}-{}", slot.number, slot.asked);
+        self.witness.asked(slot.number, id.clone(), wish.clone());
+        let input = match wish {
+            Wish::Join(room) => Input::Join { room, id },
+            Wish::Part(room) => Input::Part { room, id },
+            Wish::Who(room) => Input::Ask { ask: Ask::Who(room), id },
+            Wish::Rooms => Input::Ask { ask: Ask::Rooms, id },
+            Wish::Whois(room, user) => Input::Ask { ask: Ask::Whois(room, user), id },
+            Wish::History(room, count) => Input::Ask { ask: Ask::History(room, count), id },
         };
-        self.tell(client, Input::Ask { ask, id: String::new() })
+        self.tell(client, input)
+    }
+
+    /// What a question of the plan asks.
+    pub(crate) fn wish(&self, room: RoomName, question: Question) -> Wish {
+        match question {
+            Question::Who => Wish::Who(room),
+            Question::Rooms => Wish::Rooms,
+            Question::Whois(other) => {
+                Wish::Whois(room, self.slots[self.machine(other)].name.clone())
+            }
+            // Of a store that reads record by record: a long one brings nothing new.
+            Question::History(count) => {
+                let most = u64::try_from(self.plan.options.store.read_records_max * HISTORY_PAGES);
+                Wish::History(room, u64::from(count).min(most.unwrap_or(u64::MAX)))
+            }
+        }
     }
 
     pub(crate) fn quit(&mut self, client: usize, drain: Drain) -> Result<(), Broken> {
+        let slot = &mut self.slots[client];
+        slot.quit = slot.program.as_ref().map(|_| drain);
         self.tell(client, Input::Quit { drain })
     }
 
@@ -430,6 +534,14 @@ impl World<'_> {
             && let Some(program) = &mut self.slots[client].program
         {
             let Some(frame) = next_frame(&mut program.buffer)? else { break };
+            program.waits.hears(self.now, &frame);
+            if let ServerFrame::Answer { answer: Answer::History { .. }, .. } = &frame {
+                self.witness.page_came();
+            }
+            if let ServerFrame::Close(refusal) = &frame {
+                let wait = wait_of(*refusal).unwrap_or_default();
+                self.slots[client].dials_from = self.now + wait.as_millis();
+            }
             self.tell(client, Input::Frame(frame))?;
         }
         Ok(())

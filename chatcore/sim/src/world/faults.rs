@@ -1,12 +1,13 @@
 //! What happens by the plan: what people do, and what goes wrong.
 
-use chatcore::client::{Drain, Input as ClientInput};
+use chatcore::client::Drain;
 use chatcore::engine::{Archive, Input};
 use chatcore::id::ConnId;
 
 use crate::broken::Broken;
 use crate::marks::Mark;
 use crate::plan::{Deed, Fault, NetOptions};
+use crate::witness::Wish;
 use crate::world::World;
 use crate::world::disk::Disk;
 use crate::world::queue::{Event, Side};
@@ -37,15 +38,13 @@ impl World<'_> {
                 self.reset(self.machine(client), self.room(room), threshold)
             }
             Deed::Join { client, room } => {
-                let room = self.room(room);
-                self.tell(self.machine(client), ClientInput::Join { room, id: String::new() })
+                self.ask(self.machine(client), Wish::Join(self.room(room)))
             }
             Deed::Part { client, room } => {
-                let room = self.room(room);
-                self.tell(self.machine(client), ClientInput::Part { room, id: String::new() })
+                self.ask(self.machine(client), Wish::Part(self.room(room)))
             }
             Deed::Ask { client, room, question } => {
-                self.ask(self.machine(client), self.room(room), question)
+                self.ask(self.machine(client), self.wish(self.room(room), question))
             }
             Deed::Trim { room, keep } => self.trim(self.room(room), keep.into()),
             Deed::Quit(client) => self.quit(self.machine(client), Drain::Wait),
@@ -104,7 +103,13 @@ impl World<'_> {
     }
 
     fn stall(&mut self, client: u8, until: u64) {
-        let Some(id) = self.conn_of(client) else { return };
+        if let Some(id) = self.conn_of(client) {
+            self.stall_connection(id, until);
+        }
+    }
+
+    /// Whoever is at the other end reads nothing until then.
+    pub(crate) fn stall_connection(&mut self, id: ConnId, until: u64) {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.stalled_until = until;
             self.queue.push(until, Event::Resume(id));
@@ -209,6 +214,7 @@ impl World<'_> {
         self.troubles.slowness = 0;
         self.memory.owes_wrong_records = false;
         self.net = NetOptions::WELL;
+        self.send_strangers_away();
         let stalled: Vec<ConnId> = self
             .conns
             .iter_mut()

@@ -17,10 +17,12 @@ mod slip;
 mod store;
 mod twin;
 mod visit;
+mod waits;
 mod wild;
 
 use std::collections::BTreeMap;
 
+use chatcore::client::Stop;
 use chatcore::engine::Archive;
 use chatcore::id::ConnId;
 use chatcore::text::RoomName;
@@ -259,13 +261,14 @@ impl<'a> World<'a> {
         if self.plan.options.profile == Profile::Extreme {
             return Ok(true);
         }
-        if !self.steps.is_multiple_of(LOOK_STEPS) {
+        if !self.steps.is_multiple_of(LOOK_STEPS) && !self.queue.is_empty() {
             return Ok(false);
         }
         let progress = self.witness.progress();
         if progress > moved {
             self.healed = Some((self.steps, progress));
         }
+        self.start_who_quit()?;
         match self.check_settled() {
             Ok(()) => Ok(true),
             Err(_) if self.steps - moved_at < SETTLE_STEPS && self.steps < STEPS_MAX => Ok(false),
@@ -280,17 +283,30 @@ impl<'a> World<'a> {
         hold!(stored && serves, "the server serves in the end", "it has work to do");
         let mut present = Vec::new();
         for (number, slot) in self.slots.iter().enumerate() {
-            let Some(program) = &slot.program else { continue };
-            if !program.client.is_online() {
-                return Err(Broken::new(
-                    "everybody is connected in the end",
-                    slot.name.to_string(),
-                ));
-            }
-            let number = u8::try_from(number).unwrap_or(u8::MAX);
-            present.push((number, program.client.rooms().cloned().collect()));
+            let Some(program) = &slot.program else {
+                let owned = slot.is_refused_for_good();
+                hold!(owned, "everybody is connected in the end", "{} {:?}", slot.name, slot.stop);
+                continue;
+            };
+            hold!(program.client.is_online(), "everybody is connected in the end", "{}", slot.name);
+            let unsent = slot.unsent();
+            hold!(unsent == 0, "nothing is left to be sent in the end", "{} {unsent}", slot.name);
+            present.push(u8::try_from(number).unwrap_or(u8::MAX));
         }
+        // Whoever is first to take a name keeps it.
+        hold!(!present.is_empty(), "somebody is there in the end", "nobody");
         self.witness.finish(&present)
+    }
+
+    /// Whoever quit once nothing goes wrong any more, as they were told before, begins again: what
+    /// became of everybody is to be seen.
+    fn start_who_quit(&mut self) -> Result<(), Broken> {
+        for client in 0..self.slots.len() {
+            if self.slots[client].stop == Some(Stop::Done) {
+                self.start_client(client)?;
+            }
+        }
+        Ok(())
     }
 
     /// What must hold when all is said and done.

@@ -95,6 +95,10 @@ impl Queue {
         self.heap.push(Reverse(Item { at, order: self.made, event }));
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
         self.heap.pop().map(|Reverse(item)| (item.at, item.event))
     }

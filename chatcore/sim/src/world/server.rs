@@ -14,6 +14,7 @@ use crate::broken::{Broken, hold};
 use crate::marks::Mark;
 use crate::model::Model;
 use crate::off::Off;
+use crate::tap::{Cause, Tap};
 use crate::world::World;
 use crate::world::client::verify;
 use crate::world::net::Piece;
@@ -51,7 +52,11 @@ pub(crate) struct Server {
 #[derive(Debug)]
 struct Shard {
     delivery: Delivery,
+    /// Reads along what it writes.
+    tap: Tap,
     inbox: VecDeque<Directive>,
+    /// Connections that it condemned, and the engine has not heard of.
+    condemned: VecDeque<(ConnId, Refusal)>,
     /// Whether it was told to look.
     awake: bool,
     timer: Option<u64>,
@@ -62,7 +67,9 @@ impl Server {
         let shard = || {
             let mut delivery = Delivery::new(engine.limits());
             off.delivery(&mut delivery);
-            Shard { delivery, inbox: VecDeque::new(), awake: false, timer: None }
+            let (tap, inbox, condemned) =
+                (Tap::new(engine.limits()), VecDeque::new(), VecDeque::new());
+            Shard { delivery, tap, inbox, condemned, awake: false, timer: None }
         };
         let shards = (0..shards.max(1)).map(|_| shard()).collect();
         let buffers = BTreeMap::new();
@@ -101,6 +108,32 @@ impl Server {
     /// Whether nothing waits inside.
     pub(crate) fn is_idle(&self) -> bool {
         self.reads.is_empty() && self.shards.iter().all(|shard| shard.inbox.is_empty())
+    }
+}
+
+impl Shard {
+    /// Takes in what time it is and what the engine said; why connections are condemned.
+    fn take_in(&mut self, now: Moment) -> Result<Vec<Cause>, Broken> {
+        self.awake = false;
+        self.tap.time_is(now);
+        self.delivery.expire(now);
+        let mut causes = Vec::new();
+        self.heed_condemned(&mut causes)?;
+        while let Some(directive) = self.inbox.pop_front() {
+            self.tap.told(&directive);
+            self.delivery.handle(directive);
+            self.heed_condemned(&mut causes)?;
+        }
+        Ok(causes)
+    }
+
+    /// From here on the shard need not take answers for those whom it condemned.
+    fn heed_condemned(&mut self, causes: &mut Vec<Cause>) -> Result<(), Broken> {
+        while let Some((conn, refusal)) = self.delivery.poll_condemned() {
+            causes.push(self.tap.condemned(conn, refusal)?);
+            self.condemned.push_back((conn, refusal));
+        }
+        Ok(())
     }
 }
 
@@ -237,62 +270,75 @@ impl World<'_> {
         let Some(server) = self.server.as_mut().filter(|server| server.boot == boot) else {
             return Ok(());
         };
-        let state = &mut server.shards[shard];
-        state.awake = false;
-        state.delivery.expire(now);
-        while let Some(directive) = state.inbox.pop_front() {
-            state.delivery.handle(directive);
+        let causes = server.shards[shard].take_in(now)?;
+        if causes.contains(&Cause::Unread) {
+            self.hit(Mark::UnreadBoundReached);
         }
         while let Some(conn) = self.delivery(shard).and_then(Delivery::poll_ready) {
-            self.write(shard, conn);
+            self.write(shard, conn)?;
         }
         self.report(shard)?;
+        if let Some(state) = self.shard(shard) {
+            state.tap.check(state.delivery.next_timeout())?;
+        }
         self.set_shard_timer(shard);
         Ok(())
     }
 
+    fn shard(&mut self, shard: usize) -> Option<&mut Shard> {
+        self.server.as_mut()?.shards.get_mut(shard)
+    }
+
     fn delivery(&mut self, shard: usize) -> Option<&mut Delivery> {
-        Some(&mut self.server.as_mut()?.shards.get_mut(shard)?.delivery)
+        Some(&mut self.shard(shard)?.delivery)
     }
 
     /// Writes to one connection what its socket takes.
-    fn write(&mut self, shard: usize, id: ConnId) {
+    fn write(&mut self, shard: usize, id: ConnId) -> Result<(), Broken> {
         let (now, socket_bytes) = (Moment::from_millis(self.now), self.net.socket_bytes);
-        let Some(delivery) = self.delivery(shard) else { return };
+        let Some(state) = self.server.as_mut().and_then(|server| server.shards.get_mut(shard))
+        else {
+            return Ok(());
+        };
         let mut slices = Vec::new();
-        delivery.gather(id, &mut slices);
+        state.delivery.gather(id, &mut slices);
         if slices.is_empty() {
-            if delivery.is_finished(id) {
+            state.tap.gave_nothing(id);
+            if state.delivery.is_finished(id) {
+                state.tap.finished(id)?;
                 self.drop_connection(id);
             }
-            return;
+            return Ok(());
         }
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         let free = socket_bytes.saturating_sub(conn.to_client.unread);
         if free == 0 {
             conn.blocked = true;
-            if let Some(delivery) = self.delivery(shard) {
-                delivery.blocked(id, now);
-            }
-            return;
+            state.delivery.blocked(id, now);
+            state.tap.blocked(id, now);
+            return Ok(());
         }
         let bytes = join(&slices, free);
+        state.tap.wrote(id, &bytes, &self.witness)?;
+        state.delivery.wrote(id, bytes.len());
         self.digest_bytes(&bytes);
-        if let Some(delivery) = self.delivery(shard) {
-            delivery.wrote(id, bytes.len());
-        }
         if let Some((conn, mut wire)) = self.wire(id) {
             wire.send(id, conn, Side::Client, bytes);
         }
+        Ok(())
     }
 
     /// Tells the engine what a shard has to say.
     fn report(&mut self, shard: usize) -> Result<(), Broken> {
         while let Some(need) = self.delivery(shard).and_then(Delivery::poll_need) {
             self.hit(Mark::Fetched);
+            if let Some(state) = self.shard(shard) {
+                state.tap.needs(&need)?;
+            }
             self.input(Input::Fetch(need))?;
         }
-        while let Some((conn, refusal)) = self.delivery(shard).and_then(Delivery::poll_condemned) {
+        while let Some((conn, refusal)) = self.shard(shard).and_then(|it| it.condemned.pop_front())
+        {
             self.condemn(conn, refusal)?;
         }
         Ok(())
@@ -306,8 +352,9 @@ impl World<'_> {
     /// Closes the server's end: its reader then hears that it has ended.
     fn drop_connection(&mut self, id: ConnId) {
         let shard = self.server.as_ref().map_or(0, |server| server.shard_of(id));
-        if let Some(delivery) = self.delivery(shard) {
-            delivery.remove(id);
+        if let Some(state) = self.shard(shard) {
+            state.delivery.remove(id);
+            state.tap.remove(id);
         }
         let (boot, at) = (self.boot, self.now + self.rng.u64(0..=2));
         let Some((conn, mut wire)) = self.wire(id) else { return };
@@ -357,6 +404,7 @@ impl World<'_> {
         server.buffers.insert(id, FrameBuffer::new(GREETING_FRAME_BYTES_MAX));
         let shard = server.shard_of(id);
         server.shards[shard].delivery.add(id);
+        server.shards[shard].tap.add(id);
         let mut nonce = [1; Nonce::LEN];
         nonce[..8].copy_from_slice(&id.get().to_be_bytes());
         let address = Some("chat://127.0.0.1:5000".parse().expect("a plain address is one"));
@@ -459,6 +507,7 @@ impl World<'_> {
         let Some(server) = &mut self.server else { return };
         let shard = server.shard_of(conn);
         server.shards[shard].delivery.writable(conn);
+        server.shards[shard].tap.writable(conn);
         self.wake_shard(shard);
     }
 }

@@ -14,6 +14,9 @@ use crate::plan::Slip;
 use crate::world::World;
 use crate::world::queue::Event;
 
+/// How long the store tries to read what it cannot.
+const GIVES_UP_AFTER: u64 = 1_000;
+
 /// Records that the engine asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
@@ -118,7 +121,10 @@ impl World<'_> {
             records.retain(|record| record.seq > trimmed);
         }
         let readable = self.now >= self.troubles.unreadable_until;
-        let at = self.now + self.rng.u64(0..=store.read_max.max(self.troubles.slowness));
+        // A store that cannot read may try for a while before it says so.
+        let least = if readable { 0 } else { GIVES_UP_AFTER };
+        let most = store.read_max.max(self.troubles.slowness).max(least);
+        let at = self.now + self.rng.u64(0..=most);
         let records = readable.then_some(records);
         self.queue.push(at, Event::Read { boot: self.boot, token, records });
         if let Some(server) = &mut self.server {
@@ -143,6 +149,9 @@ impl World<'_> {
         server.answered = Some(token);
         let Some(records) = records else {
             self.memory.failed_read = wanted;
+            if self.model.as_ref().is_some_and(|model| model.needs_more(token)) {
+                self.hit(Mark::ReadFailedWithNewerNeed);
+            }
             return self.input(Input::ReadFailed { token });
         };
         let is_again = |wanted: &Wanted| {

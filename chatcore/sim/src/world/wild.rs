@@ -8,7 +8,8 @@ use chatcore::id::{
 };
 use chatcore::text::Untrusted;
 use chatcore::wire::{
-    ClientFrame, Command, Cursor, Login, LoginProof, Question, ServerFrame, ServerHello, Start,
+    Answer, ClientFrame, Command, Cursor, Login, LoginProof, Question, ServerFrame, ServerHello,
+    Start,
 };
 use fastrand::Rng;
 
@@ -17,15 +18,24 @@ use crate::plan::{Wild, pick};
 use crate::world::World;
 use crate::world::client::{next_frame, sign};
 use crate::world::net::{Conn, Dialler};
-use crate::world::queue::Event;
+use crate::world::queue::{Event, Side};
 
 /// How many of them there may be.
 const KEYS: u8 = 3;
+
+/// How often a glutton asks for a page of history, and for how long it reads nothing then.
+const GLUTTON_PAGES: u64 = 100;
+const GLUTTON_STALL: u64 = 10_000;
+
+/// How often the restless joins.
+const RESTLESS_JOINS: u64 = 100;
 
 /// One of them.
 #[derive(Debug)]
 pub(crate) struct WildPeer {
     kind: Wild,
+    /// How often it has joined.
+    joins: u64,
     rng: Rng,
     buffer: FrameBuffer,
 }
@@ -36,8 +46,19 @@ impl World<'_> {
         let id = ConnId::new(self.dials);
         self.conns.insert(id, Conn::new(Dialler::Wild, self.boot));
         let rng = Rng::with_seed(seed.into());
-        self.wild.insert(id, WildPeer { kind, rng, buffer: FrameBuffer::default() });
+        self.wild.insert(id, WildPeer { kind, joins: 0, rng, buffer: FrameBuffer::default() });
         self.queue.push(self.now, Event::Dial(id));
+    }
+
+    /// Everybody who does not keep to the protocol goes.
+    pub(crate) fn send_strangers_away(&mut self) {
+        for (id, _) in std::mem::take(&mut self.wild) {
+            let Some((conn, mut wire)) = self.wire(id) else { continue };
+            if std::mem::replace(&mut conn.client_open, false) {
+                conn.lose(Side::Client);
+                wire.end(id, conn, Side::Server);
+            }
+        }
     }
 
     pub(crate) fn wild_dialled(&mut self, id: ConnId, well: bool) {
@@ -51,7 +72,9 @@ impl World<'_> {
             Wild::Mute => return,
             Wild::Noise => noise(rng),
             Wild::Unruly => join((0..rng.u8(1..6)).map(|_| any_frame(rng))),
-            Wild::Forger | Wild::Member => encode_to_bytes(&ClientFrame::hello()),
+            Wild::Forger | Wild::Member | Wild::Glutton | Wild::Restless => {
+                encode_to_bytes(&ClientFrame::hello())
+            }
         };
         self.send_bytes(id, first);
     }
@@ -60,24 +83,49 @@ impl World<'_> {
     pub(crate) fn wild_receives(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), Broken> {
         let Some(peer) = self.wild.get_mut(&id) else { return Ok(()) };
         peer.buffer.feed(bytes);
-        let mut answers = Vec::new();
+        let (mut answers, mut stops_reading) = (Vec::new(), false);
         while let Some(frame) = next_frame(&mut peer.buffer)? {
             if let ServerFrame::Hello(hello) = &frame {
                 answers.push(encode_to_bytes(&peer.log_in(hello)));
             }
             if let ServerFrame::Welcome(_) = frame {
-                let count = peer.rng.u8(1..40);
-                answers.push(join((0..count).map(|_| any_frame(&mut peer.rng))));
+                answers.push(peer.speak());
+                stops_reading = peer.kind == Wild::Glutton;
+            }
+            if let ServerFrame::Answer { answer: Answer::Joined(_), .. } = frame {
+                answers.extend(peer.join_again());
             }
         }
         for answer in answers {
             self.send_bytes(id, answer);
+        }
+        if stops_reading {
+            self.stall_connection(id, self.now + GLUTTON_STALL);
         }
         Ok(())
     }
 }
 
 impl WildPeer {
+    /// What it has to say once it is logged in.
+    fn speak(&mut self) -> Bytes {
+        match self.kind {
+            Wild::Glutton => join(all_there_is()),
+            Wild::Restless => encode_to_bytes(&from_the_first(self.joins)),
+            Wild::Mute | Wild::Noise | Wild::Unruly | Wild::Forger | Wild::Member => {
+                let count = self.rng.u8(1..40);
+                join((0..count).map(|_| any_frame(&mut self.rng)))
+            }
+        }
+    }
+
+    /// What the restless does when it has joined.
+    fn join_again(&mut self) -> Option<Bytes> {
+        self.joins += 1;
+        let goes_on = self.kind == Wild::Restless && self.joins < RESTLESS_JOINS;
+        goes_on.then(|| encode_to_bytes(&from_the_first(self.joins)))
+    }
+
     fn log_in(&mut self, hello: &ServerHello) -> ClientFrame {
         let number = self.rng.u8(0..KEYS);
         let key = PublicKey::new([200 + number; PublicKey::LEN]);
@@ -142,6 +190,26 @@ fn any_counter(rng: &mut Rng) -> Counter {
         _ => rng.u64(0..6),
     };
     Counter::new(number).unwrap_or_default()
+}
+
+/// A join that begins with everything.
+fn from_the_first(number: u64) -> ClientFrame {
+    let (room, start) = (Untrusted::new("lobby"), Start::At(Seq::ZERO.next()));
+    let request = RequestId::new(number).unwrap_or_default();
+    ClientFrame::Ask { request, question: Question::Join { room, start } }
+}
+
+/// The same long page, again and again.
+fn all_there_is() -> impl Iterator<Item = ClientFrame> {
+    (0..=GLUTTON_PAGES).map(|number| {
+        let (room, start) = (Untrusted::new("lobby"), Start::Last(0));
+        let question = match number {
+            0 => Question::Join { room, start },
+            _ => Question::History { room, before: None, limit: 300 },
+        };
+        let request = RequestId::new(number).unwrap_or_default();
+        ClientFrame::Ask { request, question }
+    })
 }
 
 /// Any frame, with numbers and names from a small world.
