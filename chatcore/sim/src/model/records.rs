@@ -12,7 +12,7 @@ use chatcore::text::RoomName;
 use chatcore::time::Span;
 use chatcore::wire::{Answer, Record, Refusal, ServerFrame};
 
-use super::due::{CatchUpDue, Newest, Rooms, Show, Source, What, seq_of};
+use super::due::{CatchUpDue, Duty, Newest, Rooms, Show, Source, What, seq_of};
 use super::presence::{CatchUp, Reader, Reading};
 use super::truth::{record_of, to_u64};
 use super::{Model, rules};
@@ -238,7 +238,13 @@ impl Model {
             What::CatchUp(due) => is_catch_up_read(due, asking),
             What::Exactly(_) | What::Show(_) | What::Rooms(_) | What::Given { .. } => false,
         };
-        let place = self.due.directives.iter().position(|expected| whose(&expected.what));
+        // A read does not say who it is for: of two alike, the one is not for a connection that is
+        // closed.
+        let place = |duty: Duty| {
+            let mut expected = self.due.directives.iter();
+            expected.position(|expected| expected.duty == duty && whose(&expected.what))
+        };
+        let place = place(Duty::Must).or_else(|| place(Duty::May));
         let is_due = place.filter(|_| self.has_store());
         let Some(expected) = is_due.and_then(|place| self.due.directives.remove(place)) else {
             return Err(Broken::new(rules::READ, format!("{asking:?} is of no use to anybody")));
