@@ -68,7 +68,8 @@ pub enum Finding {
     Journal(StoreError),
 }
 
-/// Verifies everything in a data folder, and changes nothing in it.
+/// Verifies everything in a data folder, and changes nothing in it. Of records that retention deleted
+/// nothing is left to verify; what comes after them is.
 ///
 /// It takes about as long as replaying the journal twice, and memory for the state, not for the
 /// history.
@@ -87,6 +88,7 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
     let checkpoints = checkpoint::list(path).map_err(at)?;
     let mut rows = Rows::new(&database);
     rows.check();
+    let is_whole = !rows.deleted;
     let mut checked = Checked {
         entries: rows.last,
         founder: None,
@@ -100,16 +102,18 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
     }
     // What follows goes over the same rows.
     if checked.findings.is_empty() {
-        check_states(&folder, &database, &checkpoints, &mut checked)?;
+        check_states(&folder, &database, &checkpoints, is_whole, &mut checked)?;
     }
     Ok(checked)
 }
 
-/// Replays the journal, and compares what each checkpoint leads to.
+/// Replays the journal, or what is left of it after the oldest checkpoint, and compares what each
+/// checkpoint leads to.
 fn check_states(
     folder: &Folder,
     database: &Database,
     checkpoints: &[Index],
+    is_whole: bool,
     checked: &mut Checked,
 ) -> Result<(), StoreError> {
     let tip = folder.tip();
@@ -126,7 +130,9 @@ fn check_states(
     let config = &Config { limits, archive: Archive::Store, ..Config::default() };
     let stop = &AtomicBool::new(false);
     let way = Way { folder, database, config, now: Now::default(), stop };
-    let Recovered { engine, lives, .. } = way.by_replay()?;
+    let oldest_first: Vec<Index> = checkpoints.iter().rev().copied().collect();
+    let recovered = if is_whole { way.by_replay()? } else { way.first_of(&oldest_first)? };
+    let Recovered { engine, lives, .. } = recovered;
     checked.rooms = lives.iter().count();
     checked.founder = Some(engine.founding().server_key);
     for index in checkpoints {
@@ -156,6 +162,8 @@ struct Rows<'a> {
     /// Rooms, as long as every row was good.
     lives: Option<Lives>,
     anchors: u64,
+    /// Whether there are any that retention deleted.
+    deleted: bool,
     findings: Vec<Finding>,
 }
 
@@ -167,6 +175,7 @@ impl<'a> Rows<'a> {
             last: Index::ZERO,
             lives: Some(Lives::default()),
             anchors: 0,
+            deleted: false,
             findings: Vec::new(),
         }
     }
@@ -214,6 +223,11 @@ impl<'a> Rows<'a> {
     fn check_row(&mut self, row: Row) {
         let (place, after) = (self.last.next(), row.head());
         self.last = after.index;
+        if row.change().is_none() {
+            // Whether it is right the row after it tells.
+            (self.head, self.deleted) = (Some(after), true);
+            return;
+        }
         if after.index != place {
             return self.lost_track(Fault::entry(place, Flaw::Missing));
         }
@@ -237,6 +251,10 @@ impl<'a> Rows<'a> {
         let Some(lives) = &mut self.lives else { return Ok(()) };
         let place = entry.header.index;
         let wrong = |flaw| Fault::entry(place, flaw);
+        let resumes = entry.record().is_some_and(|record| lives.resume(&record, previous));
+        if resumes && !(previous < place && self.database.is_deleted(previous)?) {
+            return Err(wrong(Flaw::Record));
+        }
         let link = lives.follow(entry).map_err(wrong)?;
         if previous != link.map_or(Index::ZERO, |link| link.previous) {
             return Err(wrong(Flaw::Previous));

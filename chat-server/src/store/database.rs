@@ -9,9 +9,14 @@
 //! `chain` is the digest over the journal up to the row. Whoever reads a row makes it anew from the
 //! row before and compares: a flipped bit shows, at whatever row. What points elsewhere (`previous`,
 //! `anchor`) is checked against what is found there.
+//!
+//! Rows of records that retention took are deleted, and nothing else is. The last of a run of them
+//! leaves a *stump*, a row whose `change` is NULL: it says where the chain stood, so that the row
+//! after it can still be checked. A row that is missing and has no stump after it is damage.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chatcore::codec;
 use chatcore::id::{Digest, Index, Seq};
@@ -23,15 +28,19 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as 
 use crate::store::Durability;
 use crate::store::fault::{Fault, Flaw, StoreError};
 use crate::store::folder::{private, publish};
-use crate::store::lives::Link;
+use crate::store::lives::{self, Link};
 
 /// The layout of the tables, in `PRAGMA user_version`.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
+
+/// The layout until rows are deleted: the same tables, none of whose rows is a stump. A program that
+/// knows no other can read it.
+const LAYOUT_WHOLE: u32 = 1;
 
 /// `chat`, in `PRAGMA application_id`.
 const APPLICATION: u32 = 0x6368_6174;
 
-/// `change` may be NULL one day, when retention deletes what an entry held; today that is damage.
+/// `change` is NULL in a stump.
 const SCHEMA: &str = "
 CREATE TABLE entry (
     number INTEGER PRIMARY KEY,
@@ -47,6 +56,9 @@ CREATE TABLE anchor (
     PRIMARY KEY (life, seq)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// How long is waited for another program that has the database locked.
+const BUSY_TIME: Duration = Duration::from_secs(5);
 
 /// For what a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +82,8 @@ pub(crate) struct Row {
     chain: Digest,
     /// The row with the record before; 0 when there is none.
     pub(crate) previous: Index,
-    change: Change,
+    /// None in a stump.
+    change: Option<Change>,
 }
 
 /// What is written of an entry.
@@ -85,9 +98,10 @@ impl Row {
     /// Checks that it follows `head`, and moves there.
     pub(crate) fn verify(self, head: &mut Head) -> Result<(Entry, Index), Fault> {
         let number = self.number;
-        let header = Header { index: number, at: self.at, digest: self.change.digest() };
-        let entry = Entry { header, change: self.change };
         let wrong = |flaw| Fault::entry(number, flaw);
+        let change = self.change.ok_or_else(|| wrong(Flaw::Deleted))?;
+        let header = Header { index: number, at: self.at, digest: change.digest() };
+        let entry = Entry { header, change };
         head.follow(&entry).map_err(|error| wrong(Flaw::Order(error)))?;
         if head.chain != self.chain {
             return Err(wrong(Flaw::Chain));
@@ -95,8 +109,9 @@ impl Row {
         Ok((entry, self.previous))
     }
 
-    pub(crate) const fn change(&self) -> &Change {
-        &self.change
+    /// What it holds; `None` when it is a stump: the rows up to it are deleted.
+    pub(crate) const fn change(&self) -> Option<&Change> {
+        self.change.as_ref()
     }
 
     /// Where the chain is after it, if it is to be believed.
@@ -118,7 +133,7 @@ pub(crate) fn create(path: &Path, folder: &Path) -> Result<(), StoreError> {
     private().create_new(true).write(true).open(&new).map_err(at)?;
     let connection = Connection::open(&new).map_err(wrap)?;
     let pragmas = format!(
-        "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {LAYOUT};
+        "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {LAYOUT_WHOLE};
          PRAGMA journal_mode = DELETE;"
     );
     connection
@@ -147,6 +162,7 @@ impl Database {
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
             .and_then(|_| connection.pragma_update(None, "trusted_schema", false))
             .and_then(|()| connection.pragma_update(None, "cell_size_check", true))
+            .and_then(|()| connection.busy_timeout(BUSY_TIME))
             .map_err(wrap)?;
         let database = Self { connection, path: path.to_owned() };
         database.identify()?;
@@ -161,7 +177,7 @@ impl Database {
         let both = number("PRAGMA application_id")
             .and_then(|application| Ok((application, number("PRAGMA user_version")?)));
         match both {
-            Ok((APPLICATION, LAYOUT)) => Ok(()),
+            Ok((APPLICATION, LAYOUT_WHOLE | LAYOUT)) => Ok(()),
             Ok((APPLICATION, found)) if found > LAYOUT => {
                 Err(StoreError::Newer { path: path(), found, known: LAYOUT })
             }
@@ -183,6 +199,8 @@ impl Database {
         };
         self.connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         self.connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
+        // Zeros are written over what is deleted.
+        self.connection.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))?;
         self.connection.pragma_update(None, "synchronous", synchronous)
     }
 
@@ -216,6 +234,73 @@ impl Database {
             }
         }
         transaction.commit()
+    }
+
+    /// Deletes rows of records of a life, all or none; oldest first.
+    pub(crate) fn delete(&mut self, life: Index, rows: &[(Index, Seq)]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        {
+            let mut cut = transaction.prepare_cached(
+                "UPDATE entry SET change = NULL, previous = 0 WHERE number = ?1",
+            )?;
+            let mut anchor =
+                transaction.prepare_cached("DELETE FROM anchor WHERE life = ?1 AND seq = ?2")?;
+            // A stump that no row is checked against is of no use.
+            let mut clear = transaction.prepare_cached(
+                "DELETE FROM entry WHERE number = ?1 AND change IS NULL AND NOT EXISTS
+                 (SELECT 1 FROM entry WHERE number = ?1 + 1 AND change IS NOT NULL)",
+            )?;
+            for (number, seq) in rows {
+                cut.execute([to_sql(number.get())])?;
+                if lives::is_anchor(*seq) {
+                    anchor.execute([to_sql(life.get()), to_sql(seq.get())])?;
+                }
+            }
+            for (number, _) in rows {
+                clear.execute([to_sql(number.previous().get())])?;
+                clear.execute([to_sql(number.get())])?;
+            }
+        }
+        transaction.commit()
+    }
+
+    /// Adds a stump: what was up to there elsewhere is not here.
+    pub(crate) fn append_stump(&mut self, head: &Head) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        transaction.execute(
+            "INSERT INTO entry (number, at, chain, previous) VALUES (?1, ?2, ?3, 0)",
+            params![to_sql(head.index.get()), to_sql(head.at.get()), head.chain.as_bytes()],
+        )?;
+        transaction.commit()
+    }
+
+    /// Whether a row that is missing was deleted by retention, as the stump after it says.
+    pub(crate) fn is_deleted(&self, number: Index) -> Result<bool, Fault> {
+        let next = self
+            .connection
+            .prepare_cached(
+                "SELECT change IS NULL FROM entry WHERE number >= ?1 ORDER BY number LIMIT 1",
+            )
+            .and_then(|mut statement| {
+                statement.query_row([to_sql(number.get())], |row| row.get(0)).optional()
+            });
+        next.map(|is_stump| is_stump == Some(true))
+            .map_err(|error| Fault::entry(number, Flaw::Sqlite(error)))
+    }
+
+    /// Moves the write-ahead log into the database and empties its file, unless somebody reads just
+    /// now; whether it did. What was deleted is in neither file then.
+    pub(crate) fn purge(&self) -> rusqlite::Result<bool> {
+        // Commits wait for this, so it waits for nobody.
+        self.connection.busy_timeout(Duration::ZERO)?;
+        let purged = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+            .map(|is_busy| !is_busy);
+        self.connection.busy_timeout(BUSY_TIME)?;
+        purged
     }
 
     /// Moves the write-ahead log into the database, as far as readers allow.
@@ -317,7 +402,7 @@ fn row_of(row: &SqlRow<'_>) -> Result<Row, Flaw> {
         at: at.ok_or(Flaw::Number)?,
         chain: Digest::new(row.get(2)?),
         previous: index(row.get(3)?).ok_or(Flaw::Number)?,
-        change: codec::decode(&change.ok_or(Flaw::Missing)?).map_err(Flaw::Change)?,
+        change: change.map(|it| codec::decode(&it)).transpose().map_err(Flaw::Change)?,
     })
 }
 

@@ -17,6 +17,7 @@ use chatcore::wire::{
     ClientFrame, ClientHello, Command, Login, Question, Record, Role, Start, VersionRange,
 };
 
+use crate::retention::Keep;
 use crate::store::journal::{AppendError, Wanted};
 use crate::store::threads::Parts;
 use crate::store::{Durability, Opened, StoreError, open};
@@ -43,7 +44,7 @@ pub(super) struct Standing {
 
 /// Opens a folder as a server does.
 pub(super) fn reopen(folder: &Path) -> Result<Opened, StoreError> {
-    open(folder, Durability::Commit, founding(), &config(), Now::default())
+    open(folder, Durability::Commit, founding(), &config(), Keep::default(), Now::default())
 }
 
 /// Where a folder stands, if a server would take it up.
