@@ -65,37 +65,37 @@ const BYTES_MIN: u64 = 64 << 10;
 /// Far beyond any age and size, and far from where numbers end.
 const MOST: u64 = 1 << 52;
 
-const UNITS: [(&str, u64, fn(u64) -> Bound); 7] = [
-    ("s", 1_000, |millis| Bound::Age(Span::from_millis(millis))),
-    ("m", 60_000, |millis| Bound::Age(Span::from_millis(millis))),
-    ("h", 3_600_000, |millis| Bound::Age(Span::from_millis(millis))),
-    ("d", 86_400_000, |millis| Bound::Age(Span::from_millis(millis))),
-    ("KiB", 1 << 10, Bound::Bytes),
-    ("MiB", 1 << 20, Bound::Bytes),
-    ("GiB", 1 << 30, Bound::Bytes),
-];
-
 impl FromStr for Bound {
     type Err = BoundError;
 
     fn from_str(text: &str) -> Result<Self, BoundError> {
         let end = text.find(|sign: char| !sign.is_ascii_digit()).unwrap_or(text.len());
         let (digits, unit) = text.split_at(end);
-        let (each, bound) = if unit.is_empty() {
-            (1, Self::Records as fn(u64) -> Self)
-        } else {
-            let found = UNITS.iter().find(|(name, ..)| *name == unit);
-            found.map(|(_, each, bound)| (*each, *bound)).ok_or(BoundError::Form)?
+        let age = |millis| Self::Age(Span::from_millis(millis));
+        let (bound, each): (&dyn Fn(u64) -> Self, u64) = match unit {
+            "" => (&Self::Records, 1),
+            "s" => (&age, 1_000),
+            "m" => (&age, 60_000),
+            "h" => (&age, 3_600_000),
+            "d" => (&age, 86_400_000),
+            "KiB" => (&Self::Bytes, 1 << 10),
+            "MiB" => (&Self::Bytes, 1 << 20),
+            "GiB" => (&Self::Bytes, 1 << 30),
+            _ => return Err(BoundError::Form),
         };
         if digits.is_empty() {
             return Err(BoundError::Form);
         }
         let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(each));
-        match number.filter(|number| *number <= MOST).map(bound).ok_or(BoundError::Large)? {
-            Self::Age(Span::ZERO) | Self::Records(0) | Self::Bytes(0) => Err(BoundError::Nothing),
-            Self::Bytes(bytes) if bytes < BYTES_MIN => Err(BoundError::Small),
-            bound => Ok(bound),
+        let number = number.filter(|number| *number <= MOST).ok_or(BoundError::Large)?;
+        let bound = bound(number);
+        if number == 0 {
+            return Err(BoundError::Nothing);
         }
+        if matches!(bound, Self::Bytes(bytes) if bytes < BYTES_MIN) {
+            return Err(BoundError::Small);
+        }
+        Ok(bound)
     }
 }
 
@@ -226,6 +226,8 @@ pub(crate) struct Gone {
     pub(crate) life: Index,
     pub(crate) first: Seq,
     pub(crate) last: Seq,
+    /// About what they take on the disk.
+    pub(crate) bytes: u64,
     /// Where walking back to them begins: a record of this life, the last of them or some later.
     pub(crate) from: (Index, Seq),
 }
@@ -284,14 +286,15 @@ impl Life {
         while let Some(block) = self.blocks.front_mut().filter(|block| block.first <= through) {
             let (first, last) = (block.first, block.last.min(through));
             let from = (block.newest, block.last);
-            let (incarnation, life) = (self.incarnation, self.began);
-            gone.push(Gone { room: room.clone(), incarnation, life, first, last, from });
             let before = block.size();
             let is_whole = last == block.last;
             if !is_whole {
                 block.cut(through);
             }
             let left = if is_whole { Size::default() } else { block.size() };
+            let bytes = before.minus(left).bytes;
+            let (incarnation, life) = (self.incarnation, self.began);
+            gone.push(Gone { room: room.clone(), incarnation, life, first, last, bytes, from });
             if self.overdue == 0 {
                 self.rest = self.rest.minus(before.minus(left));
             }
@@ -386,5 +389,258 @@ impl Ledger {
             Some(Input::Trim { room: room.clone(), incarnation: life.incarnation, through })
         });
         due.take(most).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chatcore::id::{Counter, Digest, SessionId};
+    use chatcore::log::CommandId;
+
+    #[test]
+    fn bound_is_an_age_a_size_or_a_number_of_messages() {
+        let age = |secs| Ok(Bound::Age(Span::from_secs(secs)));
+        for (text, bound) in [
+            ("90s", age(90)),
+            ("45m", age(2_700)),
+            ("12h", age(43_200)),
+            ("30d", age(2_592_000)),
+            ("1", Ok(Bound::Records(1))),
+            ("100000", Ok(Bound::Records(100_000))),
+            ("64KiB", Ok(Bound::Bytes(64 << 10))),
+            ("64MiB", Ok(Bound::Bytes(64 << 20))),
+            ("2GiB", Ok(Bound::Bytes(2 << 30))),
+        ] {
+            assert_eq!(text.parse(), bound, "{text}");
+        }
+        for (wrong, error) in [
+            ("", BoundError::Form),
+            ("d", BoundError::Form),
+            ("30 d", BoundError::Form),
+            ("30D", BoundError::Form),
+            ("-1", BoundError::Form),
+            ("1.5h", BoundError::Form),
+            ("64MB", BoundError::Form),
+            ("64mib", BoundError::Form),
+            ("forever", BoundError::Form),
+            ("0", BoundError::Nothing),
+            ("0d", BoundError::Nothing),
+            ("0KiB", BoundError::Nothing),
+            ("63KiB", BoundError::Small),
+            ("99999999999999999999", BoundError::Large),
+            ("9999999999999d", BoundError::Large),
+        ] {
+            assert_eq!(wrong.parse::<Bound>(), Err(error), "{wrong}");
+        }
+        assert!(BoundError::Form.to_string().contains("30d"), "it says what to write");
+    }
+
+    #[test]
+    fn of_two_bounds_of_a_kind_the_lower_counts_and_of_several_each() {
+        let keep = |texts: &[&str]| -> Keep {
+            texts.iter().map(|text| text.parse::<Bound>().unwrap()).collect()
+        };
+        assert_eq!(keep(&["2d", "1d", "3d"]), keep(&["1d"]));
+        assert_eq!(keep(&["64KiB", "7", "9"]), keep(&["7", "64KiB"]));
+        assert!(keep(&[]).is_everything() && !keep(&["1"]).is_everything());
+    }
+
+    fn time(millis: u64) -> Timestamp {
+        Timestamp::new(millis).unwrap()
+    }
+
+    /// A room as its entries tell of it, and a count of what is in it that knows no blocks.
+    struct Room {
+        ledger: Ledger,
+        keep: Keep,
+        now: u64,
+        index: Index,
+        last: u64,
+        trimmed: u64,
+        /// When each record may count as seen, and its bytes.
+        records: Vec<(u64, u64)>,
+        gone: Vec<Gone>,
+    }
+
+    impl Room {
+        fn new(keep: &[Bound]) -> Self {
+            let keep: Keep = keep.iter().copied().collect();
+            let ledger = Ledger::new(keep);
+            let (now, index, records, gone) = (1_000, Index::ZERO, Vec::new(), Vec::new());
+            let mut room = Self { ledger, keep, now, index, last: 0, trimmed: 0, records, gone };
+            let threshold = chatcore::id::Threshold::DEFAULT;
+            room.follow(&Change::RoomCreated { room: "lobby".parse().unwrap(), threshold });
+            room
+        }
+
+        fn follow(&mut self, change: &Change) {
+            self.index = self.index.next();
+            self.gone.extend(self.ledger.follow(self.index, time(self.now), change));
+        }
+
+        fn open(&mut self) {
+            let (room, incarnation) = ("lobby".parse().unwrap(), Incarnation::ZERO.next());
+            self.follow(&Change::GateOpened { room, incarnation });
+            self.records.iter_mut().for_each(|(at, _)| *at = self.now);
+        }
+
+        fn post(&mut self, length: usize) {
+            self.last += 1;
+            self.follow(&Change::Posted {
+                room: "lobby".parse().unwrap(),
+                incarnation: Incarnation::ZERO.next(),
+                seq: Seq::new(self.last).unwrap(),
+                command: CommandId {
+                    session: SessionId::new([0; 16]),
+                    counter: Counter::ZERO,
+                    digest: Digest::new([0; 32]),
+                },
+                from: "ana".parse().unwrap(),
+                text: "x".repeat(length).parse().unwrap(),
+            });
+            self.records.push((self.now, RECORD_BYTES + u64::try_from(length).unwrap()));
+        }
+
+        fn due(&self) -> Option<u64> {
+            let due = self.ledger.due(time(self.now), 1);
+            let [Input::Trim { through, .. }] = due.as_slice() else { return None };
+            Some(through.get()).filter(|through| *through > self.trimmed)
+        }
+
+        fn trim(&mut self, through: u64) {
+            let (room, incarnation) = ("lobby".parse().unwrap(), Incarnation::ZERO.next());
+            let through = Seq::new(through).unwrap();
+            self.follow(&Change::Trimmed { room, incarnation, through });
+            self.trimmed = through.get();
+        }
+
+        /// What a room that is trimmed up to there keeps.
+        fn left(&self, through: u64) -> &[(u64, u64)] {
+            &self.records[usize::try_from(through).unwrap()..]
+        }
+
+        /// Whether what is left is within every bound, but for one 64th and what a record is more.
+        fn is_within(&self, left: &[(u64, u64)], slack: u64) -> bool {
+            let part = |most: u64| most - most / 64 * slack;
+            let bytes: u64 = left.iter().map(|(_, bytes)| bytes).sum();
+            let longest = left.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0) * slack;
+            let records = u64::try_from(left.len()).unwrap();
+            let age = left.first().map_or(0, |(at, _)| self.now - at);
+            self.keep.records.is_none_or(|most| records <= part(most))
+                && self.keep.bytes.is_none_or(|most| bytes <= part(most).saturating_sub(longest))
+                && self.keep.age.is_none_or(|most| age < most.as_millis())
+        }
+    }
+
+    #[test]
+    fn short_bounds_are_kept_to_exactly() {
+        let mut room = Room::new(&[Bound::Records(3)]);
+        room.open();
+        for number in 1_u64..=10 {
+            room.post(5);
+            assert_eq!(room.due(), number.checked_sub(3).filter(|due| *due > room.trimmed));
+            if let Some(due) = room.due() {
+                room.trim(due);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_due_while_a_gate_is_closed_and_its_age_counts_from_the_opening() {
+        let mut room = Room::new(&[Bound::Age(Span::from_secs(10)), Bound::Records(2)]);
+        room.post(1);
+        room.post(1);
+        room.now += 60_000;
+        assert_eq!(room.due(), None);
+        room.open();
+        assert_eq!(room.due(), None, "nobody could read it before");
+        room.now += 9_999;
+        assert_eq!(room.due(), None);
+        room.now += 1;
+        assert_eq!(room.due(), Some(2));
+    }
+
+    #[test]
+    fn room_keeps_what_its_bounds_let_it_and_what_is_gone_is_named_once() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..60 {
+            let mut bounds = vec![
+                Bound::Records(random.u64(1..3_000)),
+                Bound::Bytes(random.u64(BYTES_MIN..1 << 20)),
+                Bound::Age(Span::from_millis(random.u64(1_000..100_000))),
+            ];
+            random.shuffle(&mut bounds);
+            bounds.truncate(random.usize(1..=3));
+            let mut room = Room::new(&bounds);
+            room.open();
+            for _ in 0..random.u32(0..5_000) {
+                room.now += random.u64(0..50);
+                room.post(random.usize(1..200));
+                if random.u32(0..200) == 0 {
+                    check_due(&mut room, &mut random);
+                }
+            }
+            check_gone(&room);
+        }
+    }
+
+    fn check_due(room: &mut Room, random: &mut fastrand::Rng) {
+        let Some(due) = room.due() else {
+            // What is over a bound by age may be so by one 64th.
+            room.keep.age =
+                room.keep.age.map(|age| Span::from_millis(age.as_millis() * 66 / 64 + 50));
+            assert!(room.is_within(room.left(room.trimmed), 0), "{} {:?}", room.trimmed, room.keep);
+            room.keep = room.ledger.keep;
+            return;
+        };
+        assert!(!room.is_within(room.left(due - 1), 2), "more than is due: {due} {:?}", room.keep);
+        // The engine may know less of it, as when a gate was closed.
+        let through = if random.bool() { due } else { random.u64(room.trimmed + 1..=due) };
+        room.trim(through);
+    }
+
+    fn check_gone(room: &Room) {
+        let mut next = 1;
+        for gone in &room.gone {
+            assert_eq!(gone.first.get(), next);
+            assert!(gone.last >= gone.first && gone.from.1 >= gone.last);
+            assert!(gone.from.1.get() - gone.first.get() < BLOCK_RECORDS);
+            // In this room each record is one entry after the founding of it and the opening.
+            assert!(gone.from.0.get() > gone.from.1.get());
+            next = gone.last.get() + 1;
+        }
+        assert_eq!(next, room.trimmed + 1);
+    }
+
+    #[test]
+    fn history_much_longer_than_what_is_kept_takes_no_memory() {
+        let mut room = Room::new(&[Bound::Records(2)]);
+        room.open();
+        (0..100_000).for_each(|_| room.post(1));
+        let blocks = room.ledger.rooms.values().map(|life| life.blocks.len()).sum::<usize>();
+        assert!(blocks < 250, "{blocks}");
+        assert_eq!(room.due(), Some(99_998));
+    }
+
+    #[test]
+    fn life_that_a_reset_ended_is_gone_where_there_is_a_bound() {
+        let threshold = chatcore::id::Threshold::DEFAULT;
+        let incarnation = Incarnation::ZERO.next().next();
+        let command = CommandId {
+            session: SessionId::new([0; 16]),
+            counter: Counter::ZERO,
+            digest: Digest::new([0; 32]),
+        };
+        for (bounds, gone) in [(&[][..], 0), (&[Bound::Records(1_000)][..], 7)] {
+            let mut room = Room::new(bounds);
+            (0..7).for_each(|_| room.post(1));
+            let lobby = "lobby".parse().unwrap();
+            room.follow(&Change::Reset { room: lobby, incarnation, threshold, command });
+            let count = |gone: &Gone| gone.last.get() + 1 - gone.first.get();
+            assert_eq!(room.gone.iter().map(count).sum::<u64>(), gone);
+        }
     }
 }

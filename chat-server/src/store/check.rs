@@ -1,12 +1,14 @@
 //! Verifying a whole folder: every row, every anchor, every checkpoint.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use chatcore::engine::{Archive, Config, Engine};
-use chatcore::id::{Index, PublicKey};
+use chatcore::id::{Index, PublicKey, Seq};
 use chatcore::limits::Limits;
-use chatcore::log::Head;
+use chatcore::log::{Change, Head};
+use chatcore::text::RoomName;
 use chatcore::time::Now;
 
 use crate::store::checkpoint;
@@ -164,6 +166,10 @@ struct Rows<'a> {
     anchors: u64,
     /// Whether there are any that retention deleted.
     deleted: bool,
+    /// The last record that is missing of the present life of a room, and the row that shows it.
+    missing: BTreeMap<RoomName, (Seq, Index)>,
+    /// The last record that may be missing.
+    trimmed: BTreeMap<RoomName, Seq>,
     findings: Vec<Finding>,
 }
 
@@ -176,6 +182,8 @@ impl<'a> Rows<'a> {
             lives: Some(Lives::default()),
             anchors: 0,
             deleted: false,
+            missing: BTreeMap::new(),
+            trimmed: BTreeMap::new(),
             findings: Vec::new(),
         }
     }
@@ -188,6 +196,11 @@ impl<'a> Rows<'a> {
                 Err(fault) => self.pass_over(fault),
             }
         }
+        // After damage it is not known what was trimmed.
+        let holes = self.missing.iter().filter(|_| self.lives.is_some());
+        let untrimmed = holes.filter(|(room, (last, _))| self.trimmed.get(*room) < Some(last));
+        let faults = untrimmed.map(|(_, (_, row))| Fault::entry(*row, Flaw::Untrimmed).into());
+        self.findings.extend(faults.take(FINDINGS_MAX));
         match self.database.anchor_count() {
             Ok(found) if self.lives.is_some() && found != self.anchors => {
                 self.findings.push(Finding::Anchors { found, due: self.anchors });
@@ -251,9 +264,24 @@ impl<'a> Rows<'a> {
         let Some(lives) = &mut self.lives else { return Ok(()) };
         let place = entry.header.index;
         let wrong = |flaw| Fault::entry(place, flaw);
-        let resumes = entry.record().is_some_and(|record| lives.resume(&record, previous));
-        if resumes && !(previous < place && self.database.is_deleted(previous)?) {
-            return Err(wrong(Flaw::Record));
+        if let Some(record) = entry.record() {
+            let is_first = lives.get(&record.room).is_some_and(|life| life.last == Seq::ZERO);
+            let resumes = lives.resume(&record, previous);
+            // It is always the oldest that are deleted.
+            if resumes && !(is_first && previous < place && self.database.is_deleted(previous)?) {
+                return Err(wrong(Flaw::Record));
+            }
+            if resumes {
+                self.missing.insert(record.room, (record.seq.previous(), place));
+            }
+        }
+        if let Change::Trimmed { room, through, .. } = &entry.change {
+            self.trimmed.insert(room.clone(), *through);
+        }
+        // Of a life that is over all may be missing.
+        if let Change::Reset { room, .. } = &entry.change {
+            self.trimmed.remove(room);
+            self.missing.remove(room);
         }
         let link = lives.follow(entry).map_err(wrong)?;
         if previous != link.map_or(Index::ZERO, |link| link.previous) {

@@ -10,9 +10,17 @@
 //! row before and compares: a flipped bit shows, at whatever row. What points elsewhere (`previous`,
 //! `anchor`) is checked against what is found there.
 //!
-//! Rows of records that retention took are deleted, and nothing else is. The last of a run of them
-//! leaves a *stump*, a row whose `change` is NULL: it says where the chain stood, so that the row
-//! after it can still be checked. A row that is missing and has no stump after it is damage.
+//! Rows of records that retention took are deleted, and nothing else is, in two steps:
+//!
+//! 1. They are *blanked*: zeros are written over what they held, in its place. `previous`, which nobody
+//!    needs any more, becomes negative and says so.
+//! 2. They are *removed*, so that their space can be used again, where no row with a record is near.
+//!    SQLite moves the rows of neighbouring pages together then, and what it moves it leaves a copy of
+//!    in the unused part of a page, where no deletion would ever find it. So far from records there is
+//!    nothing to leave but zeros.
+//!
+//! A blank row says where the chain stood, so that the row after it can still be checked: the last of a
+//! run of them is never removed. A row that is missing and has no blank one after it is damage.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -33,14 +41,14 @@ use crate::store::lives::{self, Link};
 /// The layout of the tables, in `PRAGMA user_version`.
 pub(crate) const LAYOUT: u32 = 2;
 
-/// The layout until rows are deleted: the same tables, none of whose rows is a stump. A program that
+/// The layout until rows are deleted: the same tables, none of whose rows is blank. A program that
 /// knows no other can read it.
 const LAYOUT_WHOLE: u32 = 1;
 
 /// `chat`, in `PRAGMA application_id`.
 const APPLICATION: u32 = 0x6368_6174;
 
-/// `change` is NULL in a stump.
+/// `previous` is negative in a blank row; `change` holds zeros then, or nothing.
 const SCHEMA: &str = "
 CREATE TABLE entry (
     number INTEGER PRIMARY KEY,
@@ -82,8 +90,10 @@ pub(crate) struct Row {
     chain: Digest,
     /// The row with the record before; 0 when there is none.
     pub(crate) previous: Index,
-    /// None in a stump.
+    /// None in a blank row.
     change: Option<Change>,
+    /// The length of what it held.
+    pub(crate) bytes: usize,
 }
 
 /// What is written of an entry.
@@ -109,7 +119,7 @@ impl Row {
         Ok((entry, self.previous))
     }
 
-    /// What it holds; `None` when it is a stump: the rows up to it are deleted.
+    /// What it holds; `None` when it is blank: what was missing up to it is deleted, too.
     pub(crate) const fn change(&self) -> Option<&Change> {
         self.change.as_ref()
     }
@@ -236,57 +246,72 @@ impl Database {
         transaction.commit()
     }
 
-    /// Deletes rows of records of a life, all or none; oldest first.
-    pub(crate) fn delete(&mut self, life: Index, rows: &[(Index, Seq)]) -> rusqlite::Result<()> {
+    /// Blanks rows of records of a life, all or none.
+    pub(crate) fn blank(&mut self, life: Index, rows: &[(Index, Seq)]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         transaction.pragma_update(None, "user_version", LAYOUT)?;
         {
-            let mut cut = transaction.prepare_cached(
-                "UPDATE entry SET change = NULL, previous = 0 WHERE number = ?1",
+            // As long as before, or SQLite might move the rows around it: see above.
+            let mut blank = transaction.prepare_cached(
+                "UPDATE entry SET change = zeroblob(length(change)), previous = -max(previous, 1)
+                 WHERE number = ?1 AND previous >= 0",
             )?;
             let mut anchor =
                 transaction.prepare_cached("DELETE FROM anchor WHERE life = ?1 AND seq = ?2")?;
-            // A stump that no row is checked against is of no use.
-            let mut clear = transaction.prepare_cached(
-                "DELETE FROM entry WHERE number = ?1 AND change IS NULL AND NOT EXISTS
-                 (SELECT 1 FROM entry WHERE number = ?1 + 1 AND change IS NOT NULL)",
-            )?;
             for (number, seq) in rows {
-                cut.execute([to_sql(number.get())])?;
+                blank.execute([to_sql(number.get())])?;
                 if lives::is_anchor(*seq) {
                     anchor.execute([to_sql(life.get()), to_sql(seq.get())])?;
                 }
-            }
-            for (number, _) in rows {
-                clear.execute([to_sql(number.previous().get())])?;
-                clear.execute([to_sql(number.get())])?;
             }
         }
         transaction.commit()
     }
 
-    /// Adds a stump: what was up to there elsewhere is not here.
-    pub(crate) fn append_stump(&mut self, head: &Head) -> rusqlite::Result<()> {
+    /// Removes blank rows, all or none; of the last before a row that is not blank, what it can do
+    /// without.
+    pub(crate) fn remove(&mut self, rows: &[Index]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        {
+            let mut remove = transaction.prepare_cached(
+                "DELETE FROM entry WHERE number = ?1 AND previous < 0 AND NOT EXISTS
+                 (SELECT 1 FROM entry WHERE number = ?1 + 1 AND previous >= 0)",
+            )?;
+            let mut empty = transaction.prepare_cached(
+                "UPDATE entry SET change = NULL WHERE number = ?1 AND previous < 0",
+            )?;
+            for number in rows {
+                let number = [to_sql(number.get())];
+                if remove.execute(number)? == 0 {
+                    empty.execute(number)?;
+                }
+            }
+        }
+        transaction.commit()
+    }
+
+    /// Adds a blank row: what was up to there elsewhere is not here.
+    pub(crate) fn append_blank(&mut self, head: &Head) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         transaction.pragma_update(None, "user_version", LAYOUT)?;
         transaction.execute(
-            "INSERT INTO entry (number, at, chain, previous) VALUES (?1, ?2, ?3, 0)",
+            "INSERT INTO entry (number, at, chain, previous) VALUES (?1, ?2, ?3, -1)",
             params![to_sql(head.index.get()), to_sql(head.at.get()), head.chain.as_bytes()],
         )?;
         transaction.commit()
     }
 
-    /// Whether a row that is missing was deleted by retention, as the stump after it says.
+    /// Whether a row was deleted by retention, as it says itself or the next one that is there.
     pub(crate) fn is_deleted(&self, number: Index) -> Result<bool, Fault> {
         let next = self
             .connection
             .prepare_cached(
-                "SELECT change IS NULL FROM entry WHERE number >= ?1 ORDER BY number LIMIT 1",
+                "SELECT previous < 0 FROM entry WHERE number >= ?1 ORDER BY number LIMIT 1",
             )
             .and_then(|mut statement| {
                 statement.query_row([to_sql(number.get())], |row| row.get(0)).optional()
             });
-        next.map(|is_stump| is_stump == Some(true))
+        next.map(|is_blank| is_blank == Some(true))
             .map_err(|error| Fault::entry(number, Flaw::Sqlite(error)))
     }
 
@@ -396,13 +421,17 @@ impl Database {
 fn row_of(row: &SqlRow<'_>) -> Result<Row, Flaw> {
     let number = index(row.get(0)?).ok_or(Flaw::Number)?;
     let at = u64::try_from(row.get::<_, i64>(1)?).ok().and_then(|at| Timestamp::new(at).ok());
-    let change: Option<Vec<u8>> = row.get(4)?;
+    let (previous, change): (i64, Option<Vec<u8>>) = (row.get(3)?, row.get(4)?);
+    let bytes = change.as_ref().map_or(0, Vec::len);
+    let is_blank = previous < 0;
+    let change = if is_blank { None } else { Some(change.ok_or(Flaw::Missing)?) };
     Ok(Row {
         number,
         at: at.ok_or(Flaw::Number)?,
         chain: Digest::new(row.get(2)?),
-        previous: index(row.get(3)?).ok_or(Flaw::Number)?,
+        previous: if is_blank { Index::ZERO } else { index(previous).ok_or(Flaw::Number)? },
         change: change.map(|it| codec::decode(&it)).transpose().map_err(Flaw::Change)?,
+        bytes,
     })
 }
 

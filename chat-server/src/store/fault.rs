@@ -31,6 +31,9 @@ pub enum Flaw {
     /// Retention deleted it, and there is no other way than over it.
     #[error("retention deleted it, and no checkpoint after it can be used")]
     Deleted,
+    /// Records before it are deleted that nothing trimmed.
+    #[error("records before it are deleted, and no entry says that they may be")]
+    Untrimmed,
     /// A number is out of range.
     #[error("a number in it is out of range")]
     Number,

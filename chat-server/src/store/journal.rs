@@ -22,10 +22,13 @@ pub(crate) trait Store: Send {
     /// Puts the house in order. Called when entries are safe and nobody waits for them any more.
     fn tidy(&mut self) -> Result<(), AppendError>;
 
-    /// Deletes records, all of them or none.
-    fn delete(&mut self, erasure: &Erasure) -> Result<(), AppendError>;
+    /// Blanks records, all of them or none.
+    fn erase(&mut self, erasure: &Erasure) -> Result<(), AppendError>;
 
-    /// Makes what was deleted unreadable in every file, unless somebody reads just now; whether it is.
+    /// Removes blank rows, all of them or none.
+    fn remove(&mut self, rows: &[Index]) -> Result<(), AppendError>;
+
+    /// Makes what was blanked unreadable in every file, unless somebody reads just now; whether it is.
     fn purge(&mut self) -> Result<bool, AppendError>;
 
     /// Called once, when nothing will be appended any more.
@@ -47,7 +50,7 @@ pub(crate) enum AppendError {
     Failed(StoreFailure),
 }
 
-/// Records that are to be deleted: the oldest that are left of a life of a room.
+/// Records that are to be blanked: the oldest that are left of a life of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Erasure {
     pub(crate) room: RoomName,
@@ -116,9 +119,14 @@ impl Journal {
 
     /// Goes on after entries that are deleted where this journal comes from.
     pub(crate) fn skip(&mut self, head: Head) -> Result<(), AppendError> {
-        self.database.append_stump(&head).map_err(sort)?;
+        self.database.append_blank(&head).map_err(sort)?;
         self.head = head;
         Ok(())
+    }
+
+    /// Counts rows that were changed, at worst each on a page of its own.
+    fn count_rows(&mut self, count: usize) {
+        self.log_pages += PAGES_A_COMMIT + u64::try_from(count).unwrap_or(u64::MAX);
     }
 
     fn note_tip(&mut self) {
@@ -168,15 +176,19 @@ impl Store for Journal {
         }
     }
 
-    fn delete(&mut self, erasure: &Erasure) -> Result<(), AppendError> {
+    fn erase(&mut self, erasure: &Erasure) -> Result<(), AppendError> {
         let Erasure { room, incarnation, life, rows } = erasure;
         let Some((_, last)) = rows.last() else { return Ok(()) };
         // Whoever comes upon the hole has to find it named.
         self.lives.lock().delete(room, *incarnation, *last);
-        self.database.delete(*life, rows).map_err(sort)?;
-        let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-        // At worst each is on a page of its own.
-        self.log_pages += PAGES_A_COMMIT + count;
+        self.database.blank(*life, rows).map_err(sort)?;
+        self.count_rows(rows.len());
+        Ok(())
+    }
+
+    fn remove(&mut self, rows: &[Index]) -> Result<(), AppendError> {
+        self.database.remove(rows).map_err(sort)?;
+        self.count_rows(rows.len());
         Ok(())
     }
 

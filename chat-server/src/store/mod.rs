@@ -27,10 +27,11 @@
 //! checkpoint at the start, a page of history when somebody asks for it, all by `chat-server check`.
 //! What does not fit is refused and named.
 //!
-//! **Retention.** Records that an entry trimmed are deleted once both checkpoints are newer than
-//! them, which retention asks for. Zeros are written over them, and the write-ahead log, which still
-//! has them, is moved into the database and emptied. The space is used again by what comes next; the
-//! file does not become shorter. A server that is killed in between goes on at the next start.
+//! **Retention.** Records that an entry trimmed are blanked once both checkpoints are newer than them,
+//! which retention asks for: zeros are written over them, and the write-ahead log, which still has them,
+//! is moved into the database and emptied. When a megabyte and a quarter of all is blank, the rows are
+//! removed and their space is used again by what comes next; the file does not become shorter. A server
+//! that is killed in between goes on at the next start.
 //!
 //! **Cost.** A commit is one sync, whatever the number of entries in it. Memory does not grow with
 //! the history: per room one life of about 100 bytes is kept, and while a checkpoint is made the
@@ -67,8 +68,8 @@ pub(crate) use journal::Wanted;
 pub(crate) use threads::{Answer, Closed, Keeper};
 pub use transfer::{LineFlaw, TransferError, export, import};
 
-use database::{Access, Database};
 use crate::retention::Keep;
+use database::{Access, Database};
 use folder::{Folder, FoundTip, TipFile};
 use journal::{Journal, Records, SharedLives};
 use lives::Lives;

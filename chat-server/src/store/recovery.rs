@@ -97,7 +97,8 @@ pub(crate) fn check_tip(
     let fault = |fault| damaged(database, fault);
     // It is not synced: after a power cut it may be of a time before what retention deleted since.
     // Then two checkpoints are newer, and they know better.
-    if database.is_deleted(index).map_err(fault)? || database.head(index).map_err(fault)?.chain == chain
+    if database.is_deleted(index).map_err(fault)?
+        || database.head(index).map_err(fault)?.chain == chain
     {
         return Ok(());
     }
@@ -151,7 +152,11 @@ impl Way<'_> {
         self.by_loaded(checkpoint, last)
     }
 
-    pub(crate) fn by_loaded(&self, checkpoint: Checkpoint, last: Index) -> Result<Recovered, Blocked> {
+    pub(crate) fn by_loaded(
+        &self,
+        checkpoint: Checkpoint,
+        last: Index,
+    ) -> Result<Recovered, Blocked> {
         let Checkpoint { head, state_hash, lives, snapshot } = checkpoint;
         let elsewhere = || CheckpointError::Elsewhere(head.index);
         let found = self.database.head(head.index);

@@ -62,9 +62,11 @@ pub(crate) enum Answer {
 enum Work {
     /// Keep these.
     Append(Vec<Arc<Entry>>),
-    /// Delete these; nothing is said when it cannot be done now.
-    Delete(Erasure, SyncSender<()>),
-    /// Make what was deleted unreadable; whether it is.
+    /// Blank these; nothing is said when it cannot be done now.
+    Erase(Erasure, SyncSender<()>),
+    /// Remove these; nothing is said when it cannot be done now.
+    Remove(Vec<Index>, SyncSender<()>),
+    /// Make what was blanked unreadable; whether it is.
     Purge(SyncSender<bool>),
 }
 
@@ -264,7 +266,9 @@ impl Writer {
     fn take(&mut self, work: Work) {
         match work {
             Work::Append(entries) => self.waiting.extend(entries),
-            chore @ (Work::Delete(..) | Work::Purge(_)) => self.chores.push(chore),
+            chore @ (Work::Erase(..) | Work::Remove(..) | Work::Purge(_)) => {
+                self.chores.push(chore);
+            }
         }
     }
 
@@ -274,7 +278,10 @@ impl Writer {
             let done = match chore {
                 Work::Append(_) => Ok(()),
                 // Who asked may be gone: the server stops.
-                Work::Delete(erasure, done) => self.store.delete(&erasure).map(|()| {
+                Work::Erase(erasure, done) => self.store.erase(&erasure).map(|()| {
+                    let _ = done.send(());
+                }),
+                Work::Remove(rows, done) => self.store.remove(&rows).map(|()| {
                     let _ = done.send(());
                 }),
                 Work::Purge(done) => self.store.purge().map(|purged| {
@@ -429,7 +436,7 @@ struct Retention {
     took: Arc<AtomicU64>,
     /// When it last asked for a checkpoint.
     asked: Option<Instant>,
-    /// Whether all that was deleted is unreadable. At a start nobody knows.
+    /// Whether all that was blanked is unreadable. At a start nobody knows.
     purged: bool,
     stop: Arc<AtomicBool>,
 }
@@ -473,7 +480,7 @@ impl Retention {
         while let Some(erasure) = self.sweeper.next_erasure()? {
             self.purged = false;
             let (done, wait) = mpsc::sync_channel(1);
-            self.hand_over(Work::Delete(erasure, done))?;
+            self.hand_over(Work::Erase(erasure, done))?;
             if wait.recv().is_err() {
                 // The disk is full: the next round tries again.
                 return Ok(());
@@ -486,6 +493,18 @@ impl Retention {
             self.purged = wait.recv().unwrap_or(false);
         }
         self.ask_for_checkpoint();
+        self.compact()
+    }
+
+    /// Makes room, when it is worth it.
+    fn compact(&mut self) -> Result<(), Stuck> {
+        while let Some(rows) = self.sweeper.next_removal(&self.stop)? {
+            let (done, wait) = mpsc::sync_channel(1);
+            self.hand_over(Work::Remove(rows, done))?;
+            if wait.recv().is_err() {
+                self.sweeper.end_compaction();
+            }
+        }
         Ok(())
     }
 

@@ -214,10 +214,9 @@ impl Rows<'_> {
             if oldest <= self.head.index {
                 let path = checkpoint::path_of(folder, oldest);
                 let loaded = Checkpoint::load(folder, oldest);
-                return loaded.map(Some).map_err(|error| StoreError::Checkpoint {
-                    path,
-                    reason: error.to_string(),
-                }.into());
+                return loaded.map(Some).map_err(|error| {
+                    StoreError::Checkpoint { path, reason: error.to_string() }.into()
+                });
             }
             self.write(out, oldest)?;
         }
@@ -478,9 +477,9 @@ impl<R: BufRead> Lines<'_, R> {
                 }
                 Err(self.wrong(LineFlaw::Chain))
             }
-            Some(_) | None => Err(self.wrong(LineFlaw::Kind(
-                "a line of type entry, deleted, checkpoint or end",
-            ))),
+            Some(_) | None => {
+                Err(self.wrong(LineFlaw::Kind("a line of type entry, deleted, checkpoint or end")))
+            }
         }
     }
 }

@@ -73,7 +73,11 @@ impl Store for Fake {
         Ok(())
     }
 
-    fn delete(&mut self, _: &Erasure) -> Result<(), AppendError> {
+    fn erase(&mut self, _: &Erasure) -> Result<(), AppendError> {
+        Ok(())
+    }
+
+    fn remove(&mut self, _: &[Index]) -> Result<(), AppendError> {
         Ok(())
     }
 
