@@ -421,9 +421,9 @@ impl Checkpoints {
 /// How often retention looks at what is due.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Checkpoints that retention asks for take this part of the time at most: the more state there is, the
-/// longer what is forgotten stays on the disk.
-const CHECKPOINT_SHARE: u64 = 50;
+/// After a checkpoint that retention asked for it waits so many times as long as that took: the more
+/// state there is, the longer what is forgotten stays on the disk.
+const CHECKPOINT_SHARE: u64 = 20;
 
 /// Has records forgotten that are due, and deleted that are forgotten.
 struct Retention {
