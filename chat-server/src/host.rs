@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, sleep_until};
 use crate::connection::FrameLimit;
+use crate::retention::Ledger;
 use crate::shard::{ShardHandle, shard_of};
 use crate::store::{Answer, Keeper, StoreFailure, Wanted};
 use crate::verify::{Full, Verifier};
@@ -58,6 +59,19 @@ pub(crate) enum Message {
     Stop,
 }
 
+/// Where entries are kept.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// In memory alone, where they are as safe as they will ever be at once. Retention is the host's.
+    InMemory(Ledger),
+    /// By a store, which also looks after retention.
+    ByStore(Keeper),
+}
+
+/// How often retention looks at what is due in memory, and of how many rooms at once.
+const ROUND: Duration = Duration::from_secs(1);
+const TRIMS_A_ROUND: usize = 64;
+
 /// The engine and what it needs around it.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -65,8 +79,9 @@ pub(crate) struct Host {
     clock: Clock,
     shards: Vec<ShardHandle>,
     verifier: Verifier,
-    /// Where entries are kept; with none they are as safe as they will ever be at once.
-    store: Option<Keeper>,
+    kept: Kept,
+    /// When retention looks at what is due.
+    round_at: Option<Instant>,
     store_full: bool,
     /// Until when a stop waits for the store.
     stop_by: Option<Instant>,
@@ -82,15 +97,17 @@ impl Host {
         clock: Clock,
         shards: Vec<ShardHandle>,
         verifier: Verifier,
-        store: Option<Keeper>,
+        kept: Kept,
     ) -> Self {
+        let has_rounds = matches!(&kept, Kept::InMemory(ledger) if ledger.has_bound());
         let directives = shards.iter().map(|_| Vec::new()).collect();
         Self {
             engine,
             clock,
             shards,
             verifier,
-            store,
+            kept,
+            round_at: has_rounds.then(Instant::now),
             store_full: false,
             stop_by: None,
             frame_limits: BTreeMap::new(),
@@ -121,8 +138,9 @@ impl Host {
                         return Ok(());
                     }
                 }
-                answer = answer_of(&mut self.store) => self.take_answer(answer)?,
+                answer = answer_of(&mut self.kept) => self.take_answer(answer)?,
                 () = timeout => self.handle(Input::Timeout),
+                () = sleep_until(self.round_at) => self.trim(),
                 () = sleep_until(self.stop_by) => self.stop(),
             }
             for message in turn.drain(..) {
@@ -147,6 +165,7 @@ impl Host {
             }
             Answer::Read(token, Some(records)) => self.handle(Input::ReadDone { token, records }),
             Answer::Read(token, None) => self.handle(Input::ReadFailed { token }),
+            Answer::Trim(input) => self.handle(input),
             Answer::Failed(failure) => return Err(failure),
         }
         Ok(())
@@ -164,6 +183,15 @@ impl Host {
         self.stop_by = None;
         self.handle(Input::Stop);
         self.settle();
+    }
+
+    /// Has forgotten what is due.
+    fn trim(&mut self) {
+        self.round_at = Some(Instant::now() + ROUND);
+        let Kept::InMemory(ledger) = &self.kept else { return };
+        for input in ledger.due(self.clock.now().wall, TRIMS_A_ROUND) {
+            self.handle(input);
+        }
     }
 
     fn take(&mut self, message: Message) {
@@ -207,11 +235,13 @@ impl Host {
             }
             let Some(last) = appended.last() else { return };
             let through = last.header.index;
-            match &self.store {
+            match &mut self.kept {
                 // The engine goes on; what depends on these entries waits for the answer.
-                Some(store) => return store.append(appended),
-                // Nothing is kept, so everything is as safe as it will ever be.
-                None => self.handle(Input::Persisted { through }),
+                Kept::ByStore(store) => return store.append(appended),
+                Kept::InMemory(ledger) => {
+                    appended.iter().for_each(|entry| ledger.follow_entry(entry));
+                    self.handle(Input::Persisted { through });
+                }
             }
         }
     }
@@ -226,8 +256,9 @@ impl Host {
                 }
             }
             Output::Read { token, room, incarnation, from, to, order } => {
-                let store = self.store.as_ref();
-                let store = store.expect("an engine without a store must not read from it");
+                let Kept::ByStore(store) = &self.kept else {
+                    panic!("an engine without a store must not read from it");
+                };
                 store.read(token, Wanted { room, incarnation, from, to, order });
             }
             Output::Deliver(directive) => self.route(directive),
@@ -277,9 +308,9 @@ impl Host {
 }
 
 /// The store's next answer; never, when there is no store.
-async fn answer_of(store: &mut Option<Keeper>) -> Answer {
-    match store {
-        Some(store) => store.answer().await,
-        None => std::future::pending().await,
+async fn answer_of(kept: &mut Kept) -> Answer {
+    match kept {
+        Kept::ByStore(store) => store.answer().await,
+        Kept::InMemory(_) => std::future::pending().await,
     }
 }

@@ -11,7 +11,8 @@
 //!   each, so that a message wakes a task per shard and not per reader (`shard`);
 //! - threads of the store keep the journal and read it, so that no task waits for the disk (`store`);
 //! - one task per connection reads and cuts frames, nothing else (`connection`);
-//! - listeners accept and survive running out of descriptors (`listener`).
+//! - listeners accept and survive running out of descriptors (`listener`);
+//! - retention counts what rooms keep, and asks the engine to forget what is too much (`retention`).
 //!
 //! Data flows one way: connection → engine → shard → connection. The one way back, from a shard to
 //! the engine, never blocks the shard, so no ring of full channels can form.
@@ -29,6 +30,7 @@ mod listener;
 #[cfg(chat_mutants)]
 mod mutant;
 pub mod program;
+mod retention;
 mod server;
 mod shard;
 mod store;
@@ -36,6 +38,7 @@ mod verify;
 
 pub use key::{KeyError, ServerKey};
 pub use listener::{ListenError, Plaintext};
+pub use retention::{Bound, BoundError, Keep};
 pub use server::{Failure, Server, ServerConfig, StartError, Stopped};
 pub use store::{
     Checked, Durability, Fault, Finding, Flaw, LineFlaw, Storage, StoreError, StoreFailure,

@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::connection::{Connection, FrameLimit, Source};
 use crate::descriptors::{self, TooFewDescriptors};
-use crate::host::{self, Host, Message};
+use crate::host::{self, Host, Kept, Message};
 use crate::key::ServerKey;
 use crate::listener::{ListenError, Listener, Plaintext};
+use crate::retention::{Keep, Ledger};
 use crate::shard::{self, ShardHandle, ShardMessage, Sink, shard_of};
 use crate::store::{self, Closed, Keeper, Opened, Storage, StoreError, StoreFailure};
 use crate::verify::Verifier;
@@ -50,6 +51,8 @@ pub struct ServerConfig {
     pub plaintext: Plaintext,
     /// Where it keeps what it acknowledges.
     pub storage: Storage,
+    /// How much of each room it keeps.
+    pub keep: Keep,
     /// The threshold of new rooms. A journal that is there already keeps its own.
     pub threshold: Threshold,
     /// Who is to be an operator; with none, the first user. A journal that is there already keeps
@@ -68,6 +71,7 @@ impl ServerConfig {
             listen: Vec::new(),
             plaintext: Plaintext::default(),
             storage: Storage::Ephemeral,
+            keep: Keep::default(),
             threshold: Threshold::default(),
             operators: Vec::new(),
             key,
@@ -168,10 +172,10 @@ impl Server {
             operators: config.operators,
         };
         let clock = Clock::new();
-        let (engine, store) = open(config.storage, founding, limits, clock).await?;
+        let (engine, kept) = open(config.storage, config.keep, founding, limits, clock).await?;
         #[cfg(chat_mutants)]
         let engine = crate::mutant::switch_off(engine);
-        Ok(Self::run(bound, engine, clock, store))
+        Ok(Self::run(bound, engine, clock, kept))
     }
 
     /// Serves with an engine that was just made.
@@ -179,10 +183,9 @@ impl Server {
         bound: Vec<Listener>,
         engine: Engine,
         clock: Clock,
-        store: Option<(Keeper, Closed)>,
+        (kept, store_closed): (Kept, Option<Closed>),
     ) -> Self {
         let (founding, limits) = (engine.founding().clone(), engine.limits().clone());
-        let (store, store_closed) = store.unzip();
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (messages, inbox) = mpsc::channel(host::QUEUE);
         let mut core = JoinSet::new();
@@ -190,7 +193,7 @@ impl Server {
             .map(|_| shard::start(&limits, clock, messages.clone(), &mut core))
             .collect();
         let verifier = Verifier::new(cores, messages.clone());
-        core.spawn(Host::new(engine, clock, shards.clone(), verifier, store).run(inbox));
+        core.spawn(Host::new(engine, clock, shards.clone(), verifier, kept).run(inbox));
 
         let (accepted, arrivals) = mpsc::channel(ACCEPTED_QUEUE);
         let registry = Registry::new(messages.clone(), shards);
@@ -276,24 +279,27 @@ impl Server {
     }
 }
 
-/// The engine, and where it is kept.
+/// The engine, where it is kept, and how one knows that that is closed.
 async fn open(
     storage: Storage,
+    keep: Keep,
     founding: Founding,
     limits: Limits,
     clock: Clock,
-) -> Result<(Engine, Option<(Keeper, Closed)>), StartError> {
+) -> Result<(Engine, (Kept, Option<Closed>)), StartError> {
     let config = |archive| Config { limits, archive, generation: GENERATION };
     match storage {
         Storage::Ephemeral => {
-            Ok((Engine::found(founding, config(Archive::None), clock.now())?, None))
+            let engine = Engine::found(founding, config(Archive::None), clock.now())?;
+            Ok((engine, (Kept::InMemory(Ledger::new(keep)), None)))
         }
         Storage::Folder { path, durability } => {
             let config = config(Archive::Store);
-            let open = move || store::open(&path, durability, founding, &config, clock.now());
+            let open = move || store::open(&path, durability, founding, &config, keep, clock.now());
             let opened = tokio::task::spawn_blocking(open).await.map_err(StartError::Bug)?;
             let Opened { engine, parts } = opened?;
-            Ok((engine, Some(Keeper::start(parts))))
+            let (keeper, closed) = Keeper::start(parts);
+            Ok((engine, (Kept::ByStore(keeper), Some(closed))))
         }
     }
 }

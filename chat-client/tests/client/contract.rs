@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::{Client, World, json};
+use chat_server::{Bound, Durability, Storage};
 
 #[test]
 fn gate_holds_messages_back_and_opens_for_everybody_in_order() {
@@ -265,4 +266,67 @@ fn script_that_asks_more_than_a_server_answers_at_once_gets_every_answer() {
     assert_eq!(kinds.iter().filter(|kind| *kind == "rooms").count(), 150, "{lines:#?}");
     assert!(!kinds.contains(&"error".into()), "{lines:#?}");
     assert_eq!(code, 0);
+}
+
+/// What a client shows of a room up to its own joining.
+fn shown_at_first(client: &mut Client, name: &str) -> Vec<serde_json::Value> {
+    let mut shown = Vec::new();
+    client.line(|line| {
+        let event = json(line);
+        let is_own = event["type"] == "joined" && event["user"] == name;
+        if ["gap", "message", "joined", "left"].iter().any(|kind| event["type"] == *kind) {
+            shown.push(event);
+        }
+        is_own
+    });
+    shown
+}
+
+#[test]
+fn gap_is_shown_of_what_retention_deleted_and_never_of_what_was_not_asked() {
+    let world = World::without_server(1);
+    let storage = Storage::Folder { path: world.path("data"), durability: Durability::Commit };
+    let serve = |keep: Option<Bound>| {
+        world.serve_as(&[&world.address()], |config| {
+            config.storage = storage.clone();
+            config.keep = keep.into_iter().collect();
+        })
+    };
+    let server = serve(None);
+    let mut alice = world.json("alice");
+    (1..=60).for_each(|number| alice.say(&format!("post {number}")));
+    alice.message("post 60");
+    world.stop(server);
+    alice.event("disconnected");
+    let _server = serve(Some(Bound::Records(20)));
+    assert_eq!(alice.event("connected")["resumed"], true);
+
+    // Until it is forgotten.
+    let (mut number, mut shown) = (0, Vec::new());
+    while shown.first().is_none_or(|event: &serde_json::Value| event["type"] != "gap") {
+        number += 1;
+        let name = format!("reader{number}");
+        let mut reader = world.client(&["--json", "--name", &name, "--since", "1"]);
+        shown = shown_at_first(&mut reader, &name);
+        assert!(number < 1_000, "{shown:?}");
+    }
+    let (gap, records) = shown.split_first().unwrap();
+    assert_eq!((&gap["room"], &gap["incarnation"]), (&"lobby".into(), &1.into()));
+    assert_eq!(gap["from"], 1);
+    let seqs = |records: &[serde_json::Value]| -> Vec<u64> {
+        records.iter().map(|record| record["seq"].as_u64().unwrap()).collect()
+    };
+    let first = gap["to"].as_u64().unwrap() + 1;
+    assert!(seqs(records).iter().copied().eq((first..).take(records.len())), "{shown:#?}");
+
+    // Who asks for the newest is told of none, nor is who has seen it.
+    let mut late = world.json("late");
+    let shown = shown_at_first(&mut late, "late");
+    assert!(shown.iter().all(|event| event["type"] != "gap"), "{shown:#?}");
+    alice.say("the end");
+    alice.line(|line| {
+        let event = json(line);
+        assert_ne!(event["type"], "gap");
+        event["type"] == "message" && event["text"] == "the end"
+    });
 }

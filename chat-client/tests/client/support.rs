@@ -47,15 +47,29 @@ impl World {
 
     /// A server of this world that listens somewhere else.
     pub(crate) fn serve(&self, listen: &[&str]) -> Server {
+        self.serve_as(listen, |_| {})
+    }
+
+    /// A server of this world that is told something else.
+    pub(crate) fn serve_as(
+        &self,
+        listen: &[&str],
+        change: impl FnOnce(&mut ServerConfig),
+    ) -> Server {
         let key = ServerKey::in_folder(&self.path("server")).unwrap();
         let mut config = ServerConfig::new(key);
         config.listen = listen.iter().map(|address| address.parse().unwrap()).collect();
         config.threshold = chatcore::id::Threshold::new(self.threshold).unwrap();
+        change(&mut config);
         self.runtime.block_on(Server::start(config)).unwrap()
     }
 
     pub(crate) fn stop_server(&mut self) {
         let server = self.server.take().unwrap();
+        self.stop(server);
+    }
+
+    pub(crate) fn stop(&self, server: Server) {
         self.runtime.block_on(server.stop());
     }
 
@@ -135,7 +149,7 @@ impl Client {
 
     /// The next line of stdout that fits.
     #[track_caller]
-    pub(crate) fn line(&mut self, fits: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn line(&mut self, mut fits: impl FnMut(&str) -> bool) -> String {
         let until = Instant::now() + DEADLINE;
         loop {
             let left = until.saturating_duration_since(Instant::now());

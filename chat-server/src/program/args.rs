@@ -11,6 +11,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::listener::Plaintext;
 use crate::program::report::Form;
+use crate::retention::Bound;
 use crate::store::Durability;
 
 /// Starts a chat server. People join it with chat-client.
@@ -83,6 +84,12 @@ pub(super) struct RunArgs {
           default_value_t = When::Commit)]
     pub(super) durability: When,
 
+    /// How much of each room is kept; the rest is deleted for good: an age (`30d`, `12h`, `45m`,
+    /// `90s`), a size on the disk (`64MiB`; also KiB, GiB) or a number of messages (`100000`; joins and
+    /// leaves count). May be repeated: the bound that is reached first counts [default: everything]
+    #[arg(long, value_name = "BOUND", env = "CHAT_KEEP", value_delimiter = ',')]
+    pub(super) keep: Vec<Bound>,
+
     /// Who may reset rooms, by name or public key. May be repeated [default: the first user]
     #[arg(long, value_name = "NAME|KEY", env = "CHAT_OPERATOR", value_delimiter = ',',
           value_parser = parse_operator)]
@@ -129,6 +136,7 @@ Examples:
   chat-server -n 3 --operator ana             three people open the chat, ana may reset it
   chat-server --listen unix:/tmp/chat.sock    through a file
   chat-server --data /srv/chat                another folder for what is kept
+  chat-server --keep 30d --keep 100MiB        30 days, and no more than 100 MiB a room
   chat-server --listen chat://0.0.0.0:5000 --plaintext
                                               for other machines, unencrypted";
 

@@ -99,6 +99,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
             listen: args.listen.clone(),
             plaintext: args.plaintext.into(),
             storage: storage.clone(),
+            keep: args.keep.iter().copied().collect(),
             threshold: args.threshold.unwrap_or_default(),
             operators: args.operator.clone(),
             ..ServerConfig::new(key)

@@ -1,12 +1,14 @@
 //! Verifying a whole folder: every row, every anchor, every checkpoint.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use chatcore::engine::{Archive, Config, Engine};
-use chatcore::id::{Index, PublicKey};
+use chatcore::id::{Index, PublicKey, Seq};
 use chatcore::limits::Limits;
-use chatcore::log::Head;
+use chatcore::log::{Change, Head};
+use chatcore::text::RoomName;
 use chatcore::time::Now;
 
 use crate::store::checkpoint;
@@ -68,7 +70,8 @@ pub enum Finding {
     Journal(StoreError),
 }
 
-/// Verifies everything in a data folder, and changes nothing in it.
+/// Verifies everything in a data folder, and changes nothing in it. Of records that retention deleted
+/// nothing is left to verify; what comes after them is.
 ///
 /// It takes about as long as replaying the journal twice, and memory for the state, not for the
 /// history.
@@ -87,6 +90,7 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
     let checkpoints = checkpoint::list(path).map_err(at)?;
     let mut rows = Rows::new(&database);
     rows.check();
+    let is_whole = !rows.deleted;
     let mut checked = Checked {
         entries: rows.last,
         founder: None,
@@ -100,16 +104,18 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
     }
     // What follows goes over the same rows.
     if checked.findings.is_empty() {
-        check_states(&folder, &database, &checkpoints, &mut checked)?;
+        check_states(&folder, &database, &checkpoints, is_whole, &mut checked)?;
     }
     Ok(checked)
 }
 
-/// Replays the journal, and compares what each checkpoint leads to.
+/// Replays the journal, or what is left of it after the oldest checkpoint, and compares what each
+/// checkpoint leads to.
 fn check_states(
     folder: &Folder,
     database: &Database,
     checkpoints: &[Index],
+    is_whole: bool,
     checked: &mut Checked,
 ) -> Result<(), StoreError> {
     let tip = folder.tip();
@@ -126,7 +132,9 @@ fn check_states(
     let config = &Config { limits, archive: Archive::Store, ..Config::default() };
     let stop = &AtomicBool::new(false);
     let way = Way { folder, database, config, now: Now::default(), stop };
-    let Recovered { engine, lives, .. } = way.by_replay()?;
+    let oldest_first: Vec<Index> = checkpoints.iter().rev().copied().collect();
+    let recovered = if is_whole { way.by_replay()? } else { way.first_of(&oldest_first)? };
+    let Recovered { engine, lives, .. } = recovered;
     checked.rooms = lives.iter().count();
     checked.founder = Some(engine.founding().server_key);
     for index in checkpoints {
@@ -156,6 +164,12 @@ struct Rows<'a> {
     /// Rooms, as long as every row was good.
     lives: Option<Lives>,
     anchors: u64,
+    /// Whether there are any that retention deleted.
+    deleted: bool,
+    /// The last record that is missing of the present life of a room, and the row that shows it.
+    missing: BTreeMap<RoomName, (Seq, Index)>,
+    /// The last record that may be missing.
+    trimmed: BTreeMap<RoomName, Seq>,
     findings: Vec<Finding>,
 }
 
@@ -167,6 +181,9 @@ impl<'a> Rows<'a> {
             last: Index::ZERO,
             lives: Some(Lives::default()),
             anchors: 0,
+            deleted: false,
+            missing: BTreeMap::new(),
+            trimmed: BTreeMap::new(),
             findings: Vec::new(),
         }
     }
@@ -179,6 +196,11 @@ impl<'a> Rows<'a> {
                 Err(fault) => self.pass_over(fault),
             }
         }
+        // After damage it is not known what was trimmed.
+        let holes = self.missing.iter().filter(|_| self.lives.is_some());
+        let untrimmed = holes.filter(|(room, (last, _))| self.trimmed.get(*room) < Some(last));
+        let faults = untrimmed.map(|(_, (_, row))| Fault::entry(*row, Flaw::Untrimmed).into());
+        self.findings.extend(faults.take(FINDINGS_MAX));
         match self.database.anchor_count() {
             Ok(found) if self.lives.is_some() && found != self.anchors => {
                 self.findings.push(Finding::Anchors { found, due: self.anchors });
@@ -214,6 +236,11 @@ impl<'a> Rows<'a> {
     fn check_row(&mut self, row: Row) {
         let (place, after) = (self.last.next(), row.head());
         self.last = after.index;
+        if row.change().is_none() {
+            // Whether it is right the row after it tells.
+            (self.head, self.deleted) = (Some(after), true);
+            return;
+        }
         if after.index != place {
             return self.lost_track(Fault::entry(place, Flaw::Missing));
         }
@@ -237,6 +264,25 @@ impl<'a> Rows<'a> {
         let Some(lives) = &mut self.lives else { return Ok(()) };
         let place = entry.header.index;
         let wrong = |flaw| Fault::entry(place, flaw);
+        if let Some(record) = entry.record() {
+            let is_first = lives.get(&record.room).is_some_and(|life| life.last == Seq::ZERO);
+            let resumes = lives.resume(&record, previous);
+            // It is always the oldest that are deleted.
+            if resumes && !(is_first && previous < place && self.database.is_deleted(previous)?) {
+                return Err(wrong(Flaw::Record));
+            }
+            if resumes {
+                self.missing.insert(record.room, (record.seq.previous(), place));
+            }
+        }
+        if let Change::Trimmed { room, through, .. } = &entry.change {
+            self.trimmed.insert(room.clone(), *through);
+        }
+        // Of a life that is over all may be missing.
+        if let Change::Reset { room, .. } = &entry.change {
+            self.trimmed.remove(room);
+            self.missing.remove(room);
+        }
         let link = lives.follow(entry).map_err(wrong)?;
         if previous != link.map_or(Index::ZERO, |link| link.previous) {
             return Err(wrong(Flaw::Previous));

@@ -44,7 +44,7 @@ type LifeImage = (RoomName, Incarnation, Index, Seq, Index);
 type Description = (Head, Digest, Vec<LifeImage>);
 
 impl Checkpoint {
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let lives = self.lives.iter().map(|(room, life)| {
             (room.clone(), life.incarnation, life.began, life.last, life.newest)
         });
@@ -60,7 +60,7 @@ impl Checkpoint {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, CheckpointError> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let damaged = || CheckpointError::Damaged;
         let (body, digest) = bytes.split_last_chunk::<32>().ok_or_else(damaged)?;
         let (magic, rest) = body.split_first_chunk::<8>().ok_or_else(damaged)?;
@@ -78,7 +78,7 @@ impl Checkpoint {
         let (head, state_hash, images): Description = codec::decode(said).map_err(|_| damaged())?;
         let mut lives = Lives::default();
         for (room, incarnation, began, last, newest) in images {
-            lives.set(room, Life { incarnation, began, last, newest });
+            lives.set(room, Life { incarnation, began, last, newest, ..Life::NONE });
         }
         Ok(Self { head, state_hash, lives, snapshot: snapshot.to_vec() })
     }
@@ -127,6 +127,15 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Index>> {
     Ok(found)
 }
 
+/// The entry up to which no way back needs the journal: that of the oldest checkpoint, if there are two
+/// that are whole; 0 otherwise. One alone may be damaged one day.
+pub(crate) fn floor(folder: &Path) -> io::Result<Index> {
+    let found = list(folder)?;
+    let whole = found.iter().filter(|index| Checkpoint::load(folder, **index).is_ok());
+    let oldest = if whole.count() < 2 { None } else { found.last().copied() };
+    Ok(oldest.unwrap_or(Index::ZERO))
+}
+
 /// Removes the checkpoints before `oldest`: those that newer, safe ones stand for.
 pub(crate) fn remove_before(folder: &Path, oldest: Index) -> io::Result<()> {
     for index in list(folder)?.into_iter().filter(|index| *index < oldest) {
@@ -145,7 +154,7 @@ mod tests {
         let mut lives = Lives::default();
         let (one, five) = (Index::new(1).unwrap(), Index::new(5).unwrap());
         let (incarnation, last) = (Incarnation::new(1).unwrap(), Seq::new(3).unwrap());
-        let life = Life { incarnation, began: one, last, newest: five };
+        let life = Life { incarnation, began: one, last, newest: five, ..Life::NONE };
         lives.set("lobby".parse().unwrap(), life);
         let head = Head { index: five, ..Head::new(LogId::new([1; 16])) };
         let state_hash = Digest::new([2; 32]);

@@ -9,9 +9,22 @@
 //! `chain` is the digest over the journal up to the row. Whoever reads a row makes it anew from the
 //! row before and compares: a flipped bit shows, at whatever row. What points elsewhere (`previous`,
 //! `anchor`) is checked against what is found there.
+//!
+//! Rows of records that retention took are deleted, and nothing else is, in two steps:
+//!
+//! 1. They are *blanked*: zeros are written over what they held, in its place. `previous`, which nobody
+//!    needs any more, becomes negative and says so.
+//! 2. They are *removed*, so that their space can be used again, where no row with a record is near.
+//!    SQLite moves the rows of neighbouring pages together then, and what it moves it leaves a copy of
+//!    in the unused part of a page, where no deletion would ever find it. So far from records there is
+//!    nothing to leave but zeros.
+//!
+//! A blank row says where the chain stood, so that the row after it can still be checked: the last of a
+//! run of them is never removed. A row that is missing and has no blank one after it is damage.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chatcore::codec;
 use chatcore::id::{Digest, Index, Seq};
@@ -23,15 +36,19 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as 
 use crate::store::Durability;
 use crate::store::fault::{Fault, Flaw, StoreError};
 use crate::store::folder::{private, publish};
-use crate::store::lives::Link;
+use crate::store::lives::{self, Link};
 
 /// The layout of the tables, in `PRAGMA user_version`.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
+
+/// The layout until rows are deleted: the same tables, none of whose rows is blank. A program that
+/// knows no other can read it.
+const LAYOUT_WHOLE: u32 = 1;
 
 /// `chat`, in `PRAGMA application_id`.
 const APPLICATION: u32 = 0x6368_6174;
 
-/// `change` may be NULL one day, when retention deletes what an entry held; today that is damage.
+/// `previous` is negative in a blank row; `change` holds zeros then, or nothing.
 const SCHEMA: &str = "
 CREATE TABLE entry (
     number INTEGER PRIMARY KEY,
@@ -47,6 +64,9 @@ CREATE TABLE anchor (
     PRIMARY KEY (life, seq)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// How long is waited for another program that has the database locked.
+const BUSY_TIME: Duration = Duration::from_secs(5);
 
 /// For what a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +90,10 @@ pub(crate) struct Row {
     chain: Digest,
     /// The row with the record before; 0 when there is none.
     pub(crate) previous: Index,
-    change: Change,
+    /// None in a blank row.
+    change: Option<Change>,
+    /// The length of what it held.
+    pub(crate) bytes: usize,
 }
 
 /// What is written of an entry.
@@ -85,9 +108,10 @@ impl Row {
     /// Checks that it follows `head`, and moves there.
     pub(crate) fn verify(self, head: &mut Head) -> Result<(Entry, Index), Fault> {
         let number = self.number;
-        let header = Header { index: number, at: self.at, digest: self.change.digest() };
-        let entry = Entry { header, change: self.change };
         let wrong = |flaw| Fault::entry(number, flaw);
+        let change = self.change.ok_or_else(|| wrong(Flaw::Deleted))?;
+        let header = Header { index: number, at: self.at, digest: change.digest() };
+        let entry = Entry { header, change };
         head.follow(&entry).map_err(|error| wrong(Flaw::Order(error)))?;
         if head.chain != self.chain {
             return Err(wrong(Flaw::Chain));
@@ -95,8 +119,9 @@ impl Row {
         Ok((entry, self.previous))
     }
 
-    pub(crate) const fn change(&self) -> &Change {
-        &self.change
+    /// What it holds; `None` when it is blank: what was missing up to it is deleted, too.
+    pub(crate) const fn change(&self) -> Option<&Change> {
+        self.change.as_ref()
     }
 
     /// Where the chain is after it, if it is to be believed.
@@ -118,7 +143,7 @@ pub(crate) fn create(path: &Path, folder: &Path) -> Result<(), StoreError> {
     private().create_new(true).write(true).open(&new).map_err(at)?;
     let connection = Connection::open(&new).map_err(wrap)?;
     let pragmas = format!(
-        "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {LAYOUT};
+        "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {LAYOUT_WHOLE};
          PRAGMA journal_mode = DELETE;"
     );
     connection
@@ -147,6 +172,7 @@ impl Database {
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
             .and_then(|_| connection.pragma_update(None, "trusted_schema", false))
             .and_then(|()| connection.pragma_update(None, "cell_size_check", true))
+            .and_then(|()| connection.busy_timeout(BUSY_TIME))
             .map_err(wrap)?;
         let database = Self { connection, path: path.to_owned() };
         database.identify()?;
@@ -161,7 +187,7 @@ impl Database {
         let both = number("PRAGMA application_id")
             .and_then(|application| Ok((application, number("PRAGMA user_version")?)));
         match both {
-            Ok((APPLICATION, LAYOUT)) => Ok(()),
+            Ok((APPLICATION, LAYOUT_WHOLE | LAYOUT)) => Ok(()),
             Ok((APPLICATION, found)) if found > LAYOUT => {
                 Err(StoreError::Newer { path: path(), found, known: LAYOUT })
             }
@@ -183,6 +209,8 @@ impl Database {
         };
         self.connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         self.connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
+        // Zeros are written over what is deleted.
+        self.connection.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))?;
         self.connection.pragma_update(None, "synchronous", synchronous)
     }
 
@@ -216,6 +244,88 @@ impl Database {
             }
         }
         transaction.commit()
+    }
+
+    /// Blanks rows of records of a life, all or none.
+    pub(crate) fn blank(&mut self, life: Index, rows: &[(Index, Seq)]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        {
+            // As long as before, or SQLite might move the rows around it: see above.
+            let mut blank = transaction.prepare_cached(
+                "UPDATE entry SET change = zeroblob(length(change)), previous = -max(previous, 1)
+                 WHERE number = ?1 AND previous >= 0",
+            )?;
+            let mut anchor =
+                transaction.prepare_cached("DELETE FROM anchor WHERE life = ?1 AND seq = ?2")?;
+            for (number, seq) in rows {
+                blank.execute([to_sql(number.get())])?;
+                if lives::is_anchor(*seq) {
+                    anchor.execute([to_sql(life.get()), to_sql(seq.get())])?;
+                }
+            }
+        }
+        transaction.commit()
+    }
+
+    /// Removes blank rows, all or none; of the last before a row that is not blank, what it can do
+    /// without.
+    pub(crate) fn remove(&mut self, rows: &[Index]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        {
+            let mut remove = transaction.prepare_cached(
+                "DELETE FROM entry WHERE number = ?1 AND previous < 0 AND NOT EXISTS
+                 (SELECT 1 FROM entry WHERE number = ?1 + 1 AND previous >= 0)",
+            )?;
+            let mut empty = transaction.prepare_cached(
+                "UPDATE entry SET change = NULL WHERE number = ?1 AND previous < 0",
+            )?;
+            for number in rows {
+                let number = [to_sql(number.get())];
+                if remove.execute(number)? == 0 {
+                    empty.execute(number)?;
+                }
+            }
+        }
+        transaction.commit()
+    }
+
+    /// Adds a blank row: what was up to there elsewhere is not here.
+    pub(crate) fn append_blank(&mut self, head: &Head) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        transaction.execute(
+            "INSERT INTO entry (number, at, chain, previous) VALUES (?1, ?2, ?3, -1)",
+            params![to_sql(head.index.get()), to_sql(head.at.get()), head.chain.as_bytes()],
+        )?;
+        transaction.commit()
+    }
+
+    /// Whether a row was deleted by retention, as it says itself or the next one that is there.
+    pub(crate) fn is_deleted(&self, number: Index) -> Result<bool, Fault> {
+        let next = self
+            .connection
+            .prepare_cached(
+                "SELECT previous < 0 FROM entry WHERE number >= ?1 ORDER BY number LIMIT 1",
+            )
+            .and_then(|mut statement| {
+                statement.query_row([to_sql(number.get())], |row| row.get(0)).optional()
+            });
+        next.map(|is_blank| is_blank == Some(true))
+            .map_err(|error| Fault::entry(number, Flaw::Sqlite(error)))
+    }
+
+    /// Moves the write-ahead log into the database and empties its file, unless somebody reads just
+    /// now; whether it did. What was deleted is in neither file then.
+    pub(crate) fn purge(&self) -> rusqlite::Result<bool> {
+        // Commits wait for this, so it waits for nobody.
+        self.connection.busy_timeout(Duration::ZERO)?;
+        let purged = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+            .map(|is_busy| !is_busy);
+        self.connection.busy_timeout(BUSY_TIME)?;
+        purged
     }
 
     /// Moves the write-ahead log into the database, as far as readers allow.
@@ -311,13 +421,17 @@ impl Database {
 fn row_of(row: &SqlRow<'_>) -> Result<Row, Flaw> {
     let number = index(row.get(0)?).ok_or(Flaw::Number)?;
     let at = u64::try_from(row.get::<_, i64>(1)?).ok().and_then(|at| Timestamp::new(at).ok());
-    let change: Option<Vec<u8>> = row.get(4)?;
+    let (previous, change): (i64, Option<Vec<u8>>) = (row.get(3)?, row.get(4)?);
+    let bytes = change.as_ref().map_or(0, Vec::len);
+    let is_blank = previous < 0;
+    let change = if is_blank { None } else { Some(change.ok_or(Flaw::Missing)?) };
     Ok(Row {
         number,
         at: at.ok_or(Flaw::Number)?,
         chain: Digest::new(row.get(2)?),
-        previous: index(row.get(3)?).ok_or(Flaw::Number)?,
-        change: codec::decode(&change.ok_or(Flaw::Missing)?).map_err(Flaw::Change)?,
+        previous: if is_blank { Index::ZERO } else { index(previous).ok_or(Flaw::Number)? },
+        change: change.map(|it| codec::decode(&it)).transpose().map_err(Flaw::Change)?,
+        bytes,
     })
 }
 

@@ -28,6 +28,12 @@ pub enum Flaw {
     /// It is not there.
     #[error("it is missing")]
     Missing,
+    /// Retention deleted it, and there is no other way than over it.
+    #[error("retention deleted it, and no checkpoint after it can be used")]
+    Deleted,
+    /// Records before it are deleted that nothing trimmed.
+    #[error("records before it are deleted, and no entry says that they may be")]
+    Untrimmed,
     /// A number is out of range.
     #[error("a number in it is out of range")]
     Number,
@@ -161,6 +167,14 @@ pub enum StoreError {
         founder: PublicKey,
         /// The key of this server.
         key: PublicKey,
+    },
+    /// A checkpoint that nothing else can stand for cannot be used.
+    #[error("{}: {reason}; restore the folder from a backup", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// The whole journal cannot be replayed.
     #[error("{} cannot be replayed: {source}", path.display())]

@@ -22,6 +22,15 @@ pub(crate) trait Store: Send {
     /// Puts the house in order. Called when entries are safe and nobody waits for them any more.
     fn tidy(&mut self) -> Result<(), AppendError>;
 
+    /// Blanks records, all of them or none.
+    fn erase(&mut self, erasure: &Erasure) -> Result<(), AppendError>;
+
+    /// Removes blank rows, all of them or none.
+    fn remove(&mut self, rows: &[Index]) -> Result<(), AppendError>;
+
+    /// Makes what was blanked unreadable in every file, unless somebody reads just now; whether it is.
+    fn purge(&mut self) -> Result<bool, AppendError>;
+
     /// Called once, when nothing will be appended any more.
     fn close(&mut self) -> Result<(), AppendError>;
 }
@@ -39,6 +48,17 @@ pub(crate) enum AppendError {
     Full(rusqlite::Error),
     /// The store is of no more use.
     Failed(StoreFailure),
+}
+
+/// Records that are to be blanked: the oldest that are left of a life of a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Erasure {
+    pub(crate) room: RoomName,
+    pub(crate) incarnation: Incarnation,
+    /// The entry that this life of the room began with.
+    pub(crate) life: Index,
+    /// Where they are, oldest first.
+    pub(crate) rows: Vec<(Index, Seq)>,
 }
 
 /// Records that are asked for.
@@ -60,7 +80,7 @@ impl SharedLives {
         Self(Arc::new(Mutex::new(lives)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lives> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Lives> {
         // A thread that panicked with it ends the server anyway.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,6 +115,18 @@ impl Journal {
         tip: Option<TipFile>,
     ) -> Self {
         Self { database, head, lives, tip, tip_failed: false, log_pages: 0 }
+    }
+
+    /// Goes on after entries that are deleted where this journal comes from.
+    pub(crate) fn skip(&mut self, head: Head) -> Result<(), AppendError> {
+        self.database.append_blank(&head).map_err(sort)?;
+        self.head = head;
+        Ok(())
+    }
+
+    /// Counts rows that were changed, at worst each on a page of its own.
+    fn count_rows(&mut self, count: usize) {
+        self.log_pages += PAGES_A_COMMIT + u64::try_from(count).unwrap_or(u64::MAX);
     }
 
     fn note_tip(&mut self) {
@@ -140,6 +172,33 @@ impl Store for Journal {
         match self.database.checkpoint(false).map_err(sort) {
             // What is in the log is as safe there, and it goes on growing until it fits.
             Err(AppendError::Full(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn erase(&mut self, erasure: &Erasure) -> Result<(), AppendError> {
+        let Erasure { room, incarnation, life, rows } = erasure;
+        let Some((_, last)) = rows.last() else { return Ok(()) };
+        // Whoever comes upon the hole has to find it named.
+        self.lives.lock().delete(room, *incarnation, *last);
+        self.database.blank(*life, rows).map_err(sort)?;
+        self.count_rows(rows.len());
+        Ok(())
+    }
+
+    fn remove(&mut self, rows: &[Index]) -> Result<(), AppendError> {
+        self.database.remove(rows).map_err(sort)?;
+        self.count_rows(rows.len());
+        Ok(())
+    }
+
+    fn purge(&mut self) -> Result<bool, AppendError> {
+        match self.database.purge().map_err(sort) {
+            Ok(purged) => {
+                self.log_pages = if purged { 0 } else { self.log_pages };
+                Ok(purged)
+            }
+            Err(AppendError::Full(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -203,27 +262,37 @@ impl Records {
 }
 
 impl History for Records {
+    fn records(&mut self, wanted: &Wanted) -> Result<Vec<Record>, Fault> {
+        loop {
+            let life = self.lives.lock().get(&wanted.room);
+            // A life that ended while it was asked about is nobody's any more.
+            let current = |life: &Life| life.incarnation == wanted.incarnation;
+            let Some(life) = life.filter(current) else { return Ok(Vec::new()) };
+            let read = self.read(wanted, life);
+            let now = self.lives.lock().get(&wanted.room);
+            // Rows may be deleted while they are walked over: then there are fewer to walk over.
+            let is_hole = now.filter(current).is_none_or(|now| now.deleted > life.deleted);
+            if read.is_ok() || !is_hole {
+                return read;
+            }
+        }
+    }
+}
+
+impl Records {
     /// Reads as many rows as it gives records, at most 63 more, and before each the one that it is
     /// checked against.
-    fn records(&mut self, wanted: &Wanted) -> Result<Vec<Record>, Fault> {
-        let Wanted { room, incarnation, from, to, order } = wanted;
-        let life = self.lives.lock().get(room);
-        // A life that ended while it was asked about is nobody's any more.
-        let Some(life) = life.filter(|life| life.incarnation == *incarnation) else {
-            return Ok(Vec::new());
-        };
-        let (from, to) = cut(*from, (*to).min(life.last), *order);
+    fn read(&self, wanted: &Wanted, life: Life) -> Result<Vec<Record>, Fault> {
+        let Wanted { room, from, to, order, .. } = wanted;
+        let (from, to) = cut((*from).max(life.deleted.next()), (*to).min(life.last), *order);
         if from > to {
             return Ok(Vec::new());
         }
         let (mut number, mut seq) = self.start(life, to)?;
         let (mut records, mut bytes) = (Vec::new(), 0_usize);
         while seq >= from {
-            let (entry, previous) = self.database.entry(number)?;
-            let record = entry.record().filter(|record| {
-                (&record.room, record.incarnation, record.seq) == (room, life.incarnation, seq)
-            });
-            let record = record.ok_or_else(|| Fault::entry(number, Flaw::Record))?;
+            let place = (number, seq);
+            let (record, previous) = step_back(&self.database, room, life.incarnation, place)?;
             if seq <= to {
                 bytes = bytes.saturating_add(size(&record));
                 if *order == ReadOrder::Backward && bytes > self.page_bytes && !records.is_empty() {
@@ -234,10 +303,6 @@ impl History for Records {
             if seq == Seq::ZERO.next() {
                 break;
             }
-            // The chain of a row goes back: one that did not could be walked for ever.
-            if previous >= number || previous == Index::ZERO {
-                return Err(Fault::entry(number, Flaw::Previous));
-            }
             (number, seq) = (previous, seq.previous());
         }
         records.reverse();
@@ -246,6 +311,25 @@ impl History for Records {
         }
         Ok(records)
     }
+}
+
+/// The record in a row, and the row of the one before, for whoever walks back along a life.
+pub(crate) fn step_back(
+    database: &Database,
+    room: &RoomName,
+    incarnation: Incarnation,
+    (number, seq): (Index, Seq),
+) -> Result<(Record, Index), Fault> {
+    let (entry, previous) = database.entry(number)?;
+    let record = entry.record().filter(|record| {
+        (&record.room, record.incarnation, record.seq) == (room, incarnation, seq)
+    });
+    let record = record.ok_or_else(|| Fault::entry(number, Flaw::Record))?;
+    // It goes back: one that did not could be walked for ever.
+    if previous >= number || (previous == Index::ZERO && seq > Seq::ZERO.next()) {
+        return Err(Fault::entry(number, Flaw::Previous));
+    }
+    Ok((record, previous))
 }
 
 /// The part of a range that is read at once, from the end that matters. Forwards it ends with an

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use chatcore::id::{Incarnation, Index, Seq};
 use chatcore::log::{Change, Entry};
 use chatcore::text::RoomName;
+use chatcore::wire::Record;
 
 use crate::store::fault::Flaw;
 
@@ -24,6 +25,19 @@ pub(crate) struct Life {
     pub(crate) last: Seq,
     /// The entry of its newest record; 0 before the first.
     pub(crate) newest: Index,
+    /// The last record that was deleted since the start: what reads just now may have met the hole.
+    pub(crate) deleted: Seq,
+}
+
+impl Life {
+    /// Nothing yet.
+    pub(crate) const NONE: Self = Self {
+        incarnation: Incarnation::ZERO,
+        began: Index::ZERO,
+        last: Seq::ZERO,
+        newest: Index::ZERO,
+        deleted: Seq::ZERO,
+    };
 }
 
 /// How an entry with a record is tied to the other records of its life.
@@ -39,8 +53,13 @@ pub(crate) struct Link {
 impl Link {
     /// Whether the record is one of those that reading begins at.
     pub(crate) const fn is_anchor(&self) -> bool {
-        self.seq.get().is_multiple_of(ANCHOR_INTERVAL)
+        is_anchor(self.seq)
     }
+}
+
+/// Whether a record of this number is one of those that reading begins at.
+pub(crate) const fn is_anchor(seq: Seq) -> bool {
+    seq.get().is_multiple_of(ANCHOR_INTERVAL)
 }
 
 /// The present life of every room.
@@ -74,6 +93,27 @@ impl Lives {
     }
 }
 
+impl Lives {
+    /// Goes on with a record where those before it are deleted, the one that it names among them;
+    /// whether there are any. To be followed by the record.
+    pub(crate) fn resume(&mut self, record: &Record, previous: Index) -> bool {
+        let Some(life) = self.0.get_mut(&record.room) else { return false };
+        let follows = record.seq <= life.last.next();
+        if !follows {
+            (life.last, life.newest) = (record.seq.previous(), previous);
+        }
+        !follows
+    }
+
+    /// Notes that records up to one are deleted.
+    pub(crate) fn delete(&mut self, room: &RoomName, incarnation: Incarnation, through: Seq) {
+        let life = self.0.get_mut(room).filter(|life| life.incarnation == incarnation);
+        if let Some(life) = life {
+            life.deleted = life.deleted.max(through);
+        }
+    }
+}
+
 /// Lives that a batch of entries changes, over those that are safe: what is tried and fails leaves
 /// nothing behind.
 #[derive(Debug)]
@@ -104,7 +144,7 @@ impl<'a> Draft<'a> {
 /// The life of a room after an entry of it, if that changes it.
 fn step(life: Option<Life>, entry: &Entry) -> Result<Option<(Life, Option<Link>)>, Flaw> {
     let began = entry.header.index;
-    let new = |incarnation| Life { incarnation, began, last: Seq::ZERO, newest: Index::ZERO };
+    let new = |incarnation| Life { incarnation, began, ..Life::NONE };
     let (incarnation, seq) = match &entry.change {
         Change::RoomCreated { .. } => return Ok(Some((new(Incarnation::ZERO.next()), None))),
         Change::Reset { incarnation, .. } => return Ok(Some((new(*incarnation), None))),

@@ -13,7 +13,7 @@
 //!
 //! Who does what: `journal` writes groups of entries and finds records; `threads` keeps the engine
 //! from waiting for any of it; `recovery` brings the engine back; `check` verifies everything;
-//! `transfer` writes the journal as JSON lines and reads them.
+//! `transfer` writes the journal as JSON lines and reads them; `sweep` finds what retention takes.
 //!
 //! **When an entry is safe.** With [`Durability::Commit`], when the disk says that it has it: a
 //! `kill -9` or a power cut costs nothing that was acknowledged. With [`Durability::Relaxed`], when
@@ -26,6 +26,12 @@
 //! trying again would prove nothing. Rows are checked whenever they are read: those after the newest
 //! checkpoint at the start, a page of history when somebody asks for it, all by `chat-server check`.
 //! What does not fit is refused and named.
+//!
+//! **Retention.** Records that an entry trimmed are blanked once both checkpoints are newer than them,
+//! which retention asks for: zeros are written over them, and the write-ahead log, which still has them,
+//! is moved into the database and emptied. When a megabyte and a quarter of all is blank, the rows are
+//! removed and their space is used again by what comes next; the file does not become shorter. A server
+//! that is killed in between goes on at the next start.
 //!
 //! **Cost.** A commit is one sync, whatever the number of entries in it. Memory does not grow with
 //! the history: per room one life of about 100 bytes is kept, and while a checkpoint is made the
@@ -40,6 +46,7 @@ mod folder;
 mod journal;
 mod lives;
 mod recovery;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -61,11 +68,13 @@ pub(crate) use journal::Wanted;
 pub(crate) use threads::{Answer, Closed, Keeper};
 pub use transfer::{LineFlaw, TransferError, export, import};
 
+use crate::retention::Keep;
 use database::{Access, Database};
 use folder::{Folder, FoundTip, TipFile};
 use journal::{Journal, Records, SharedLives};
 use lives::Lives;
 use recovery::{CheckpointFailure, Recovered, Way};
+use sweep::Sweeper;
 use threads::Parts;
 
 /// Where a server keeps what it acknowledges.
@@ -113,6 +122,7 @@ pub(crate) fn open(
     durability: Durability,
     founding: Founding,
     config: &Config,
+    keep: Keep,
     now: Now,
 ) -> Result<Opened, StoreError> {
     let folder = Folder::lock(path)?;
@@ -133,10 +143,17 @@ pub(crate) fn open(
     let records = Records::new(Database::open(&file, Access::Read)?, lives.clone(), page_bytes);
     let folder = Arc::new(folder);
     let checkpointer = checkpointer(Arc::clone(&folder), config.clone());
+    // What was forgotten once is deleted, whatever is kept from now on.
+    let sweeper = if keep.is_everything() && !begun.engine.has_trimmed() {
+        None
+    } else {
+        Some(Sweeper::new(Database::open(&file, Access::Read)?, Arc::clone(&folder), keep))
+    };
     let parts = Parts {
         store: Box::new(Journal::new(database, begun.head, lives, Some(tip))),
         history: Box::new(records),
         checkpointer: Box::new(checkpointer),
+        sweeper,
         checkpoint_bytes: CHECKPOINT_BYTES,
         since_checkpoint: begun.since_checkpoint,
         folder,

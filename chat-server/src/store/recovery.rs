@@ -68,7 +68,7 @@ pub(crate) fn recover(
         return Ok(None);
     }
     let way = Way { folder, database, config, now, stop: &NEVER };
-    way.newest(&checkpoints).map(Some)
+    way.first_of(&checkpoints).map(Some)
 }
 
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -94,8 +94,12 @@ pub(crate) fn check_tip(
     if last < index {
         return Err(StoreError::Lost { path, last, safe: index, witness: file });
     }
-    let head = database.head(index).map_err(|fault| damaged(database, fault))?;
-    if head.chain == chain {
+    let fault = |fault| damaged(database, fault);
+    // It is not synced: after a power cut it may be of a time before what retention deleted since.
+    // Then two checkpoints are newer, and they know better.
+    if database.is_deleted(index).map_err(fault)?
+        || database.head(index).map_err(fault)?.chain == chain
+    {
         return Ok(());
     }
     Err(StoreError::Other { path, index, witness: file })
@@ -116,8 +120,8 @@ pub(crate) struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// From the newest checkpoint that can be used, or from the beginning.
-    pub(crate) fn newest(&self, checkpoints: &[Index]) -> Result<Recovered, StoreError> {
+    /// From the first of these checkpoints that can be used, or from the beginning.
+    pub(crate) fn first_of(&self, checkpoints: &[Index]) -> Result<Recovered, StoreError> {
         for index in checkpoints {
             match self.by_checkpoint(*index) {
                 Ok(recovered) => return Ok(recovered),
@@ -148,7 +152,11 @@ impl Way<'_> {
         self.by_loaded(checkpoint, last)
     }
 
-    fn by_loaded(&self, checkpoint: Checkpoint, last: Index) -> Result<Recovered, Blocked> {
+    pub(crate) fn by_loaded(
+        &self,
+        checkpoint: Checkpoint,
+        last: Index,
+    ) -> Result<Recovered, Blocked> {
         let Checkpoint { head, state_hash, lives, snapshot } = checkpoint;
         let elsewhere = || CheckpointError::Elsewhere(head.index);
         let found = self.database.head(head.index);
@@ -198,7 +206,7 @@ fn newer(path: std::path::PathBuf, found: u16) -> StoreError {
 impl Row {
     /// The head of the journal that this row begins, if it does.
     pub(crate) fn beginning(&self) -> Result<Head, Fault> {
-        let Change::Founded(founding) = self.change() else {
+        let Some(Change::Founded(founding)) = self.change() else {
             return Err(Fault::entry(self.head().index, Flaw::Founding));
         };
         Ok(Head::new(founding.log_id))
@@ -233,17 +241,15 @@ impl<'a> Tail<'a> {
         Self { database, head, lives, rows: Vec::new().into_iter(), stop, end: None }
     }
 
-    /// Where the entries that it gave end.
-    pub(crate) const fn head(&self) -> Head {
-        self.head
-    }
-
     fn read(&mut self) -> Result<Option<Entry>, Fault> {
         if self.rows.len() == 0 {
             self.rows = self.database.rows_after(self.head.index, ROWS_AT_ONCE)?.into_iter();
         }
         let Some(row) = self.rows.next() else { return Ok(None) };
         let place = self.head.index.next();
+        if row.change().is_none() {
+            return Err(Fault::entry(place, Flaw::Deleted));
+        }
         if row.head().index != place {
             return Err(Fault::entry(place, Flaw::Missing));
         }
@@ -292,7 +298,7 @@ pub(crate) fn make_checkpoint(way: &Way<'_>) -> Result<Index, CheckpointFailure>
     let config = Config { archive: Archive::Store, ..way.config.clone() };
     let way = Way { config: &config, ..*way };
     let checkpoints = checkpoint::list(way.folder.path())?;
-    let Recovered { engine, lives, base } = way.newest(&checkpoints)?;
+    let Recovered { engine, lives, base } = way.first_of(&checkpoints)?;
     let snapshot = engine.snapshot().ok_or(CheckpointFailure::NotLevel)?;
     let (head, state_hash): (Head, Digest) = (engine.head(), engine.state_hash());
     drop(engine);

@@ -1,4 +1,5 @@
-//! The threads of the store: one writes, one reads, one makes checkpoints.
+//! The threads of the store: one writes, one reads, one makes checkpoints, and where there is
+//! retention one looks after that.
 //!
 //! The engine's task hands entries over and goes on. What waits for the writer is what the engine
 //! has appended and not seen safe: it is bounded by `waiting_max`, because each of these entries is
@@ -7,23 +8,25 @@
 //! own, and sending never waits.
 //!
 //! The writer takes all that has come meanwhile and makes it safe at once: the slower the disk, the
-//! larger the groups.
+//! larger the groups. Between two groups it deletes what retention gave it, one short list at a time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chatcore::engine::ReadToken;
+use chatcore::engine::{Input, ReadToken};
 use chatcore::id::Index;
 use chatcore::log::{Change, Entry};
 use chatcore::wire::Record;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
-use crate::store::fault::StoreFailure;
-use crate::store::journal::{AppendError, History, Store, Wanted};
+use crate::clock::Clock;
+use crate::store::fault::{StoreError, StoreFailure};
+use crate::store::journal::{AppendError, Erasure, History, Store, Wanted};
+use crate::store::sweep::Sweeper;
 
 /// Entries that are made safe at once: a commit takes some ten milliseconds then, and 36 MiB at
 /// worst.
@@ -49,18 +52,34 @@ pub(crate) enum Answer {
     Free,
     /// Records were read; `None` when they cannot be.
     Read(ReadToken, Option<Vec<Record>>),
+    /// Records are due to be forgotten: the engine is to be told so.
+    Trim(Input),
     /// Nothing more will be kept. It is the last answer.
     Failed(StoreFailure),
+}
+
+/// What the writer is given.
+enum Work {
+    /// Keep these.
+    Append(Vec<Arc<Entry>>),
+    /// Blank these; nothing is said when it cannot be done now.
+    Erase(Erasure, SyncSender<()>),
+    /// Remove these; nothing is said when it cannot be done now.
+    Remove(Vec<Index>, SyncSender<()>),
+    /// Make what was blanked unreadable; whether it is.
+    Purge(SyncSender<bool>),
 }
 
 /// The way to the threads of a store. They end when this is dropped and what was handed over is
 /// kept.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    entries: Sender<Vec<Arc<Entry>>>,
+    work: Sender<Work>,
     reads: Sender<(ReadToken, Wanted)>,
     answers: tokio_mpsc::Receiver<Answer>,
     stop: Arc<AtomicBool>,
+    /// Wakes who looks after retention when it is dropped: nothing is ever sent.
+    _stopped: Sender<()>,
 }
 
 /// Resolves when a store is closed and its folder free.
@@ -80,6 +99,8 @@ pub(crate) struct Parts {
     pub(crate) history: Box<dyn History>,
     /// Makes a checkpoint, unless it is told to stop.
     pub(crate) checkpointer: Box<dyn FnMut(&AtomicBool) + Send>,
+    /// Finds what retention takes; `None` when everything is kept.
+    pub(crate) sweeper: Option<Sweeper>,
     /// Bytes of entries after which one is due.
     pub(crate) checkpoint_bytes: u64,
     /// Bytes since the newest one.
@@ -91,17 +112,35 @@ pub(crate) struct Parts {
 impl Keeper {
     /// Starts the threads.
     pub(crate) fn start(parts: Parts) -> (Self, Closed) {
-        let (entries, entry_inbox) = mpsc::channel();
+        let (work, work_inbox) = mpsc::channel();
+        let (stopped, until) = mpsc::channel();
         let (reads, read_inbox) = mpsc::channel();
         let (due, due_inbox) = mpsc::sync_channel(1);
         let (sender, answers) = tokio_mpsc::channel(ANSWERS);
         let stop = Arc::new(AtomicBool::new(false));
         let reader = Reader { history: parts.history, complained: None, answers: sender.clone() };
-        let checkpoints = Checkpoints { make: parts.checkpointer, stop: Arc::clone(&stop) };
+        let took = Arc::new(AtomicU64::new(0));
+        let checkpoints = Checkpoints {
+            make: parts.checkpointer,
+            stop: Arc::clone(&stop),
+            took: Arc::clone(&took),
+        };
+        let retention = parts.sweeper.map(|sweeper| Retention {
+            sweeper,
+            clock: Clock::new(),
+            work: work.clone(),
+            answers: sender.clone(),
+            due: due.clone(),
+            took,
+            asked: None,
+            purged: false,
+            stop: Arc::clone(&stop),
+        });
         let writer = Writer {
             store: parts.store,
             waiting: Vec::new(),
-            inbox: entry_inbox,
+            chores: Vec::new(),
+            inbox: work_inbox,
             is_full: false,
             answers: sender.clone(),
             due,
@@ -120,20 +159,24 @@ impl Keeper {
             };
             thread::Builder::new().name(format!("store-{name}")).spawn(body)
         };
-        for (name, run) in [
+        let mut threads = vec![
             ("writer", Box::new(move || writer.run()) as Box<dyn FnOnce() + Send>),
             ("reader", Box::new(move || reader.run(&read_inbox))),
             ("checkpointer", Box::new(move || checkpoints.run(&due_inbox))),
-        ] {
+        ];
+        if let Some(retention) = retention {
+            threads.push(("retention", Box::new(move || retention.run(&until))));
+        }
+        for (name, run) in threads {
             spawn(name, run).expect("a process must be able to start a thread");
         }
-        (Self { entries, reads, answers, stop }, Closed(wait))
+        (Self { work, reads, answers, stop, _stopped: stopped }, Closed(wait))
     }
 
     /// Hands entries over to be kept. Never waits.
     pub(crate) fn append(&self, entries: Vec<Arc<Entry>>) {
         // A writer that is gone has said why.
-        let _ = self.entries.send(entries);
+        let _ = self.work.send(Work::Append(entries));
     }
 
     /// Hands over a question for records. Never waits.
@@ -158,7 +201,9 @@ impl Drop for Keeper {
 struct Writer {
     store: Box<dyn Store>,
     waiting: Vec<Arc<Entry>>,
-    inbox: Receiver<Vec<Arc<Entry>>>,
+    /// What retention gave: it waits for each to be done, so there is one at most.
+    chores: Vec<Work>,
+    inbox: Receiver<Work>,
     is_full: bool,
     answers: tokio_mpsc::Sender<Answer>,
     due: SyncSender<()>,
@@ -186,6 +231,7 @@ impl Writer {
         loop {
             let more = self.gather();
             let kept = self.keep()?;
+            self.do_chores()?;
             if more == More::No && (self.waiting.is_empty() || kept == 0) {
                 break;
             }
@@ -203,18 +249,51 @@ impl Writer {
         }
         if self.waiting.is_empty() {
             match self.inbox.recv() {
-                Ok(entries) => self.waiting.extend(entries),
+                Ok(work) => self.take(work),
                 Err(_) => return More::No,
             }
         }
         while self.waiting.len() < GROUP_MAX {
             match self.inbox.try_recv() {
-                Ok(entries) => self.waiting.extend(entries),
+                Ok(work) => self.take(work),
                 Err(TryRecvError::Empty) => return More::Yes,
                 Err(TryRecvError::Disconnected) => return More::No,
             }
         }
         More::Yes
+    }
+
+    fn take(&mut self, work: Work) {
+        match work {
+            Work::Append(entries) => self.waiting.extend(entries),
+            chore @ (Work::Erase(..) | Work::Remove(..) | Work::Purge(_)) => {
+                self.chores.push(chore);
+            }
+        }
+    }
+
+    /// Does what retention asked for. While the disk is full it may be just that which makes room.
+    fn do_chores(&mut self) -> Result<(), StoreFailure> {
+        for chore in std::mem::take(&mut self.chores) {
+            let done = match chore {
+                Work::Append(_) => Ok(()),
+                // Who asked may be gone: the server stops.
+                Work::Erase(erasure, done) => self.store.erase(&erasure).map(|()| {
+                    let _ = done.send(());
+                }),
+                Work::Remove(rows, done) => self.store.remove(&rows).map(|()| {
+                    let _ = done.send(());
+                }),
+                Work::Purge(done) => self.store.purge().map(|purged| {
+                    let _ = done.send(purged);
+                }),
+            };
+            match done.and_then(|()| self.store.tidy()) {
+                Ok(()) | Err(AppendError::Full(_)) => {}
+                Err(AppendError::Failed(failure)) => return Err(failure),
+            }
+        }
+        Ok(())
     }
 
     /// Waits until it is time to ask the disk again.
@@ -223,7 +302,7 @@ impl Writer {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.inbox.recv_timeout(left) {
-                Ok(entries) => self.waiting.extend(entries),
+                Ok(work) => self.take(work),
                 Err(RecvTimeoutError::Timeout) => return More::Yes,
                 Err(RecvTimeoutError::Disconnected) => return More::No,
             }
@@ -320,16 +399,128 @@ impl Reader {
 struct Checkpoints {
     make: Box<dyn FnMut(&AtomicBool) + Send>,
     stop: Arc<AtomicBool>,
+    /// Milliseconds that the last one took.
+    took: Arc<AtomicU64>,
 }
 
 impl Checkpoints {
     fn run(mut self, due: &Receiver<()>) {
         while due.recv().is_ok() {
+            let begun = Instant::now();
             // The server goes on without: the journal is all there, and only a start takes longer.
             if catch_unwind(AssertUnwindSafe(|| (self.make)(&self.stop))).is_err() {
                 tracing::error!("making a checkpoint panicked, which is a bug; no more are made");
                 return;
             }
+            let millis = begun.elapsed().as_millis();
+            self.took.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+}
+
+/// How often retention looks at what is due.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// After a checkpoint that retention asked for it waits so many times as long as that took: the more
+/// state there is, the longer what is forgotten stays on the disk.
+const CHECKPOINT_SHARE: u64 = 20;
+
+/// Has records forgotten that are due, and deleted that are forgotten.
+struct Retention {
+    sweeper: Sweeper,
+    clock: Clock,
+    work: Sender<Work>,
+    answers: tokio_mpsc::Sender<Answer>,
+    due: SyncSender<()>,
+    /// Milliseconds that the last checkpoint took.
+    took: Arc<AtomicU64>,
+    /// When it last asked for a checkpoint.
+    asked: Option<Instant>,
+    /// Whether all that was blanked is unreadable. At a start nobody knows.
+    purged: bool,
+    stop: Arc<AtomicBool>,
+}
+
+/// Why retention goes no further.
+enum Stuck {
+    /// The server stops.
+    Stopped,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Stuck {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Retention {
+    fn run(mut self, until: &Receiver<()>) {
+        loop {
+            match self.round() {
+                Ok(()) => {}
+                Err(Stuck::Stopped) => return,
+                // Nothing is lost by it, and the next start says more.
+                Err(Stuck::Store(error)) => {
+                    tracing::error!(%error, "retention ends until the next start");
+                    return;
+                }
+            }
+            if until.recv_timeout(ROUND) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    fn round(&mut self) -> Result<(), Stuck> {
+        self.sweeper.follow(&self.stop)?;
+        for input in self.sweeper.due(self.clock.now().wall) {
+            self.answers.blocking_send(Answer::Trim(input)).map_err(|_| Stuck::Stopped)?;
+        }
+        while let Some(erasure) = self.sweeper.next_erasure()? {
+            self.purged = false;
+            let (done, wait) = mpsc::sync_channel(1);
+            self.hand_over(Work::Erase(erasure, done))?;
+            if wait.recv().is_err() {
+                // The disk is full: the next round tries again.
+                return Ok(());
+            }
+            self.sweeper.erased();
+        }
+        if !self.purged {
+            let (done, wait) = mpsc::sync_channel(1);
+            self.hand_over(Work::Purge(done))?;
+            self.purged = wait.recv().unwrap_or(false);
+        }
+        self.ask_for_checkpoint();
+        self.compact()
+    }
+
+    /// Makes room, when it is worth it.
+    fn compact(&mut self) -> Result<(), Stuck> {
+        while let Some(rows) = self.sweeper.next_removal(&self.stop)? {
+            let (done, wait) = mpsc::sync_channel(1);
+            self.hand_over(Work::Remove(rows, done))?;
+            if wait.recv().is_err() {
+                self.sweeper.end_compaction();
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, work: Work) -> Result<(), Stuck> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Stuck::Stopped);
+        }
+        self.work.send(work).map_err(|_| Stuck::Stopped)
+    }
+
+    fn ask_for_checkpoint(&mut self) {
+        let took = self.took.load(Ordering::Relaxed);
+        let rest = Duration::from_millis(took.saturating_mul(CHECKPOINT_SHARE)).max(ROUND);
+        let rested = self.asked.is_none_or(|asked| asked.elapsed() >= rest);
+        if rested && self.sweeper.lacks_checkpoint() && self.due.try_send(()).is_ok() {
+            self.asked = Some(Instant::now());
         }
     }
 }

@@ -10,11 +10,11 @@ use crate::peer::Peer;
 use crate::program::Program;
 
 /// Calls that make the system keep what was written.
-const SYNCS: &str = "fsync,fdatasync";
+pub(crate) const SYNCS: &str = "fsync,fdatasync";
 
 /// The server under a tracer that does something to such calls of the system; `None` where there is
 /// no tracer, or it may not trace.
-fn with(calls: &str, injected: &str) -> Option<Command> {
+pub(crate) fn with(calls: &str, injected: &str) -> Option<Command> {
     let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
         crate::not_tried("this machine has no strace that may trace");

@@ -12,6 +12,7 @@ mod killed;
 mod lifecycle;
 mod peer;
 mod program;
+mod retention;
 mod store;
 
 use chat_server::{Server, ServerConfig, ServerKey};

@@ -301,6 +301,10 @@ impl Feed {
     fn forget_through(&mut self, name: &RoomName, through: Seq) {
         let room = self.room_mut(name);
         room.trimmed = through;
+        if room.oldest() > through {
+            // What is old enough is rarely in memory, and the window is long.
+            return;
+        }
         let before: u64 = room.chunks().map(size).sum();
         let mut left = forget_through(&mut room.chunks, through);
         let after: u64 = room.chunks().map(size).sum();

@@ -12,7 +12,7 @@ use rusqlite::ffi;
 
 use super::rig::{config, folder, founding, reopen, standing};
 use crate::store::fault::{Fault, StoreFailure};
-use crate::store::journal::{AppendError, History, Store, Wanted};
+use crate::store::journal::{AppendError, Erasure, History, Store, Wanted};
 use crate::store::threads::{Answer, Closed, Keeper, Parts};
 use crate::store::{Opened, check, checkpoint};
 
@@ -73,6 +73,18 @@ impl Store for Fake {
         Ok(())
     }
 
+    fn erase(&mut self, _: &Erasure) -> Result<(), AppendError> {
+        Ok(())
+    }
+
+    fn remove(&mut self, _: &[Index]) -> Result<(), AppendError> {
+        Ok(())
+    }
+
+    fn purge(&mut self) -> Result<bool, AppendError> {
+        Ok(true)
+    }
+
     fn close(&mut self) -> Result<(), AppendError> {
         Ok(())
     }
@@ -89,6 +101,7 @@ fn start(fake: &Fake) -> (Keeper, Closed) {
         store: Box::new(fake.clone()),
         history: Box::new(fake.clone()),
         checkpointer: Box::new(|_: &AtomicBool| {}),
+        sweeper: None,
         checkpoint_bytes: u64::MAX,
         since_checkpoint: 0,
         folder: Arc::new(()),

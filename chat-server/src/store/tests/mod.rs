@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod retention;
 mod rig;
 mod transfer;
 
@@ -212,7 +213,7 @@ fn data_of_a_newer_version_is_refused_and_left_byte_for_byte() {
     rig.close();
     let path = here.path().join("journal.db");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[63] = 2;
+    bytes[63] = 3;
     fs::write(&path, &bytes).unwrap();
     let refused = standing(here.path()).unwrap_err();
     assert!(refused.to_string().contains("newer chat-server"), "{refused}");

@@ -17,6 +17,7 @@ use chatcore::wire::{
     ClientFrame, ClientHello, Command, Login, Question, Record, Role, Start, VersionRange,
 };
 
+use crate::retention::Keep;
 use crate::store::journal::{AppendError, Wanted};
 use crate::store::threads::Parts;
 use crate::store::{Durability, Opened, StoreError, open};
@@ -41,9 +42,14 @@ pub(super) struct Standing {
     pub(super) state_hash: Digest,
 }
 
-/// Opens a folder as a server does.
+/// Opens a folder as a server does that keeps everything.
 pub(super) fn reopen(folder: &Path) -> Result<Opened, StoreError> {
-    open(folder, Durability::Commit, founding(), &config(), Now::default())
+    reopen_keeping(folder, Keep::default())
+}
+
+/// Opens a folder as a server does that keeps so much.
+pub(super) fn reopen_keeping(folder: &Path, keep: Keep) -> Result<Opened, StoreError> {
+    open(folder, Durability::Commit, founding(), &config(), keep, Now::default())
 }
 
 /// Where a folder stands, if a server would take it up.
@@ -55,7 +61,7 @@ pub(super) fn standing(folder: &Path) -> Result<Standing, StoreError> {
 pub(super) struct Rig {
     pub(super) engine: Engine,
     pub(super) parts: Parts,
-    counter: Counter,
+    pub(super) counter: Counter,
     /// Every record that anybody was shown.
     pub(super) shown: usize,
 }
@@ -63,7 +69,11 @@ pub(super) struct Rig {
 impl Rig {
     /// A chat in which one user is in the lobby.
     pub(super) fn start(folder: &Path) -> Self {
-        let Opened { engine, parts } = reopen(folder).unwrap();
+        Self::start_keeping(folder, Keep::default())
+    }
+
+    pub(super) fn start_keeping(folder: &Path, keep: Keep) -> Self {
+        let Opened { engine, parts } = reopen_keeping(folder, keep).unwrap();
         let mut rig = Self { engine, parts, counter: Counter::ZERO, shown: 0 };
         rig.pump();
         rig.join("ana", 1);
@@ -90,12 +100,21 @@ impl Rig {
             }),
         );
         self.input(Input::Verified { conn, valid: true });
-        let question = Question::Join { room: Untrusted::new("lobby"), start: Start::Last(10) };
-        self.frame(conn, ClientFrame::Ask { request: RequestId::ZERO.next(), question });
+        self.enter(number, "lobby");
+    }
+
+    pub(super) fn enter(&mut self, number: u8, room: &str) {
+        let question = Question::Join { room: Untrusted::new(room), start: Start::Last(10) };
+        let request = RequestId::ZERO.next();
+        self.frame(ConnId::new(number.into()), ClientFrame::Ask { request, question });
     }
 
     pub(super) fn post(&mut self, text: &str) {
-        let (room, body) = (Untrusted::new("lobby"), Untrusted::new(text));
+        self.post_in("lobby", text);
+    }
+
+    pub(super) fn post_in(&mut self, room: &str, text: &str) {
+        let (room, body) = (Untrusted::new(room), Untrusted::new(text));
         self.command(Command::Post { room, incarnation: None, body });
     }
 
@@ -114,7 +133,7 @@ impl Rig {
         self.input(Input::Frame { conn, frame });
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         let wall = Timestamp::new(1_000 + self.engine.head().index.get()).unwrap();
         self.engine.handle(Now { wall, ..Now::default() }, input).unwrap();
         self.pump();
@@ -165,11 +184,21 @@ pub(super) fn history(
     parts: &mut Parts,
     incarnation: u64,
 ) -> Result<Vec<Record>, crate::store::Fault> {
+    history_after(parts, "lobby", incarnation, Seq::ZERO)
+}
+
+/// Reads a life of a room from the record after one to the last, page by page.
+pub(super) fn history_after(
+    parts: &mut Parts,
+    room: &str,
+    incarnation: u64,
+    after: Seq,
+) -> Result<Vec<Record>, crate::store::Fault> {
     let mut all: Vec<Record> = Vec::new();
     loop {
-        let from = all.last().map_or(Seq::ZERO, |record| record.seq).next();
+        let from = all.last().map_or(after, |record| record.seq).next();
         let page = parts.history.records(&Wanted {
-            room: "lobby".parse().unwrap(),
+            room: room.parse().unwrap(),
             incarnation: Incarnation::new(incarnation).unwrap(),
             from,
             to: Seq::MAX,

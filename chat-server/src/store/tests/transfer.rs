@@ -61,7 +61,7 @@ fn lines_that_are_lost_moved_or_changed_are_refused_and_nothing_is_left() {
     for (from, to) in [
         ("post 40", "past 40"),
         ("\"at\":1100", "\"at\":1101"),
-        ("\"layout\":1", "\"layout\":2"),
+        ("\"layout\":2", "\"layout\":3"),
         ("\"type\":\"end\"", "\"type\":\"and\""),
         ("{\"at\":1101", "{\"at\":1101,"),
     ] {
