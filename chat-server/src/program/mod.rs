@@ -13,8 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::key::{KeyError, ServerKey};
 use crate::listener::ListenError;
 use crate::server::{self, Server, ServerConfig, StartError, Stopped};
-use crate::store::{self, Checked, Storage, StoreError, TransferError};
-use args::{Args, FolderArgs, Job, RunArgs};
+use crate::store::{self, BackupError, Checked, Storage, StoreError, TransferError};
+use args::{Args, BackupArgs, FolderArgs, Job, RunArgs};
 use report::Report;
 
 /// Exit status when an option asks for what is not allowed.
@@ -38,6 +38,8 @@ enum Failure {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error(transparent)]
     Transfer(#[from] TransferError),
     #[error("{} is not as it was written: {found} found", folder.display())]
     Damaged { folder: PathBuf, found: usize },
@@ -54,6 +56,7 @@ impl Failure {
             | Self::Runtime(_)
             | Self::Server(_)
             | Self::Store(_)
+            | Self::Backup(_)
             | Self::Transfer(_)
             | Self::Damaged { .. } => ExitCode::FAILURE,
         }
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
     let result = match &job {
         Job::Run(args) => run(args, &report),
         Job::Check(args) => check(args, &report),
+        Job::Backup(args) => backup(args, &report),
         Job::Export(args) => export(args),
         Job::Import(args) => import(args, &report),
     };
@@ -119,6 +123,16 @@ fn check(args: &FolderArgs, report: &Report) -> Result<(), Failure> {
         0 => Ok(()),
         found => Err(Failure::Damaged { folder, found }),
     }
+}
+
+/// Copies the folder.
+fn backup(args: &BackupArgs, report: &Report) -> Result<(), Failure> {
+    let folder = data_folder(args.folder.data.clone())?;
+    let mut progress = report.progress();
+    let done = store::backup(&folder, &args.dest, &mut |step| progress.show(step))?;
+    drop(progress);
+    report.backed_up(&args.dest, &done);
+    Ok(())
 }
 
 /// Writes what is kept to stdout.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use chatcore::engine::{Archive, Config, Engine};
-use chatcore::id::{Index, PublicKey};
+use chatcore::id::{Digest, Index, PublicKey};
 use chatcore::limits::Limits;
 use chatcore::log::Head;
 use chatcore::time::Now;
@@ -24,6 +24,8 @@ const FINDINGS_MAX: usize = 20;
 pub struct Checked {
     /// The last entry of its journal; 0 when it has none.
     pub entries: Index,
+    /// The state after it; none when it has no entry, or cannot be replayed.
+    pub state_hash: Option<Digest>,
     /// The key that the journal was founded by.
     pub founder: Option<PublicKey>,
     /// How many rooms there are.
@@ -89,6 +91,7 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
     rows.check();
     let mut checked = Checked {
         entries: rows.last,
+        state_hash: None,
         founder: None,
         rooms: 0,
         checkpoints: checkpoints.len(),
@@ -103,6 +106,13 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
         check_states(&folder, &database, &checkpoints, &mut checked)?;
     }
     Ok(checked)
+}
+
+/// What is wrong with the rows of a journal, and nothing else.
+pub(crate) fn check_rows(database: &Database) -> Vec<Finding> {
+    let mut rows = Rows::new(database);
+    rows.check();
+    rows.findings
 }
 
 /// Replays the journal, and compares what each checkpoint leads to.
@@ -128,6 +138,7 @@ fn check_states(
     let way = Way { folder, database, config, now: Now::default(), stop };
     let Recovered { engine, lives, .. } = way.by_replay()?;
     checked.rooms = lives.iter().count();
+    checked.state_hash = Some(engine.state_hash());
     checked.founder = Some(engine.founding().server_key);
     for index in checkpoints {
         let reason = match way.by_checkpoint(*index) {

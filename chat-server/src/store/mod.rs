@@ -13,7 +13,7 @@
 //!
 //! Who does what: `journal` writes groups of entries and finds records; `threads` keeps the engine
 //! from waiting for any of it; `recovery` brings the engine back; `check` verifies everything;
-//! `transfer` writes the journal as JSON lines and reads them.
+//! `transfer` writes the journal as JSON lines and reads them; `backup` copies a folder that is in use.
 //!
 //! **When an entry is safe.** With [`Durability::Commit`], when the disk says that it has it: a
 //! `kill -9` or a power cut costs nothing that was acknowledged. With [`Durability::Relaxed`], when
@@ -32,6 +32,7 @@
 //! state a second time, and its encoding. A start reads the newest checkpoint and at most about
 //! [`CHECKPOINT_BYTES`] of entries, twice as many when it is killed while one is being made.
 
+mod backup;
 mod check;
 mod checkpoint;
 mod database;
@@ -54,6 +55,7 @@ use chatcore::id::PublicKey;
 use chatcore::log::{Founding, Head};
 use chatcore::time::Now;
 
+pub use backup::{BackedUp, BackupError, BackupStep, backup};
 pub use check::{Checked, Finding, check};
 pub use fault::{Fault, Flaw, StoreError, StoreFailure};
 pub(crate) use folder::JOURNAL;

@@ -164,7 +164,8 @@ pub fn import(
     result
 }
 
-fn remove(place: &Path) {
+/// Removes a database that is of no use, or that was given its name, and what SQLite left beside it.
+pub(crate) fn remove(place: &Path) {
     for end in ["db", "db-wal", "db-shm"] {
         // It may not be there.
         let _ = fs::remove_file(place.with_extension(end));
