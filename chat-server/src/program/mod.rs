@@ -7,6 +7,7 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chatcore::limits::Limits;
 use clap::Parser as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -105,6 +106,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
             storage: storage.clone(),
             threshold: args.threshold.unwrap_or_default(),
             operators: args.operator.clone(),
+            limits: limits(&storage),
             ..ServerConfig::new(key)
         })
         .await?;
@@ -112,6 +114,19 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         report::overruled(server.founding(), args);
         serve(server, signals, report).await
     })
+}
+
+/// Bytes of records that stay in memory when all of them are in a store: what readers that lag a
+/// little are sent without asking it. A page of it takes less than a millisecond, so there is no need
+/// for memory to grow with the history at all.
+const WINDOW_BYTES: u64 = 2 << 20;
+
+fn limits(storage: &Storage) -> Limits {
+    let limits = Limits::default();
+    match storage {
+        Storage::Ephemeral => limits,
+        Storage::Folder { .. } => Limits { window_bytes: WINDOW_BYTES, ..limits },
+    }
 }
 
 /// Verifies what is kept.
