@@ -34,6 +34,10 @@ mod shard;
 mod store;
 mod verify;
 
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub use store::fuzz;
+
 pub use key::{KeyError, ServerKey};
 pub use listener::{ListenError, Plaintext};
 pub use server::{Failure, Server, ServerConfig, StartError, Stopped};

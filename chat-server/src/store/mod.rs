@@ -38,6 +38,8 @@ mod checkpoint;
 mod database;
 mod fault;
 mod folder;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod journal;
 mod lives;
 mod recovery;

@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod recovery;
 mod rig;
 mod transfer;
 
