@@ -18,8 +18,9 @@
 //! **When an entry is safe.** With [`Durability::Commit`], when the disk says that it has it: a
 //! `kill -9` or a power cut costs nothing that was acknowledged. With [`Durability::Relaxed`], when
 //! the operating system has it: a `kill -9` costs nothing, a power cut may cost the newest moments.
-//! The next start then refuses, as it does after every loss: clients may have seen what is gone, and
-//! would take what gets its numbers next for what they have. Whoever removes `tip` accepts that.
+//! The next start then refuses, unless the power cut took the newest `tip`, too: clients may have seen
+//! what is gone, and would take what gets its numbers next for what they have. Whoever removes `tip`
+//! accepts that.
 //!
 //! **Faults.** A full disk stops admission and nothing else, until there is space. Any other error
 //! of writing or syncing ends the server: what the system could not write it may have forgotten, so

@@ -6,12 +6,14 @@
 )]
 
 mod backup;
+mod disk;
 mod gate;
 mod hostile;
 mod injected;
 mod killed;
 mod lifecycle;
 mod peer;
+mod power;
 mod program;
 mod store;
 
