@@ -1,12 +1,14 @@
 //! A process that is measured.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use chatcore::address::Address;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::crowd::Speaks;
 use crate::failure::Failure;
@@ -23,13 +25,33 @@ pub(crate) enum Transport {
     Unix,
 }
 
+/// When a server acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Once the disk has it.
+    Commit,
+    /// Once the operating system has it.
+    Relaxed,
+}
+
+impl Durability {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Relaxed => "relaxed",
+        }
+    }
+}
+
 /// A process that listens; it ends with this value, however the measurement ends.
 #[derive(Debug)]
 pub(crate) struct Child {
     process: std::process::Child,
     address: Address,
-    /// Where its socket and its key are.
-    _folder: tempfile::TempDir,
+    /// What it says about itself, if anybody asks.
+    log: Option<JoinHandle<String>>,
+    /// Where its socket and its key are, if they are of no use later.
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Child {
@@ -60,9 +82,46 @@ impl Child {
         command.args(["--listen", &listen]).stdin(Stdio::null()).stdout(Stdio::piped());
         let process = command.spawn()?;
         // From here on the process ends with the value, also when the next step fails.
-        let mut child = Self { process, address: Address::default(), _folder: folder };
+        let address = Address::default();
+        let mut child = Self { process, address, log: None, _folder: Some(folder) };
         child.address = child.read_address()?;
         Ok(child)
+    }
+
+    /// Starts a chat server on a data folder and waits until it listens.
+    pub(crate) fn on_folder(data: &Path, durability: Durability) -> Result<Self, Failure> {
+        let mut command = Command::new(server_path()?);
+        // What its own socket costs is not what is measured here.
+        let listen = format!("unix:{}", data.join("socket").display());
+        command.args(["--json", "--threshold", "1", "--listen", &listen]);
+        command.args(["--durability", durability.name(), "--data"]).arg(data);
+        command.env("CHAT_LOG", "warn,chat_server::store=debug");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let process = command.spawn()?;
+        let mut child = Self { process, address: Address::default(), log: None, _folder: None };
+        let stderr = child.process.stderr.take().ok_or(Failure::NotListening)?;
+        child.log = Some(std::thread::spawn(move || {
+            let mut text = String::new();
+            // What is no text ends it, and is missed where it is looked for.
+            let _ = BufReader::new(stderr).read_to_string(&mut text);
+            text
+        }));
+        child.address = child.read_address()?;
+        Ok(child)
+    }
+
+    /// Has it stop in order; what it said about itself.
+    pub(crate) fn stop(mut self) -> Result<String, Failure> {
+        kill_process(Pid::from_child(&self.process), Signal::TERM)?;
+        self.process.wait()?;
+        let log = self.log.take().and_then(|log| log.join().ok());
+        Ok(log.unwrap_or_default())
+    }
+
+    /// The memory of it that is resident, in bytes.
+    pub(crate) fn resident_bytes(&self) -> Result<u64, Failure> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        resident_bytes(&status).ok_or(Failure::Ended)
     }
 
     /// Where it listens.
@@ -115,6 +174,13 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + kernel)
 }
 
+/// The resident memory in `/proc/PID/status`.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1_024)
+}
+
 /// The server that was built beside this program.
 fn server_path() -> Result<PathBuf, Failure> {
     let path = std::env::current_exe()?.with_file_name("chat-server");
@@ -130,5 +196,12 @@ mod tests {
         let stat = "42 (a) b) S 1 42 42 0 -1 4194560 100 0 0 0 17 5 0 0 20 0 3 0 1 2 3";
         assert_eq!(cpu_ticks(stat), Some(22));
         assert_eq!(cpu_ticks("42 (cat"), None);
+    }
+
+    #[test]
+    fn resident_memory_is_found_among_the_others() {
+        let status = "Name:\tcat\nVmHWM:\t    9 kB\nVmRSS:\t    2 kB\nThreads:\t1\n";
+        assert_eq!(resident_bytes(status), Some(2_048));
+        assert_eq!(resident_bytes("Name:\tcat\n"), None);
     }
 }

@@ -23,6 +23,8 @@ pub(crate) enum Failure {
     Refused(chatcore::wire::Refusal),
     #[error("a frame was not what the protocol says: {0}")]
     Protocol(&'static str),
+    #[error("the server did not say how often it synced; is it of another version?")]
+    NoCommits,
     #[error("the run was too short to measure: use more --posts")]
     TooShort,
     #[error(transparent)]

@@ -152,11 +152,11 @@ impl Sample {
 
 /// A count as a floating-point number, exact below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "nothing is counted that far")]
-const fn count(number: u64) -> f64 {
+pub(crate) const fn count(number: u64) -> f64 {
     number as f64
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let upper = values.get(values.len() / 2).copied().unwrap_or(f64::NAN);
     match values.get((values.len() / 2).wrapping_sub(1)) {

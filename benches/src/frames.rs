@@ -26,9 +26,14 @@ pub(crate) fn text(bytes: usize) -> String {
     "x".repeat(bytes)
 }
 
-/// The post with this counter.
+/// The post with this counter to the room of all.
 pub(crate) fn post(counter: Counter, text: &str) -> ClientFrame {
-    let (room, body) = (Untrusted::new(ROOM), Untrusted::new(text));
+    post_to(ROOM, counter, text)
+}
+
+/// The post with this counter.
+pub(crate) fn post_to(room: &str, counter: Counter, text: &str) -> ClientFrame {
+    let (room, body) = (Untrusted::new(room), Untrusted::new(text));
     ClientFrame::Submit { counter, command: Command::Post { room, incarnation: None, body } }
 }
 
@@ -86,6 +91,17 @@ impl Kinds {
             first if first == self.accepted => Kind::Accepted,
             _ => Kind::Other,
         }
+    }
+}
+
+/// An error when a frame says no to somebody.
+pub(crate) fn expect_no_refusal(frame: &[u8]) -> Result<(), Failure> {
+    match decode(frame) {
+        Ok(ServerFrame::Refused { refusal, .. } | ServerFrame::Close(refusal)) => {
+            Err(Failure::Refused(refusal))
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure::Protocol("a frame does not decode")),
     }
 }
 

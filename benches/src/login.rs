@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use bytes::Bytes;
 use chatcore::address::Address;
 use chatcore::codec::{FrameBuffer, PREFIX_BYTES, decode, encode_to_bytes};
-use chatcore::id::{Attach, PublicKey, RequestId, SessionId, Signature};
+use chatcore::id::{Attach, PublicKey, RequestId, Seq, SessionId, Signature};
 use chatcore::text::Untrusted;
 use chatcore::wire::{
     Answer, ClientFrame, ClientHello, Login, LoginProof, Question, Role, ServerFrame, ServerHello,
@@ -30,14 +30,22 @@ pub(crate) struct Guest {
     buffer: FrameBuffer,
     /// The last record it has seen.
     seen: u64,
+    /// The last question it asked.
+    request: RequestId,
 }
 
 impl Guest {
-    /// Connects, logs in with a key made from the name, and joins the room at its end.
+    /// Connects, logs in with a key made from the name, and joins the room of all at its end.
     pub(crate) fn join(address: &Address, name: &str) -> Result<Self, Failure> {
+        Self::join_room(address, name, ROOM)
+    }
+
+    /// As [`Self::join`], another room.
+    pub(crate) fn join_room(address: &Address, name: &str, room: &str) -> Result<Self, Failure> {
         let socket = Socket::connect(address)?;
         socket.set_read_timeout(PATIENCE)?;
-        let mut guest = Self { socket, buffer: FrameBuffer::default(), seen: 0 };
+        let (buffer, request) = (FrameBuffer::default(), RequestId::ZERO);
+        let mut guest = Self { socket, buffer, seen: 0, request };
         let versions = VersionRange::SUPPORTED;
         guest.send(&ClientFrame::Hello(ClientHello {
             role: Role::Client,
@@ -55,7 +63,7 @@ impl Guest {
         if !matches!(answer, ServerFrame::Welcome(_)) {
             return Err(Failure::Protocol("a log-in was not answered"));
         }
-        let question = Question::Join { room: Untrusted::new(ROOM), start: Start::Last(0) };
+        let question = Question::Join { room: Untrusted::new(room), start: Start::Last(0) };
         guest.send(&ClientFrame::Ask { request: RequestId::ZERO, question })?;
         loop {
             let answer = guest.next()?;
@@ -94,6 +102,37 @@ impl Guest {
         }
         rest.extend_from_slice(self.buffer.as_mut());
         Ok((self.socket, rest))
+    }
+
+    /// The socket and what was read beyond the answer to joining, whatever that is.
+    pub(crate) fn into_parts(mut self) -> (Socket, Vec<u8>) {
+        let rest = self.buffer.as_mut().to_vec();
+        (self.socket, rest)
+    }
+
+    /// Asks for so many records before one, or the newest; how many came.
+    pub(crate) fn page(&mut self, before: Option<Seq>, limit: u16) -> Result<usize, Failure> {
+        let question = Question::History { room: Untrusted::new(ROOM), before, limit };
+        self.request = self.request.next();
+        let asked = self.request;
+        self.send(&ClientFrame::Ask { request: asked, question })?;
+        loop {
+            if let ServerFrame::Answer { request, answer } = self.next()?
+                && request == asked
+            {
+                return match answer {
+                    Answer::History { records, .. } => Ok(records.len()),
+                    Answer::Refused(refusal) => Err(Failure::Refused(refusal)),
+                    Answer::Joined(_)
+                    | Answer::Parted { .. }
+                    | Answer::Users(_)
+                    | Answer::Rooms { .. }
+                    | Answer::User(_) => {
+                        Err(Failure::Protocol("a question was answered with something else"))
+                    }
+                };
+            }
+        }
     }
 
     fn send(&mut self, frame: &ClientFrame) -> io::Result<()> {

@@ -1,7 +1,9 @@
 //! The program `chat-bench`: options in, a table out.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chatcore::address::Address;
 use chatcore::text::Body;
@@ -13,7 +15,9 @@ use crate::child::Transport;
 use crate::failure::Failure;
 use crate::fan_out::{self, Plan};
 use crate::frames;
+use crate::senders::Rooms;
 use crate::socket::Listener;
+use crate::{commits, history};
 
 /// Measures the chat server against the least that any server could spend for the same bytes.
 #[derive(Debug, Parser)]
@@ -21,6 +25,11 @@ use crate::socket::Listener;
 enum Options {
     /// CPU time per delivery of chat-server, over that of a bare epoll server: in turn, in one run
     FanOut(FanOut),
+    /// Acknowledged posts a second, over what a bare loop does that appends and syncs the same
+    /// bytes in the same groups: in turn, in one run. Exits with 1 when the aim is missed
+    Commits(Commits),
+    /// Starting, memory and pages with a long history. Exits with 1 when an aim is missed
+    History(History),
     /// The bare epoll server; fan-out starts it by itself
     Ceiling(Ceiling),
 }
@@ -60,6 +69,60 @@ struct FanOut {
 }
 
 #[derive(Debug, Args)]
+struct Commits {
+    /// Clients that post, each once its post before is acknowledged. May be repeated
+    /// [default: 1 and 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    senders: Vec<u16>,
+
+    /// Have all of them in one room, so that each post is also sent to all: then it is the network
+    /// that is measured, and no aim is held against it
+    #[arg(long)]
+    one_room: bool,
+
+    /// Bytes of a text
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u16).range(1..=8_192))]
+    text_bytes: u16,
+
+    /// Seconds of a round
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u8).range(1..=60))]
+    seconds: u8,
+
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
+
+    /// A folder on the disk that is to be measured [default: that of temporary files]
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct History {
+    /// Messages of the long history
+    #[arg(long, value_name = "N", default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u64).range(20_000..=100_000_000))]
+    messages: u64,
+
+    /// Bytes of a text
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u16).range(1..=8_192))]
+    text_bytes: u16,
+
+    /// How often a server is started on each history
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
+
+    /// A folder on the disk that is to be measured [default: that of temporary files]
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct Ceiling {
     /// Where to listen
     #[arg(long, value_name = "URI")]
@@ -74,6 +137,8 @@ struct Ceiling {
 pub fn main() -> ExitCode {
     let outcome = match Options::parse() {
         Options::FanOut(options) => fan_out(&options),
+        Options::Commits(options) => commits(&options),
+        Options::History(options) => history(&options),
         Options::Ceiling(options) => ceiling(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|failure| {
@@ -82,10 +147,44 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn fan_out(options: &FanOut) -> Result<ExitCode, Failure> {
+/// Says so when the figures will mean little.
+fn warn_of_debug_build() {
     if cfg!(debug_assertions) {
         eprintln!("chat-bench: this is a debug build, its figures mean little: use --release");
     }
+}
+
+fn exit_code(met: bool) -> ExitCode {
+    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn commits(options: &Commits) -> Result<ExitCode, Failure> {
+    warn_of_debug_build();
+    let senders = if options.senders.is_empty() { vec![1, 100] } else { options.senders.clone() };
+    let met = commits::run(&commits::Plan {
+        senders: senders.into_iter().map(usize::from).collect(),
+        rooms: if options.one_room { Rooms::One } else { Rooms::Own },
+        text_bytes: options.text_bytes.into(),
+        time: Duration::from_secs(options.seconds.into()),
+        rounds: options.rounds.into(),
+        folder: options.folder.clone().unwrap_or_else(std::env::temp_dir),
+    })?;
+    Ok(exit_code(met))
+}
+
+fn history(options: &History) -> Result<ExitCode, Failure> {
+    warn_of_debug_build();
+    let met = history::run(&history::Plan {
+        messages: options.messages,
+        text_bytes: options.text_bytes.into(),
+        rounds: options.rounds.into(),
+        folder: options.folder.clone().unwrap_or_else(std::env::temp_dir),
+    })?;
+    Ok(exit_code(met))
+}
+
+fn fan_out(options: &FanOut) -> Result<ExitCode, Failure> {
+    warn_of_debug_build();
     let met = fan_out::run(&Plan {
         receivers: options.receivers.into(),
         text_bytes: options.text_bytes.into(),
@@ -93,7 +192,7 @@ fn fan_out(options: &FanOut) -> Result<ExitCode, Failure> {
         rounds: options.rounds.into(),
         windows: fan_out::windows(&options.window, options.posts),
     })?;
-    Ok(if met || !options.check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(met || !options.check))
 }
 
 fn ceiling(options: &Ceiling) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ use chatcore::text::Body;
 
 use crate::ceiling;
 use crate::crowd::{Crowd, Load, Speaks};
+use crate::senders::{Rooms, Senders, Until};
 use crate::socket::Listener;
 
 const LOAD: Load = Load { posts: 500, window: 16, time_limit: Duration::from_mins(1) };
@@ -40,8 +41,8 @@ fn ceiling_gives_every_post_to_everybody() {
     server.join().unwrap().unwrap();
 }
 
-#[test]
-fn chat_server_gives_every_post_to_everybody_in_order() {
+/// Runs something against a chat server that keeps nothing.
+fn with_chat_server(run: impl FnOnce(&Address)) {
     let folder = tempfile::tempdir().unwrap();
     let config = ServerConfig {
         listen: vec![free_port()],
@@ -50,6 +51,24 @@ fn chat_server_gives_every_post_to_everybody_in_order() {
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(Server::start(config)).unwrap();
-    assert_everybody_gets_everything(&server.addresses()[0].clone(), Speaks::Chat);
+    run(&server.addresses()[0].clone());
     runtime.block_on(server.stop());
+}
+
+#[test]
+fn chat_server_gives_every_post_to_everybody_in_order() {
+    with_chat_server(|address| assert_everybody_gets_everything(address, Speaks::Chat));
+}
+
+#[test]
+fn every_post_of_many_senders_is_acknowledged_once() {
+    for rooms in [Rooms::One, Rooms::Own] {
+        with_chat_server(|address| {
+            let mut senders = Senders::gather(address, 5, rooms, &text()).unwrap();
+            for _ in 0..2 {
+                let outcome = senders.run(Until::Posts(200), 3).unwrap();
+                assert_eq!((outcome.acknowledged, outcome.latencies.len()), (200, 200));
+            }
+        });
+    }
 }

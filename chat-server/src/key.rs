@@ -77,7 +77,7 @@ pub enum KeyError {
 const KEY_BYTES: usize = 32;
 
 /// The file's name in its folder.
-const KEY: &str = "server.key";
+pub(crate) const KEY: &str = "server.key";
 
 impl ServerKey {
     /// A key for this run only.

@@ -2,7 +2,7 @@
 //!
 //! [`Server::start`] listens and serves; [`Server::attach`] serves a byte stream that the embedding
 //! program accepted itself. [`ServerConfig::storage`] says where it keeps what it acknowledges, and
-//! [`check`], [`export`] and [`import`] work on that. The program `chat-server` is [`program::main`].
+//! [`check`], [`backup()`], [`export`] and [`import`] work on that. The program `chat-server` is [`program::main`].
 //!
 //! Who does what:
 //!
@@ -36,11 +36,15 @@ mod shard;
 mod store;
 mod verify;
 
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub use store::fuzz;
+
 pub use key::{KeyError, ServerKey};
 pub use listener::{ListenError, Plaintext};
 pub use retention::{Bound, BoundError, Keep};
 pub use server::{Failure, Server, ServerConfig, StartError, Stopped};
 pub use store::{
-    Checked, Durability, Fault, Finding, Flaw, LineFlaw, Storage, StoreError, StoreFailure,
-    TransferError, check, export, import,
+    BackedUp, BackupError, BackupStep, Checked, Durability, Fault, Finding, Flaw, LineFlaw,
+    Storage, StoreError, StoreFailure, TransferError, backup, check, export, import,
 };

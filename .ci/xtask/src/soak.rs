@@ -22,18 +22,28 @@ const SHARE_MIN: Duration = Duration::from_mins(2);
 /// How many fuzz targets `.ci/fuzz` runs at once.
 const FUZZED_AT_ONCE: u32 = 2;
 
+/// Posts that are answered between two kills of a server.
+const POSTS_A_LIFE: u64 = 1_500;
+
+/// Clients that are killed between two kills of a server.
+const CLIENTS_A_LIFE: u64 = 4;
+
 /// Where the table is left.
 const TABLE: &str = "target/xtask/soak.txt";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Builds come first, and are not counted. The runs of real processes and the bench take about six
-minutes; simulator and fuzz targets share the rest. Nothing stops at a failure: the table at the end
+Builds come first, and are not counted. The runs of real processes and the bench take about
+a quarter of an hour, with the usual number of kills; simulator and fuzz targets share the rest. Nothing stops at a failure: the table at the end
 shows everything, and is left in target/xtask/soak.txt.")]
 pub(crate) struct Args {
     /// How long it all may take, in minutes
     #[arg(long, default_value_t = 60, value_parser = value_parser!(u32).range(10..=10_000))]
     minutes: u32,
+
+    /// How often a server is killed under load and started again; about a second each
+    #[arg(long, default_value_t = 300, value_parser = value_parser!(u32).range(1..=100_000))]
+    server_kills: u32,
 
     /// The seed of everything, as an earlier run printed it [default: of the clock]
     #[arg(long)]
@@ -49,6 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut rows = vec![
         soak_of_processes("real processes", &mut soak_command(seed, false))?,
         soak_of_processes("a server that forgets", &mut soak_command(seed, true))?,
+        soak_of_processes("a server that is killed", &mut kills_command(seed, args.server_kills))?,
         rules_switched_off(seed)?,
         bench()?,
     ];
@@ -88,9 +99,25 @@ fn soak_command(seed: u64, forgets: bool) -> Command {
     command
 }
 
+/// A server that is killed again and again while many posts are under way. Clients are, too: one whose
+/// connections never last waits ever longer before it dials again, and a new process begins anew.
+fn kills_command(seed: u64, kills: u32) -> Command {
+    let mut command = script("target/release/chat-soak");
+    let posts = u64::from(kills).saturating_mul(POSTS_A_LIFE).max(1);
+    command.args(["--clients", "12", "--senders", "10", "--posts", &posts.to_string()]);
+    // More than they can send, so that each life ends in the middle of a burst.
+    command.args(["--posts-per-second", "4000", "--faults-per-second", "0", "--resets", "0"]);
+    command.args(["--server-kills", &kills.to_string(), "--timeout", "3600"]);
+    command.args(["--kills", &u64::from(kills).saturating_mul(CLIENTS_A_LIFE).to_string()]);
+    command.args(["--seed", &seed.to_string()]);
+    command
+}
+
 fn soak_of_processes(name: &str, command: &mut Command) -> Result<Row, Failure> {
     row(name, command, |lines| {
-        told(lines, &["verdict: ", "lost: ", "doubled: ", "reordered: ", "acknowledgements"])
+        let marks =
+            ["verdict: ", "lost: ", "doubled: ", "reordered: ", "acknowledgements", "killed"];
+        told(lines, &[&marks[..], &["posts a second"]].concat())
     })
 }
 

@@ -40,6 +40,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=10))]
     pub(crate) resets: u32,
 
+    /// How often the server is killed, spread evenly over the posts, and started again on what it kept;
+    /// with none it keeps nothing
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub(crate) server_kills: u32,
+
     /// Decides the faults, kills and resets [default: of the clock]
     #[arg(long)]
     seed: Option<u64>,

@@ -116,6 +116,11 @@ impl Board {
         self.fed.iter().all(|fed| *fed)
     }
 
+    /// How many posts were answered.
+    pub(crate) fn answered(&self) -> u64 {
+        self.figures.acknowledged.saturating_add(self.figures.refused)
+    }
+
     fn tell_progress(&self, what: &str) {
         let Figures { acknowledged, refused, disconnected, .. } = self.figures;
         println!(

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::args::{Args, Expect};
 use crate::board::{Board, Figures, Stuck};
@@ -17,7 +17,7 @@ use crate::client::{Client, Order, Setup, last_words};
 use crate::feed::Feed;
 use crate::programs::{ProgramError, Programs};
 use crate::proxy::Proxy;
-use crate::server::Server;
+use crate::server::{Launch, Server};
 use crate::verdict::{Kills, Verdict};
 
 /// Pieces of news that wait to be read.
@@ -49,6 +49,7 @@ const OPERATOR: u16 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blow {
     Kill,
+    KillServer,
     Reset,
 }
 
@@ -56,6 +57,7 @@ impl Blow {
     const fn awaited(self) -> &'static str {
         match self {
             Self::Kill => "the posts before a kill",
+            Self::KillServer => "the posts before the server is killed",
             Self::Reset => "the posts before a reset",
         }
     }
@@ -70,6 +72,7 @@ fn plan(args: &Args) -> Vec<(u64, Blow)> {
     };
     let mut plan: Vec<_> =
         spread(args.kills, Blow::Kill).chain(spread(args.resets, Blow::Reset)).collect();
+    plan.extend(spread(args.server_kills, Blow::KillServer));
     plan.sort_by_key(|(share, _)| *share);
     plan
 }
@@ -87,8 +90,35 @@ struct Crowd {
     board: Board,
 }
 
+/// Why a run was cut short.
+enum Cut {
+    Stuck(Stuck),
+    Server(io::Error),
+}
+
+impl From<Stuck> for Cut {
+    fn from(stuck: Stuck) -> Self {
+        Self::Stuck(stuck)
+    }
+}
+
+/// What was answered while somebody was answered, from blow to blow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    posts: u64,
+    time: Duration,
+}
+
+impl Load {
+    fn add(&mut self, posts: u64, time: Duration) {
+        self.posts = self.posts.saturating_add(posts);
+        self.time = self.time.saturating_add(time);
+    }
+}
+
 /// How long the parts of a run took.
 struct Times {
+    load: Load,
     feeding: Duration,
     catching_up: Duration,
     leaving: Duration,
@@ -112,16 +142,24 @@ pub(crate) async fn run(args: &Args) -> Result<(), Failure> {
 async fn run_in(args: &Args, programs: &Programs, folder: &Path) -> Result<(), Failure> {
     let deadline = Instant::now() + args.time();
     let threshold = args.clients.div_ceil(2);
-    let operator = name_of(args, OPERATOR);
-    let server = Server::start(&programs.server, &folder.join("server"), threshold, &operator)
-        .await
-        .map_err(|error| Failure::Start("the server", error))?;
+    let launch = Launch {
+        program: programs.server.clone(),
+        folder: folder.join("server"),
+        keeps: args.server_kills > 0,
+        threshold,
+        operator: name_of(args, OPERATOR),
+    };
+    let mut server =
+        Server::start(launch).await.map_err(|error| Failure::Start("the server", error))?;
     let proxy =
         Proxy::start(server.address).await.map_err(|error| Failure::Start("the proxy", error))?;
     let mut crowd = Crowd::start(args, programs, &proxy, folder, deadline)
         .map_err(|error| Failure::Start("a client", error))?;
-    let (times, faults) =
-        crowd.talk(args, &proxy).await.map_err(|stuck| crowd.explain(stuck, folder))?;
+    let (times, faults) = match crowd.talk(args, &proxy, &mut server).await {
+        Ok(talked) => talked,
+        Err(Cut::Stuck(stuck)) => return Err(crowd.explain(stuck, folder)),
+        Err(Cut::Server(error)) => return Err(Failure::Start("the server again", error)),
+    };
     let figures = crowd.board.figures;
     let url = server.url.clone();
     let status = server.stop().await.map_err(|error| Failure::Start("stopping", error))?;
@@ -169,15 +207,26 @@ impl Crowd {
     }
 
     /// From the first post until everybody has left.
-    async fn talk(&mut self, args: &Args, proxy: &Proxy) -> Result<(Times, Faults), Stuck> {
+    async fn talk(
+        &mut self,
+        args: &Args,
+        proxy: &Proxy,
+        server: &mut Server,
+    ) -> Result<(Times, Faults), Cut> {
         let began = Instant::now();
         let mut random = Rng::with_seed(args.seed());
         let chaos = Chaos::start(proxy.live.clone(), args.faults_per_second, random.u64(..));
+        let mut load = Load::default();
         for (share, blow) in plan(args) {
-            let answered = |board: &Board| board.figures.acknowledged + board.figures.refused;
-            let is_time = |board: &Board| answered(board) >= share || board.is_fed();
+            // Once somebody is back after the last kill.
+            let before = self.board.answered();
+            let is_back = |board: &Board| board.answered() > before || board.is_fed();
+            self.board.until(blow.awaited(), is_back).await?;
+            let (back, since) = (self.board.answered(), Instant::now());
+            let is_time = |board: &Board| board.answered() >= share || board.is_fed();
             self.board.until(blow.awaited(), is_time).await?;
-            self.strike(blow, &mut random).await;
+            load.add(self.board.answered().saturating_sub(back), since.elapsed());
+            self.strike(blow, server, &mut random).await?;
         }
         let (restarts, lives) = (u64::from(args.kills), u64::from(args.resets) + 1);
         // A server that forgets what it answered resets more often than it was asked to.
@@ -198,6 +247,7 @@ impl Crowd {
         self.board.until("everybody to leave", |board| board.figures.ended == count).await?;
         while self.tasks.join_next().await.is_some() {}
         let times = Times {
+            load,
             feeding: fed.duration_since(began),
             catching_up: even.duration_since(fed),
             leaving: even.elapsed(),
@@ -205,7 +255,7 @@ impl Crowd {
         Ok((times, faults))
     }
 
-    async fn strike(&self, blow: Blow, random: &mut Rng) {
+    async fn strike(&self, blow: Blow, server: &mut Server, random: &mut Rng) -> Result<(), Cut> {
         let operator = usize::from(OPERATOR);
         let (pick, order) = match blow {
             // Not the operator: a reset that it was told and did not read would never come.
@@ -219,10 +269,16 @@ impl Crowd {
                 let threshold = random.u16(clients.div_ceil(2)..=clients - clients / 4);
                 (operator, Order::Reset { threshold })
             }
+            Blow::KillServer => {
+                // At any instant of what goes on, not right after an answer.
+                sleep(Duration::from_micros(random.u64(..20_000))).await;
+                return server.kill_and_start_again().await.map_err(Cut::Server);
+            }
         };
         if let Some(orders) = self.orders.get(pick) {
             let _ended = orders.send(order).await;
         }
+        Ok(())
     }
 
     /// What a client that ended too early said.
@@ -250,14 +306,26 @@ fn report(args: &Args, figures: &Figures, times: &Times, faults: Faults) {
     println!("faults: {faults}");
     println!("kills: {restarts}, leaving {doubtful} posts that may have been lost with the client");
     println!("resets: {}, which refused {overtaken} posts of the lives before", args.resets);
+    println!("the server was killed {} times", args.server_kills);
     println!("connections: {connected} made, {disconnected} lost");
     println!("{acknowledged} acknowledgements and {records} records shown");
+    let Load { posts, time } = times.load;
+    println!(
+        "{} posts a second were answered, {} while the clients were back before a kill or reset",
+        rate(acknowledged + overtaken, times.feeding),
+        rate(posts, time)
+    );
     println!(
         "time: {} posting, {} catching up, {} leaving",
         seconds(times.feeding),
         seconds(times.catching_up),
         seconds(times.leaving)
     );
+}
+
+/// How many a second that is.
+fn rate(count: u64, time: Duration) -> u128 {
+    u128::from(count).saturating_mul(1_000).checked_div(time.as_millis()).unwrap_or(0)
 }
 
 async fn judge(

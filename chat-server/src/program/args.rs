@@ -36,6 +36,8 @@ pub(super) enum Job {
     Run(RunArgs),
     /// Verify everything that is kept, while no server runs, and change nothing
     Check(FolderArgs),
+    /// Copy the folder, key and all, into another one; a server may be running on it
+    Backup(BackupArgs),
     /// Write all that is kept to stdout, one JSON object a line; a server may be running
     Export(FolderArgs),
     /// Read what `export` wrote from stdin into a folder that holds its server.key and no chat
@@ -53,6 +55,23 @@ pub(super) struct FolderArgs {
     #[arg(long, env = "CHAT_JSON")]
     json: bool,
 }
+
+/// The options of `backup`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = BACKUP_HELP)]
+pub(super) struct BackupArgs {
+    #[command(flatten)]
+    pub(super) folder: FolderArgs,
+
+    /// Where the copy is to be: a folder that is not there yet, or empty
+    #[arg(value_name = "DEST")]
+    pub(super) dest: PathBuf,
+}
+
+const BACKUP_HELP: &str = "\
+The copy is what the folder held at one moment: all that was acknowledged before this began. It is
+verified before it gets its name. `chat-server --data DEST` serves it; do not let it serve while the
+server that it was taken from does. It holds the server's secret key: keep it as safe as the folder.";
 
 /// The options of the main job.
 #[derive(Debug, clap::Args)]
@@ -152,6 +171,7 @@ impl Job {
         let (Self::Run(RunArgs { json, .. })
         | Self::Check(FolderArgs { json, .. })
         | Self::Export(FolderArgs { json, .. })
+        | Self::Backup(BackupArgs { folder: FolderArgs { json, .. }, .. })
         | Self::Import(FolderArgs { json, .. })) = self;
         if *json { Form::Json } else { Form::Plain }
     }
@@ -160,7 +180,7 @@ impl Job {
     pub(super) fn start_log(&self) {
         let (filter, verbose) = match self {
             Self::Run(args) => (args.log.clone(), args.verbose),
-            Self::Check(_) | Self::Export(_) | Self::Import(_) => (None, 0),
+            Self::Check(_) | Self::Backup(_) | Self::Export(_) | Self::Import(_) => (None, 0),
         };
         let level = match verbose {
             0 => LevelFilter::WARN,
@@ -216,7 +236,9 @@ mod tests {
     fn run_args(args: &[&str]) -> Result<RunArgs, clap::Error> {
         match Args::try_parse_from(args)?.into_job() {
             Job::Run(args) => Ok(args),
-            other @ (Job::Check(_) | Job::Export(_) | Job::Import(_)) => panic!("{other:?}"),
+            other @ (Job::Check(_) | Job::Backup(_) | Job::Export(_) | Job::Import(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 

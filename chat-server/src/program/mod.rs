@@ -7,14 +7,15 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chatcore::limits::Limits;
 use clap::Parser as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::key::{KeyError, ServerKey};
 use crate::listener::ListenError;
 use crate::server::{self, Server, ServerConfig, StartError, Stopped};
-use crate::store::{self, Checked, Storage, StoreError, TransferError};
-use args::{Args, FolderArgs, Job, RunArgs};
+use crate::store::{self, BackupError, Checked, Storage, StoreError, TransferError};
+use args::{Args, BackupArgs, FolderArgs, Job, RunArgs};
 use report::Report;
 
 /// Exit status when an option asks for what is not allowed.
@@ -38,6 +39,8 @@ enum Failure {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error(transparent)]
     Transfer(#[from] TransferError),
     #[error("{} is not as it was written: {found} found", folder.display())]
     Damaged { folder: PathBuf, found: usize },
@@ -54,6 +57,7 @@ impl Failure {
             | Self::Runtime(_)
             | Self::Server(_)
             | Self::Store(_)
+            | Self::Backup(_)
             | Self::Transfer(_)
             | Self::Damaged { .. } => ExitCode::FAILURE,
         }
@@ -68,6 +72,7 @@ pub fn main() -> ExitCode {
     let result = match &job {
         Job::Run(args) => run(args, &report),
         Job::Check(args) => check(args, &report),
+        Job::Backup(args) => backup(args, &report),
         Job::Export(args) => export(args),
         Job::Import(args) => import(args, &report),
     };
@@ -102,6 +107,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
             keep: args.keep.iter().copied().collect(),
             threshold: args.threshold.unwrap_or_default(),
             operators: args.operator.clone(),
+            limits: limits(&storage),
             ..ServerConfig::new(key)
         })
         .await?;
@@ -109,6 +115,19 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         report::overruled(server.founding(), args);
         serve(server, signals, report).await
     })
+}
+
+/// Bytes of records that stay in memory when all of them are in a store: what readers that lag a
+/// little are sent without asking it. A page of it takes less than a millisecond, so there is no need
+/// for memory to grow with the history at all.
+const WINDOW_BYTES: u64 = 2 << 20;
+
+fn limits(storage: &Storage) -> Limits {
+    let limits = Limits::default();
+    match storage {
+        Storage::Ephemeral => limits,
+        Storage::Folder { .. } => Limits { window_bytes: WINDOW_BYTES, ..limits },
+    }
 }
 
 /// Verifies what is kept.
@@ -120,6 +139,16 @@ fn check(args: &FolderArgs, report: &Report) -> Result<(), Failure> {
         0 => Ok(()),
         found => Err(Failure::Damaged { folder, found }),
     }
+}
+
+/// Copies the folder.
+fn backup(args: &BackupArgs, report: &Report) -> Result<(), Failure> {
+    let folder = data_folder(args.folder.data.clone())?;
+    let mut progress = report.progress();
+    let done = store::backup(&folder, &args.dest, &mut |step| progress.show(step))?;
+    drop(progress);
+    report.backed_up(&args.dest, &done);
+    Ok(())
 }
 
 /// Writes what is kept to stdout.

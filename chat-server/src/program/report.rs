@@ -1,6 +1,6 @@
 //! What the program says: lines for people, or JSON for scripts.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use chatcore::address::Address;
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::program::Failure;
 use crate::program::args::RunArgs;
 use crate::server::Server;
-use crate::store::{Checked, Durability, Storage};
+use crate::store::{BackedUp, BackupStep, Checked, Durability, Storage};
 
 /// For whom stdout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,8 @@ impl Report {
 
     /// Says what `check` found: each fault, then a summary.
     pub(super) fn checked(&self, folder: &Path, checked: &Checked) {
-        let Checked { entries, rooms, checkpoints, findings, .. } = checked;
+        let Checked { entries, state_hash, rooms, checkpoints, findings, .. } = checked;
+        let state = state_hash.map_or_else(|| "none".to_owned(), |hash| hash.to_string());
         for finding in findings {
             match self.form {
                 Form::Json => say(&json!({ "type": "fault", "text": finding.to_string() })),
@@ -77,16 +78,42 @@ impl Report {
             Form::Json => say(&json!({
                 "type": "checked",
                 "entries": entries.get(),
+                "state_hash": state_hash,
                 "rooms": rooms,
                 "checkpoints": checkpoints,
                 "faults": findings.len(),
             })),
             Form::Plain if findings.is_empty() => say(&format!(
                 "{}: all is as it was written ({entries} entries, {rooms} rooms, {checkpoints} \
-                 checkpoints)",
+                 checkpoints, state {state})",
                 folder.display(),
             )),
             Form::Plain => {}
+        }
+    }
+
+    /// Where it is told how far a long job is.
+    pub(super) fn progress(&self) -> ProgressLine {
+        let is_watched = self.form == Form::Plain && io::stderr().is_terminal();
+        ProgressLine { is_watched, shown: None }
+    }
+
+    pub(super) fn backed_up(&self, dest: &Path, done: &BackedUp) {
+        let BackedUp { entries, state_hash, bytes } = done;
+        match self.form {
+            Form::Json => say(&json!({
+                "type": "backed_up",
+                "path": dest.display().to_string(),
+                "entries": entries,
+                "state_hash": state_hash,
+                "bytes": bytes,
+            })),
+            Form::Plain => say(&format!(
+                "{entries} entries are in {} now, verified (state {state_hash}).\n\
+                 It holds the server's secret key. To serve it: chat-server --data {}",
+                dest.display(),
+                dest.display(),
+            )),
         }
     }
 
@@ -98,13 +125,48 @@ impl Report {
     }
 
     pub(super) fn failure(&self, failure: &Failure) {
-        let is_of_a_folder =
-            matches!(failure, Failure::Store(_) | Failure::Transfer(_) | Failure::Damaged { .. });
+        let is_of_a_folder = matches!(
+            failure,
+            Failure::Store(_) | Failure::Backup(_) | Failure::Transfer(_) | Failure::Damaged { .. }
+        );
         if self.form == Form::Json && !is_of_a_folder {
             say(&json!({ "type": "stopped", "reason": failure.to_string() }));
         }
         // Nobody reads stderr: then the exit status has to say it.
         let _ = writeln!(io::stderr(), "chat-server: {failure}");
+    }
+}
+
+/// A line on a terminal that says how far a job is.
+#[derive(Debug)]
+pub(super) struct ProgressLine {
+    is_watched: bool,
+    /// What it says.
+    shown: Option<String>,
+}
+
+impl ProgressLine {
+    pub(super) fn show(&mut self, step: BackupStep) {
+        let text = match step {
+            BackupStep::Copying { done, total } => {
+                let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
+                format!("copying: {percent} %")
+            }
+            BackupStep::Verifying => "verifying".to_owned(),
+        };
+        if self.is_watched && self.shown.as_ref() != Some(&text) {
+            // The longest text, cleared before the next.
+            let _ = write!(io::stderr(), "\r{text:<16}");
+            self.shown = Some(text);
+        }
+    }
+}
+
+impl Drop for ProgressLine {
+    fn drop(&mut self) {
+        if self.shown.is_some() {
+            let _ = write!(io::stderr(), "\r{:16}\r", "");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use chatcore::engine::{Archive, Config, Engine};
-use chatcore::id::{Index, PublicKey, Seq};
+use chatcore::id::{Digest, Index, PublicKey, Seq};
 use chatcore::limits::Limits;
 use chatcore::log::{Change, Head};
 use chatcore::text::RoomName;
@@ -26,6 +26,8 @@ const FINDINGS_MAX: usize = 20;
 pub struct Checked {
     /// The last entry of its journal; 0 when it has none.
     pub entries: Index,
+    /// The state after it; none when it has no entry, or cannot be replayed.
+    pub state_hash: Option<Digest>,
     /// The key that the journal was founded by.
     pub founder: Option<PublicKey>,
     /// How many rooms there are.
@@ -93,6 +95,7 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
     let is_whole = !rows.deleted;
     let mut checked = Checked {
         entries: rows.last,
+        state_hash: None,
         founder: None,
         rooms: 0,
         checkpoints: checkpoints.len(),
@@ -107,6 +110,13 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
         check_states(&folder, &database, &checkpoints, is_whole, &mut checked)?;
     }
     Ok(checked)
+}
+
+/// What is wrong with the rows of a journal, and nothing else.
+pub(crate) fn check_rows(database: &Database) -> Vec<Finding> {
+    let mut rows = Rows::new(database);
+    rows.check();
+    rows.findings
 }
 
 /// Replays the journal, or what is left of it after the oldest checkpoint, and compares what each
@@ -136,6 +146,7 @@ fn check_states(
     let recovered = if is_whole { way.by_replay()? } else { way.first_of(&oldest_first)? };
     let Recovered { engine, lives, .. } = recovered;
     checked.rooms = lives.iter().count();
+    checked.state_hash = Some(engine.state_hash());
     checked.founder = Some(engine.founding().server_key);
     for index in checkpoints {
         let reason = match way.by_checkpoint(*index) {

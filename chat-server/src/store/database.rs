@@ -30,8 +30,12 @@ use chatcore::codec;
 use chatcore::id::{Digest, Index, Seq};
 use chatcore::log::{Change, Entry, Head, Header};
 use chatcore::time::Timestamp;
+use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow, Transaction, ffi,
+    params,
+};
 
 use crate::store::Durability;
 use crate::store::fault::{Fault, Flaw, StoreError};
@@ -334,6 +338,40 @@ impl Database {
         self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
     }
 
+    /// Holds what is read to how it is now, until this is dropped, whoever writes meanwhile. The
+    /// write-ahead log cannot begin anew before that, and grows.
+    pub(crate) fn pin(&self) -> rusqlite::Result<Transaction<'_>> {
+        let pin = self.connection.unchecked_transaction()?;
+        // What is read is decided by the first look, not by the beginning.
+        pin.query_row("PRAGMA user_version", [], |_| Ok(()))?;
+        Ok(pin)
+    }
+
+    /// Copies all pages into an empty file, some at a time; `each` is told how many are done, of how
+    /// many, and may end it. The copy is whole only when that is over, and on the disk then.
+    pub(crate) fn copy<E: From<rusqlite::Error>>(
+        &self,
+        to: &Path,
+        pages_at_once: i32,
+        mut each: impl FnMut(i32, i32) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut copy = Connection::open(to)?;
+        let backup = Backup::new(&self.connection, &mut copy)?;
+        loop {
+            let step = backup.step(pages_at_once)?;
+            let Progress { remaining, pagecount } = backup.progress();
+            each(pagecount.saturating_sub(remaining), pagecount)?;
+            match step {
+                StepResult::Done => break,
+                StepResult::More => {}
+                // Nobody else knows the copy, and what is pinned is not locked; as for anything new.
+                StepResult::Busy | StepResult::Locked | _ => return Err(busy().into()),
+            }
+        }
+        drop(backup);
+        copy.close().map_err(|(_, error)| error.into())
+    }
+
     /// The last row; 0 when there is none.
     pub(crate) fn last(&self) -> Result<Index, Fault> {
         let last = self
@@ -416,6 +454,10 @@ impl Database {
         let lines: Result<Vec<_>, _> = lines.collect();
         Ok(lines?.into_iter().filter(|line| line != "ok").collect())
     }
+}
+
+fn busy() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)
 }
 
 fn row_of(row: &SqlRow<'_>) -> Result<Row, Flaw> {

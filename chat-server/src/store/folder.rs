@@ -13,6 +13,9 @@ use crate::store::fault::StoreError;
 /// The database's name in the folder.
 pub(crate) const JOURNAL: &str = "journal.db";
 
+/// The name of the file of [`Tip`].
+pub(crate) const TIP: &str = "tip";
+
 /// A data folder that this process alone uses, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -51,7 +54,7 @@ impl Folder {
 
     /// The file of [`Tip`].
     pub(crate) fn tip(&self) -> PathBuf {
-        self.path.join("tip")
+        self.path.join(TIP)
     }
 }
 

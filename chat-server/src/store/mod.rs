@@ -13,13 +13,15 @@
 //!
 //! Who does what: `journal` writes groups of entries and finds records; `threads` keeps the engine
 //! from waiting for any of it; `recovery` brings the engine back; `check` verifies everything;
-//! `transfer` writes the journal as JSON lines and reads them; `sweep` finds what retention takes.
+//! `transfer` writes the journal as JSON lines and reads them; `sweep` finds what retention takes;
+//! `backup` copies a folder that is in use.
 //!
 //! **When an entry is safe.** With [`Durability::Commit`], when the disk says that it has it: a
 //! `kill -9` or a power cut costs nothing that was acknowledged. With [`Durability::Relaxed`], when
 //! the operating system has it: a `kill -9` costs nothing, a power cut may cost the newest moments.
-//! The next start then refuses, as it does after every loss: clients may have seen what is gone, and
-//! would take what gets its numbers next for what they have. Whoever removes `tip` accepts that.
+//! The next start then refuses, unless the power cut took the newest `tip`, too: clients may have seen
+//! what is gone, and would take what gets its numbers next for what they have. Whoever removes `tip`
+//! accepts that.
 //!
 //! **Faults.** A full disk stops admission and nothing else, until there is space. Any other error
 //! of writing or syncing ends the server: what the system could not write it may have forgotten, so
@@ -38,11 +40,14 @@
 //! state a second time, and its encoding. A start reads the newest checkpoint and at most about
 //! [`CHECKPOINT_BYTES`] of entries, twice as many when it is killed while one is being made.
 
+mod backup;
 mod check;
 mod checkpoint;
 mod database;
 mod fault;
 mod folder;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod journal;
 mod lives;
 mod recovery;
@@ -61,6 +66,7 @@ use chatcore::id::PublicKey;
 use chatcore::log::{Founding, Head};
 use chatcore::time::Now;
 
+pub use backup::{BackedUp, BackupError, BackupStep, backup};
 pub use check::{Checked, Finding, check};
 pub use fault::{Fault, Flaw, StoreError, StoreFailure};
 pub(crate) use folder::JOURNAL;

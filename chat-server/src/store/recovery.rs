@@ -5,6 +5,7 @@
 //! over it. Nothing is ever repaired, cut off or begun anew.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chatcore::engine::{Archive, Config, Engine, RestoreError};
@@ -79,9 +80,20 @@ pub(crate) fn check_tip(
     database: &Database,
     last: Index,
 ) -> Result<(), StoreError> {
-    let (path, file) = (database.path().to_owned(), folder.tip());
+    let file = folder.tip();
     let tip =
         FoundTip::read(&file).map_err(|source| StoreError::Io { path: file.clone(), source })?;
+    hold_against(tip, file, database, last)
+}
+
+/// As [`check_tip`], for a tip that was read before.
+pub(crate) fn hold_against(
+    tip: FoundTip,
+    file: PathBuf,
+    database: &Database,
+    last: Index,
+) -> Result<(), StoreError> {
+    let path = database.path().to_owned();
     let Tip { index, chain } = match tip {
         FoundTip::At(tip) => tip,
         FoundTip::None => return Ok(()),
@@ -199,7 +211,7 @@ impl Way<'_> {
     }
 }
 
-fn newer(path: std::path::PathBuf, found: u16) -> StoreError {
+fn newer(path: PathBuf, found: u16) -> StoreError {
     StoreError::Newer { path, found: found.into(), known: checkpoint::LAYOUT.into() }
 }
 

@@ -146,6 +146,7 @@ impl Keeper {
             due,
             since_checkpoint: parts.since_checkpoint,
             checkpoint_bytes: parts.checkpoint_bytes,
+            kept: Kept::default(),
         };
         let (closed, wait) = oneshot::channel::<()>();
         let last = Arc::new((parts.folder, closed));
@@ -209,6 +210,16 @@ struct Writer {
     due: SyncSender<()>,
     since_checkpoint: u64,
     checkpoint_bytes: u64,
+    kept: Kept,
+}
+
+/// What was made safe: one line in the log in the end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    entries: u64,
+    commits: u64,
+    /// How long that took.
+    busy: Duration,
 }
 
 /// Whether more can come.
@@ -236,6 +247,8 @@ impl Writer {
                 break;
             }
         }
+        let Kept { entries, commits, busy } = self.kept;
+        tracing::debug!(entries, commits, busy_us = busy.as_micros(), "nothing more is to be kept");
         match self.store.close() {
             Ok(()) | Err(AppendError::Full(_)) => Ok(()),
             Err(AppendError::Failed(failure)) => Err(failure),
@@ -314,6 +327,7 @@ impl Writer {
         let count = self.waiting.len().min(GROUP_MAX);
         let group = self.waiting.get(..count).unwrap_or_default();
         let Some(through) = group.last().map(|entry| entry.header.index) else { return Ok(0) };
+        let begun = Instant::now();
         match self.store.append(group) {
             Ok(()) => {}
             Err(AppendError::Full(error)) => {
@@ -327,13 +341,17 @@ impl Writer {
             Err(AppendError::Failed(failure)) => return Err(failure),
         }
         let bytes = self.waiting.drain(..count).map(|entry| bytes_of(&entry)).sum();
+        self.kept.entries += u64::try_from(count).unwrap_or_default();
+        self.kept.commits += 1;
         self.tell(Answer::Persisted(through));
         if std::mem::replace(&mut self.is_full, false) {
             tracing::warn!("the store has space again");
             self.tell(Answer::Free);
         }
         self.count(bytes);
-        match self.store.tidy() {
+        let tidied = self.store.tidy();
+        self.kept.busy += begun.elapsed();
+        match tidied {
             Ok(()) | Err(AppendError::Full(_)) => Ok(count),
             Err(AppendError::Failed(failure)) => Err(failure),
         }

@@ -263,7 +263,8 @@ fn forget_killed(folder: &Folder, place: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn remove(place: &Path) {
+/// Removes a database that is of no use, or that was given its name, and what was left beside it.
+pub(crate) fn remove(place: &Path) {
     for end in ["db", "db-wal", "db-shm", CHECKPOINT] {
         // It may not be there.
         let _ = fs::remove_file(place.with_extension(end));

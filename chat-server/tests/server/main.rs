@@ -5,12 +5,15 @@
     reason = "a test that panics is a test that fails"
 )]
 
+mod backup;
+mod disk;
 mod gate;
 mod hostile;
 mod injected;
 mod killed;
 mod lifecycle;
 mod peer;
+mod power;
 mod program;
 mod retention;
 mod store;

@@ -11,7 +11,7 @@ use crate::peer::Peer;
 
 /// What a server on a folder is told. One user opens the gate; nothing stays in memory, so that all
 /// history comes from the store.
-fn config(folder: &Path) -> ServerConfig {
+pub(crate) fn config(folder: &Path) -> ServerConfig {
     let (path, durability) = (folder.to_owned(), Durability::Commit);
     ServerConfig {
         listen: vec!["chat://127.0.0.1:0".parse().unwrap()],
@@ -22,14 +22,14 @@ fn config(folder: &Path) -> ServerConfig {
     }
 }
 
-async fn start(folder: &Path) -> (Server, Address) {
+pub(crate) async fn start(folder: &Path) -> (Server, Address) {
     let server = Server::start(config(folder)).await.unwrap();
     let address = server.addresses()[0].clone();
     (server, address)
 }
 
 /// Posts these, and waits until the last is acknowledged.
-async fn post_all(peer: &mut Peer, texts: &[String]) {
+pub(crate) async fn post_all(peer: &mut Peer, texts: &[String]) {
     let mut last = None;
     for text in texts {
         last = Some(peer.post(text).await);
@@ -38,7 +38,7 @@ async fn post_all(peer: &mut Peer, texts: &[String]) {
     assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}");
 }
 
-fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
+pub(crate) fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 

@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod recovery;
 mod retention;
 mod rig;
 mod transfer;

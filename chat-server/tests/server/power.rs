@@ -1,0 +1,138 @@
+//! The power is cut while a server writes.
+
+use std::path::Path;
+use std::process::Command;
+
+use chat_server::{Server, StartError};
+use chatcore::id::Counter;
+use chatcore::wire::ServerFrame;
+
+use crate::disk::{self, Disk, Event};
+use crate::killed::serve;
+use crate::peer::Peer;
+use crate::store::config;
+
+/// How often the power is cut.
+const CUTS: usize = 80;
+
+/// The server under a tracer that writes down every byte; `None` where there is no tracer.
+fn traced(trace: &Path, durability: &str) -> Option<Command> {
+    let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        crate::not_tried("this machine has no strace that may trace");
+        return None;
+    }
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-y", "-xx", "-s", "1000000", "-o"]).arg(trace);
+    command.args(["-e", &format!("trace={}", disk::CALLS)]);
+    command.arg(env!("CARGO_BIN_EXE_chat-server")).env("CHAT_DURABILITY", durability);
+    Some(command)
+}
+
+/// What servers did on a new folder: a first one that is stopped in order, and one that comes after
+/// it and is killed, each with so many commits, the last ones of more posts at once. The second makes
+/// so many that the log is moved into the database in the middle of it.
+async fn story(durability: &str) -> Option<Vec<Event>> {
+    let (folder, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let data = folder.path().join("data");
+    let mut events = Vec::new();
+    for (run, commits) in [(0, 60), (1, 560)] {
+        let trace = traces.path().join(run.to_string());
+        let (program, address) = serve(traced(&trace, durability)?, &data);
+        let mut ana = Peer::join(&address, "ana").await;
+        for _ in 0..commits {
+            post(&mut ana, 1).await;
+        }
+        for _ in 0..4 {
+            post(&mut ana, 30).await;
+        }
+        if run == 0 {
+            // The tracer keeps signals to itself.
+            rustix::process::kill_process(program.children()[0], rustix::process::Signal::TERM)
+                .unwrap();
+            assert!(tokio::task::spawn_blocking(|| program.wait()).await.unwrap().0.success());
+        } else {
+            drop(program);
+        }
+        let text = std::fs::read_to_string(&trace).unwrap();
+        events.extend(disk::read_trace(&text, &data));
+    }
+    Some(events)
+}
+
+/// Posts so many numbers at once, and waits for all to be acknowledged.
+async fn post(peer: &mut Peer, count: usize) {
+    let mut last = peer.next_counter();
+    for _ in 0..count {
+        let text = peer.next_counter().to_string();
+        last = peer.post(&text).await;
+    }
+    let answer = peer.answer_to(last).await;
+    assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}");
+}
+
+/// How often something came back after a power cut, with what was acknowledged and no more, and how
+/// often something acknowledged was gone, or the start was refused.
+#[derive(Debug, Default)]
+struct Cuts {
+    without_the_rest: u32,
+    lossy: u32,
+}
+
+async fn cut_again_and_again(events: &[Event]) -> Cuts {
+    let seed = 4;
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut instants: Vec<usize> = (0..CUTS).map(|_| random.usize(0..=events.len())).collect();
+    instants.sort_unstable();
+    let (mut disk, mut done, mut cuts) = (Disk::default(), 0, Cuts::default());
+    for instant in instants {
+        events[done..instant].iter().for_each(|event| disk.follow(event));
+        done = instant;
+        let chance = [0.0, 0.1, 0.5, 0.9, 1.0][random.usize(0..5)];
+        let folder = tempfile::tempdir().unwrap();
+        disk.after_power_cut(folder.path(), chance, &mut random);
+        let (kept, acknowledged) = (come_back(folder.path()).await, disk.acknowledged);
+        if kept.as_ref().is_ok_and(|kept| *kept >= acknowledged) {
+            cuts.without_the_rest += u32::from(kept.unwrap() == acknowledged);
+        } else {
+            println!("event {instant}: {acknowledged} were acknowledged, {kept:?} came back");
+            cuts.lossy += 1;
+        }
+    }
+    assert!(disk.acknowledged > Counter::new(400).unwrap(), "{}", disk.acknowledged);
+    cuts
+}
+
+#[tokio::test]
+async fn e4_power_cut_at_any_instant_costs_nothing_that_was_acknowledged() {
+    let Some(events) = story("commit").await else { return };
+    let cuts = cut_again_and_again(&events).await;
+    assert!(cuts.lossy == 0 && cuts.without_the_rest > 0, "{cuts:?}");
+}
+
+#[tokio::test]
+async fn e4_power_cut_costs_what_was_acknowledged_before_the_disk_had_it() {
+    // So that it is seen that such a disk forgets.
+    let Some(events) = story("relaxed").await else { return };
+    let cuts = cut_again_and_again(&events).await;
+    assert!(cuts.lossy > 0, "{cuts:?}");
+}
+
+/// Starts a server on what is left; the last post that it has, after all of them were read.
+async fn come_back(folder: &Path) -> Result<Counter, StartError> {
+    let server = Server::start(config(folder)).await?;
+    let address = server.addresses()[0].clone();
+    let mut ana = Peer::connect(&address).await;
+    let kept = ana.log_in("ana").await.unwrap().last_counter;
+    let mut beto = Peer::join_from_the_first(&address, "beto").await;
+    let posts = beto.posts(usize::try_from(kept.get()).unwrap()).await;
+    let wanted: Vec<String> = (1..=kept.get()).map(|number| number.to_string()).collect();
+    assert_eq!(posts, wanted);
+    // A server that stops waits a while for who does not close.
+    drop((ana, beto));
+    server.stop().await;
+    let checked = chat_server::check(folder).unwrap();
+    assert!(checked.findings.is_empty(), "{:?}", checked.findings);
+    Ok(kept)
+}
