@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, sleep_until};
 use crate::connection::FrameLimit;
-use crate::retention::Ledger;
+use crate::retention::{Ledger, ROUND};
 use crate::shard::{ShardHandle, shard_of};
 use crate::store::{Answer, Keeper, StoreFailure, Wanted};
 use crate::verify::{Full, Verifier};
@@ -67,10 +67,6 @@ pub(crate) enum Kept {
     /// By a store, which also looks after retention.
     ByStore(Keeper),
 }
-
-/// How often retention looks at what is due in memory, and of how many rooms at once.
-const ROUND: Duration = Duration::from_secs(1);
-const TRIMS_A_ROUND: usize = 64;
 
 /// The engine and what it needs around it.
 #[derive(Debug)]
@@ -189,7 +185,7 @@ impl Host {
     fn trim(&mut self) {
         self.round_at = Some(Instant::now() + ROUND);
         let Kept::InMemory(ledger) = &self.kept else { return };
-        for input in ledger.due(self.clock.now().wall, TRIMS_A_ROUND) {
+        for input in ledger.due(self.clock.now().wall) {
             self.handle(input);
         }
     }

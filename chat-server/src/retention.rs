@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
+use std::time::Duration;
 
 use chatcore::engine::Input;
 use chatcore::id::{Incarnation, Index, Seq};
@@ -115,6 +116,12 @@ impl FromIterator<Bound> for Keep {
         keep
     }
 }
+
+/// How often it is looked at what is due.
+pub(crate) const ROUND: Duration = Duration::from_secs(1);
+
+/// Rooms that the engine is asked to trim in one round: it takes a part of a millisecond for each.
+const TRIMS_A_ROUND: usize = 64;
 
 /// Blocks that make up what a bound lets a room keep: how exactly it is kept to.
 const BLOCKS_A_BOUND: u64 = 64;
@@ -381,14 +388,14 @@ impl Ledger {
         self.follow(entry.header.index, entry.header.at, &entry.change);
     }
 
-    /// What is due to be forgotten, of so many rooms at most: each a request to the engine. What it
-    /// asks is asked again until it is done; that is harmless.
-    pub(crate) fn due(&self, now: Timestamp, most: usize) -> Vec<Input> {
+    /// What is due to be forgotten, of a round's number of rooms at most: each a request to the
+    /// engine. What it asks is asked again until it is done; that is harmless.
+    pub(crate) fn due(&self, now: Timestamp) -> Vec<Input> {
         let due = self.rooms.iter().filter_map(|(room, life)| {
             let through = life.due(&self.keep, now)?;
             Some(Input::Trim { room: room.clone(), incarnation: life.incarnation, through })
         });
-        due.take(most).collect()
+        due.take(TRIMS_A_ROUND).collect()
     }
 }
 
@@ -503,7 +510,7 @@ mod tests {
         }
 
         fn due(&self) -> Option<u64> {
-            let due = self.ledger.due(time(self.now), 1);
+            let due = self.ledger.due(time(self.now));
             let [Input::Trim { through, .. }] = due.as_slice() else { return None };
             Some(through.get()).filter(|through| *through > self.trimmed)
         }

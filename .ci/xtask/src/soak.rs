@@ -33,9 +33,9 @@ const TABLE: &str = "target/xtask/soak.txt";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Builds come first, and are not counted. The runs of real processes and the bench take about
-a quarter of an hour, with the usual number of kills; simulator and fuzz targets share the rest. Nothing stops at a failure: the table at the end
-shows everything, and is left in target/xtask/soak.txt.")]
+Builds come first, and are not counted. The runs of real processes and the bench take about a quarter
+of an hour, with the usual number of kills; simulator and fuzz targets share the rest. Nothing stops at
+a failure: the table at the end shows everything, and is left in target/xtask/soak.txt.")]
 pub(crate) struct Args {
     /// How long it all may take, in minutes
     #[arg(long, default_value_t = 60, value_parser = value_parser!(u32).range(10..=10_000))]

@@ -27,9 +27,6 @@ use crate::store::folder::Folder;
 use crate::store::journal::{Erasure, step_back};
 use crate::store::recovery::{ROWS_AT_ONCE, damaged};
 
-/// Rooms that the engine is asked to trim in one round: it takes a part of a millisecond for each.
-const TRIMS_A_ROUND: usize = 64;
-
 /// Finds what is due, what is to be blanked and what is to be removed.
 #[derive(Debug)]
 pub(crate) struct Sweeper {
@@ -155,7 +152,7 @@ impl Sweeper {
 
     /// What the engine is to be asked for.
     pub(crate) fn due(&self, now: Timestamp) -> Vec<Input> {
-        self.ledger.due(now, TRIMS_A_ROUND)
+        self.ledger.due(now)
     }
 
     /// The next rows that are to be blanked; the same until they are.

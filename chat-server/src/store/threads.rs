@@ -24,6 +24,7 @@ use chatcore::wire::Record;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::retention::ROUND;
 use crate::store::fault::{StoreError, StoreFailure};
 use crate::store::journal::{AppendError, Erasure, History, Store, Wanted};
 use crate::store::sweep::Sweeper;
@@ -435,9 +436,6 @@ impl Checkpoints {
         }
     }
 }
-
-/// How often retention looks at what is due.
-const ROUND: Duration = Duration::from_secs(1);
 
 /// After a checkpoint that retention asked for it waits so many times as long as that took: the more
 /// state there is, the longer what is forgotten stays on the disk.

@@ -25,7 +25,8 @@
 //! cannot read, clocks jump, strangers send anything. Then nothing goes wrong any more, and within
 //! a bounded number of steps everybody has to be connected, every command answered and everything
 //! seen. A step is one event. After each step the model has compared every output of the engine, the
-//! tap everything that was written, and the witness everything that was shown. Every 64 steps, as soon as nothing waits for the store,
+//! tap everything that was written, and the witness everything that was shown. Every 64 steps, as
+//! soon as nothing waits for the store,
 //! the engine is made again from its snapshot and has to be the same; and the same visitor is told
 //! the same by an engine of that snapshot and by one of the snapshot before and the entries since
 //! then. After every restart a second engine, made from a snapshot of the first, does the same as

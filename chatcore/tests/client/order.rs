@@ -112,6 +112,20 @@ fn part_waits_for_the_answers_to_what_was_asked_about_the_room_before() {
     assert_eq!(asked(&script.frame(ServerFrame::Answer { request, answer })).len(), 1);
 }
 
+/// They would share what a server allows, and each gathers up to its bound in memory.
+#[test]
+fn histories_are_read_one_after_the_other() {
+    let mut script = Script::joined();
+    let [first] = asked(&script.say(ask(Ask::History(lobby(), 5))))[..] else {
+        panic!("not asked")
+    };
+    assert!(asked(&script.say(ask(Ask::History(lobby(), 5)))).is_empty());
+    let (room, incarnation) = (lobby(), Incarnation::ZERO.next());
+    let answer = Answer::History { room, incarnation, records: List::default() };
+    let request = RequestId::new(first).unwrap();
+    assert_eq!(asked(&script.frame(ServerFrame::Answer { request, answer })).len(), 1);
+}
+
 #[test]
 fn part_that_is_refused_for_now_is_done_by_the_loss_of_the_connection() {
     let mut script = Script::joined();

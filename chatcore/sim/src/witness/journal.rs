@@ -75,7 +75,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// The engine handed an entry to the store: what the user calls so, if a user it is.
+    /// The engine handed an entry to the store. A reset that a client sent has its user's label.
     pub(crate) fn append(&mut self, entry: &Arc<Entry>, label: Option<&str>) -> Result<(), Broken> {
         let place = self.entries.len();
         let index = entry.header.index.get();
