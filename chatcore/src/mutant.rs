@@ -86,6 +86,8 @@ mutants! {
     AnyoneResets => "anyone-resets",
     /// Engine: a user whose grace is over stays a member.
     NoLeaveAfterGrace => "no-leave-after-grace",
+    /// Engine: who comes back to any room stays a member of all.
+    ReturnEndsEveryGrace => "return-ends-every-grace",
     /// Engine: after a restore nobody is expected back, and so nobody leaves.
     RestoreForgetsGrace => "restore-forgets-grace",
     /// Engine: a restore loses the newest answer of each session, whose command then takes effect

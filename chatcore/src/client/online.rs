@@ -3,6 +3,7 @@
 use crate::client::machine::{Phase, RETRY_TIME, is_sign_of_life};
 use crate::client::questions::{Line, Pages, Progress, Purpose, Step};
 use crate::client::rooms::{Wanted, Wish};
+use crate::client::roster::Again;
 use crate::client::{Ask, Client, Event, Place, Save, Unsent};
 use crate::id::{Counter, Incarnation, RequestId, Seq};
 use crate::text::RoomName;
@@ -155,7 +156,9 @@ impl Client {
             (Purpose::List(room), Answer::Users(list)) if list.room == room => {
                 self.rooms.users(list, Wanted::ByClient, &mut self.out);
             }
-            (Purpose::List(room), Answer::Refused(_)) => self.rooms.refuse_list(&room),
+            (Purpose::List(room), Answer::Refused(refusal)) => {
+                self.refuse_list(now, &room, refusal);
+            }
             (Purpose::User(line, ask), Answer::Refused(refusal)) => {
                 self.refuse_step(now, line, Step::Ask(ask), refusal);
             }
@@ -195,6 +198,15 @@ impl Client {
         self.refuse(id, refusal);
     }
 
+    /// What the client wanted to know for itself was refused.
+    fn refuse_list(&mut self, now: Moment, room: &RoomName, refusal: Refusal) {
+        let is_passing = matches!(refusal, Refusal::Rate { .. } | Refusal::Busy { .. });
+        if is_passing {
+            self.questions.hold(now + retry_after(refusal));
+        }
+        self.rooms.refuse_list(room, if is_passing { Again::Now } else { Again::WithGate });
+    }
+
     /// A question of the user was refused. That the server is too busy is no answer yet.
     fn refuse_step(&mut self, now: Moment, line: Line, step: Step, refusal: Refusal) {
         if matches!(refusal, Refusal::Rate { .. } | Refusal::Busy { .. }) {
@@ -232,7 +244,8 @@ impl Client {
     }
 
     fn send_wishes(&mut self, now: Moment) {
-        while let Some(wish) = self.rooms.poll_wish(now) {
+        let may_be_asked = !self.questions.is_held(now);
+        while let Some(wish) = self.rooms.poll_wish(now, may_be_asked) {
             let question = wish.question(self.config.start);
             let purpose = match wish {
                 Wish::Join(room, _) => Purpose::Join(room),

@@ -88,8 +88,7 @@ impl Questions {
     /// What is next, unless it has to wait: after a refusal, for a room to be left, or for what was
     /// asked before.
     pub(super) fn next(&mut self, now: Moment) -> Option<(Place, &Step)> {
-        self.held_until = self.held_until.filter(|until| now < *until);
-        if self.held_until.is_some() || self.parting().is_some() {
+        if self.is_held(now) || self.parting().is_some() {
             return None;
         }
         let (line, step) = self.waiting.front()?;
@@ -139,7 +138,18 @@ impl Questions {
     /// Asks again after a while, at the old place.
     pub(super) fn retry(&mut self, line: Line, step: Step, at: Moment) {
         self.put_back(line, step);
-        self.held_until = self.held_until.max(Some(at));
+        self.hold(at);
+    }
+
+    /// Nothing is to be asked before this.
+    pub(super) fn hold(&mut self, until: Moment) {
+        self.held_until = self.held_until.max(Some(until));
+    }
+
+    /// Whether nothing may be asked yet.
+    pub(super) fn is_held(&mut self, now: Moment) -> bool {
+        self.held_until = self.held_until.filter(|until| now < *until);
+        self.held_until.is_some()
     }
 
     fn put_back(&mut self, line: Line, step: Step) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::client::roster::{Presence, Roster};
+use crate::client::roster::{Again, Presence, Roster};
 use crate::client::{Event, Outputs, Save};
 use crate::id::{Incarnation, Seq, Threshold};
 use crate::text::RoomName;
@@ -145,9 +145,9 @@ impl Rooms {
     }
 
     /// The list of users was refused.
-    pub(super) fn refuse_list(&mut self, name: &RoomName) {
+    pub(super) fn refuse_list(&mut self, name: &RoomName, again: Again) {
         if let Some(room) = self.0.get_mut(name) {
-            room.roster.refuse();
+            room.roster.refuse(again);
         }
     }
 
@@ -235,14 +235,17 @@ impl Rooms {
         Some(self.0.get(name)?.cursor?.incarnation)
     }
 
-    /// What has to be asked now, each once.
-    pub(super) fn poll_wish(&mut self, now: Moment) -> Option<Wish> {
+    /// What has to be asked now, each once. A join has a time of its own; who is there is asked only
+    /// while questions `may_be_asked`.
+    pub(super) fn poll_wish(&mut self, now: Moment, may_be_asked: bool) -> Option<Wish> {
         self.0.iter_mut().find_map(|(name, room)| match room.membership {
             Membership::Wanted(at) if at.is_none_or(|at| at <= now) => {
                 room.membership = Membership::Asked;
                 Some(Wish::Join(name.clone(), room.cursor))
             }
-            Membership::In if room.roster.take_wish() => Some(Wish::Who(name.clone())),
+            Membership::In if may_be_asked && room.roster.take_wish() => {
+                Some(Wish::Who(name.clone()))
+            }
             Membership::Out | Membership::Wanted(_) | Membership::Asked | Membership::In => None,
         })
     }

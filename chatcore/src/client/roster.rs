@@ -13,6 +13,8 @@ pub(super) struct Roster {
     names: BTreeSet<UserName>,
     /// The last record that the list took into account.
     as_of: Seq,
+    /// The last record that is gone: a list must not be older.
+    missed: Seq,
     /// The newest changes, for a list that was made before them and comes after them.
     recent: VecDeque<(Seq, Presence)>,
     /// What was shown last.
@@ -24,6 +26,15 @@ pub(super) struct Roster {
 pub(super) enum Presence {
     Joined(UserName),
     Left(UserName),
+}
+
+/// When a list that was refused is to be asked for again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// As soon as anything may be asked.
+    Now,
+    /// When the gate is told again: it is closed now, or the room is left.
+    WithGate,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +56,7 @@ impl Roster {
     /// The room began a new life, with a list of its own.
     pub(super) fn reset(&mut self) {
         self.knowledge = Knowledge::None;
-        self.as_of = Seq::ZERO;
+        (self.as_of, self.missed) = (Seq::ZERO, Seq::ZERO);
         self.recent.clear();
         self.shown = None;
     }
@@ -58,13 +69,19 @@ impl Roster {
     /// Records up to this one are gone: who came or went in them is not known, unless the list is
     /// newer.
     pub(super) fn miss(&mut self, to: Seq) {
-        if to > self.as_of {
+        self.missed = self.missed.max(to);
+        // A list that is under way may be new enough.
+        if to > self.as_of && self.knowledge != Knowledge::Asked {
             self.knowledge = Knowledge::None;
         }
     }
 
-    /// Takes a list.
+    /// Takes a list, unless it is older than what is gone: another is to be asked for then.
     pub(super) fn seed(&mut self, list: UserList) {
+        if list.as_of < self.missed {
+            self.knowledge = Knowledge::Wanted;
+            return;
+        }
         self.as_of = list.as_of;
         self.names = list.names.into_vec().into_iter().collect();
         let all = usize::try_from(list.count).is_ok_and(|count| count <= self.names.len());
@@ -117,10 +134,13 @@ impl Roster {
         wanted
     }
 
-    /// The list was refused: the next gate notice may ask again.
-    pub(super) fn refuse(&mut self) {
+    /// The list was refused: it is to be asked for again.
+    pub(super) fn refuse(&mut self, again: Again) {
         if self.knowledge == Knowledge::Asked {
-            self.knowledge = Knowledge::None;
+            self.knowledge = match again {
+                Again::Now => Knowledge::Wanted,
+                Again::WithGate => Knowledge::None,
+            };
         }
     }
 
@@ -227,6 +247,21 @@ mod tests {
         assert_eq!(roster.news(open(3)), None);
         roster.seed(list(2, &["ann", "bob"], 6));
         assert_eq!(roster.news(open(3)), Some((3, vec![user("ann"), user("bob"), user("cat")])));
+    }
+
+    #[test]
+    fn list_that_is_older_than_what_is_gone_is_not_believed() {
+        let mut roster = Roster::default();
+        roster.heed(open(1));
+        assert!(roster.take_wish());
+        roster.miss(seq(9));
+        roster.heed(open(2));
+        assert!(!roster.take_wish(), "one is under way");
+        roster.seed(list(1, &["ann"], 8));
+        assert_eq!(roster.news(open(2)), None);
+        assert!(roster.take_wish());
+        roster.seed(list(2, &["ann", "bob"], 9));
+        assert_eq!(roster.news(open(2)), Some((2, vec![user("ann"), user("bob")])));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From accept to log-in to gone: connections, sessions, presence.
 
 use crate::engine::commit::Pending;
-use crate::engine::volatile::{Connection, Online, Phase, Presence, Volatile};
+use crate::engine::volatile::{Connection, Online, Phase, Volatile};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
 use crate::id::{ConnId, Counter, RequestId, SessionId};
 use crate::log::Change;
@@ -21,7 +21,7 @@ const BUSY_RETRY: Span = Span::from_secs(1);
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Departure {
-    /// It broke: its user has the grace to come back.
+    /// It broke: its user has the grace to come back to the rooms that it followed.
     Lost,
     /// Its user quit.
     Quit,
@@ -383,10 +383,10 @@ impl Engine {
         });
         self.volatile.greeting = self.volatile.greeting.saturating_sub(1);
         self.volatile.online = self.volatile.online.saturating_add(1);
-        let presence = self.volatile.presence.entry(user.clone()).or_default();
-        presence.connections.insert(conn);
-        if let Some(ends) = presence.grace_ends.take() {
-            self.volatile.cancel_timer(ends, TimerKind::Grace(user.clone()));
+        self.volatile.presence.entry(user.clone()).or_default().insert(conn);
+        #[cfg(chat_mutants)]
+        if mutated!(self, ReturnEndsEveryGrace) {
+            self.volatile.forget_graces_of(Some(user));
         }
         self.volatile.set_connection_timer(conn, silence);
     }
@@ -435,7 +435,7 @@ impl Engine {
         }
     }
 
-    /// One connection less for a user.
+    /// One connection less for a user, who by that follows some rooms no more.
     fn depart(
         &mut self,
         now: Now,
@@ -444,44 +444,33 @@ impl Engine {
         how: Departure,
         left: &[RoomName],
     ) {
-        let Some(presence) = self.volatile.presence.get_mut(user) else { return };
-        presence.connections.remove(&conn);
-        let last = presence.connections.is_empty();
+        let Some(connections) = self.volatile.presence.get_mut(user) else { return };
+        connections.remove(&conn);
+        let last = connections.is_empty();
+        if last {
+            self.volatile.presence.remove(user);
+        }
         match how {
-            Departure::Lost if last => {
+            Departure::Lost => {
                 let ends = now.moment + self.config.limits.grace;
-                presence.grace_ends = Some(ends);
-                self.volatile.set_timer(ends, TimerKind::Grace(user.clone()));
+                left.iter().for_each(|room| self.volatile.begin_grace(user, room, ends));
             }
-            Departure::Lost => {}
-            Departure::Quit if last => self.vanish(now, user),
-            Departure::Quit => {
-                for room in left {
-                    self.leave_room(now, room, user);
-                }
-            }
+            Departure::Quit if last => self.leave_every_room(now, user),
+            Departure::Quit => left.iter().for_each(|room| self.leave_room(now, room, user)),
         }
     }
 
-    /// A user leaves every room and is present no more.
-    fn vanish(&mut self, now: Now, user: &UserName) {
-        let presence = self.volatile.presence.remove(user);
-        if let Some(ends) = presence.and_then(|presence| presence.grace_ends) {
-            self.volatile.cancel_timer(ends, TimerKind::Grace(user.clone()));
-        }
+    /// A user is a member of no room any more.
+    fn leave_every_room(&mut self, now: Now, user: &UserName) {
         let rooms = self.durable.user(user).map(|user| user.rooms.clone()).unwrap_or_default();
         rooms.iter().for_each(|room| self.leave_room(now, room, user));
     }
 
-    /// Gives every member that is not connected a fresh grace: after a restart or a move.
+    /// Gives every member a fresh grace to come back: after a restart or a move.
     pub(super) fn begin_grace(&mut self, now: Moment) {
         let ends = now + self.config.limits.grace;
-        let members = self.durable.users().filter(|(_, user)| !user.rooms.is_empty());
-        let members: Vec<UserName> = members.map(|(name, _)| name.clone()).collect();
-        for user in members {
-            let presence = Presence { grace_ends: Some(ends), ..Presence::default() };
-            self.volatile.presence.insert(user.clone(), presence);
-            self.volatile.set_timer(ends, TimerKind::Grace(user));
+        for (name, user) in self.durable.users() {
+            user.rooms.iter().for_each(|room| self.volatile.begin_grace(name, room, ends));
         }
     }
 
@@ -489,7 +478,7 @@ impl Engine {
         while let Some(kind) = self.volatile.take_timer(now.moment) {
             match kind {
                 TimerKind::Connection(conn) => self.check_connection(now, conn),
-                TimerKind::Grace(user) => self.end_grace(now, &user),
+                TimerKind::Grace(user, room) => self.end_grace(now, &user, &room),
                 TimerKind::Notice(room) => self.end_quiet(room),
                 TimerKind::CatchUp(conn) => self.go_on_catching_up(conn),
             }
@@ -524,15 +513,13 @@ impl Engine {
         self.send(conn, ServerFrame::Ping { token: RequestId::ZERO });
     }
 
-    fn end_grace(&mut self, now: Now, user: &UserName) {
-        let ends = self.volatile.presence.get(user).and_then(|presence| presence.grace_ends);
-        if ends.is_some_and(|ends| ends <= now.moment) {
-            if mutated!(self, NoLeaveAfterGrace) {
-                self.volatile.presence.remove(user);
-                return;
-            }
-            self.vanish(now, user);
+    /// A user followed a room by no connection for as long as that may be.
+    fn end_grace(&mut self, now: Now, user: &UserName, room: &RoomName) {
+        if mutated!(self, NoLeaveAfterGrace) {
+            self.volatile.end_grace(user, room);
+            return;
         }
+        self.leave_room(now, room, user);
     }
 
     pub(super) fn handle_stop(&mut self, now: Now) {

@@ -352,8 +352,8 @@ pub enum Event {
 enum TimerKind {
     /// A connection must have logged in, or may have fallen silent.
     Connection(ConnId),
-    /// A user's grace may be over.
-    Grace(UserName),
+    /// A user's grace to come back to a room is over.
+    Grace(UserName, RoomName),
     /// A crowd may be told of its gate again.
     Notice(RoomName),
     /// What a reader lacks may be asked for again.
@@ -572,6 +572,12 @@ impl Engine {
         self.durable.check();
         self.feed.check(&self.durable, self.uncommitted.is_empty());
         self.volatile.check();
+        for (name, user) in self.durable.users() {
+            for room in &user.rooms {
+                let accounted = self.volatile.accounts_for(name, room);
+                assert!(accounted, "a member follows the room or is expected back, and not both");
+            }
+        }
         let waiting: u32 = self.volatile.connections.values().map(|conn| conn.waiting).sum();
         let all = u32::try_from(self.pending.len()).unwrap_or(u32::MAX);
         assert!(waiting <= all, "what waits for a connection must wait");

@@ -19,7 +19,7 @@ impl Engine {
         self.volatile.mutant = Some(mutant);
         self.feed.mutant = Some(mutant);
         if mutated!(self, RestoreForgetsGrace) {
-            self.volatile.forget_graces();
+            self.volatile.forget_graces_of(None);
         }
         if mutated!(self, RestoreForgetsAnswer) {
             self.durable.forget_newest_answers();

@@ -19,7 +19,11 @@ pub(crate) struct Volatile {
     pub(crate) online: u32,
     /// Which connection speaks for a session.
     pub(crate) sessions: BTreeMap<SessionId, ConnId>,
-    pub(crate) presence: BTreeMap<UserName, Presence>,
+    /// By which connections each user speaks that speaks at all.
+    pub(crate) presence: BTreeMap<UserName, BTreeSet<ConnId>>,
+    /// Members that follow their room by no connection, and when each has to be back: a room for
+    /// itself, as one who comes back may come back to some only.
+    graces: BTreeMap<(UserName, RoomName), Moment>,
     pub(crate) attendance: BTreeMap<RoomName, Attendance>,
     pub(crate) reset_rates: BTreeMap<UserName, Rate>,
     timers: BTreeSet<(Moment, TimerKind)>,
@@ -90,14 +94,6 @@ pub(crate) struct Online {
     pub(crate) attach: Attach,
     /// The rooms it follows.
     pub(crate) rooms: BTreeSet<RoomName>,
-}
-
-/// Where a user is connected.
-#[derive(Debug, Default)]
-pub(crate) struct Presence {
-    pub(crate) connections: BTreeSet<ConnId>,
-    /// With no connection left: when the user leaves its rooms.
-    pub(crate) grace_ends: Option<Moment>,
 }
 
 /// Who of a room is connected.
@@ -214,7 +210,7 @@ impl Volatile {
     }
 
     pub(crate) fn is_connected(&self, user: &UserName) -> bool {
-        self.presence.get(user).is_some_and(|presence| !presence.connections.is_empty())
+        self.presence.contains_key(user)
     }
 
     /// Makes a connection follow a room.
@@ -224,8 +220,10 @@ impl Volatile {
             return;
         };
         online.rooms.insert(room.clone());
+        let user = online.user.clone();
+        self.end_grace(&user, room);
         let attendance = self.attendance.entry(room.clone()).or_default();
-        attendance.users.entry(online.user.clone()).or_default().connections.insert(conn);
+        attendance.users.entry(user).or_default().connections.insert(conn);
     }
 
     /// The join of a connection that follows a room is committed.
@@ -257,19 +255,31 @@ impl Volatile {
         true
     }
 
-    /// Expects nobody back.
+    /// A member follows a room by no connection, and is expected back by then.
+    pub(crate) fn begin_grace(&mut self, user: &UserName, room: &RoomName, ends: Moment) {
+        self.end_grace(user, room);
+        self.graces.insert((user.clone(), room.clone()), ends);
+        self.set_timer(ends, TimerKind::Grace(user.clone(), room.clone()));
+    }
+
+    /// A user is back in a room, or expected there no more. Harmless when it was not expected.
+    pub(crate) fn end_grace(&mut self, user: &UserName, room: &RoomName) {
+        let place = (user.clone(), room.clone());
+        if let Some(ends) = self.graces.remove(&place) {
+            self.timers.remove(&(ends, TimerKind::Grace(place.0, place.1)));
+        }
+    }
+
+    /// Expects one user back no more, or nobody.
     #[cfg(chat_mutants)]
-    pub(crate) fn forget_graces(&mut self) {
-        self.presence.retain(|_, presence| presence.grace_ends.is_none());
-        self.timers.retain(|(_, kind)| !matches!(kind, TimerKind::Grace(_)));
+    pub(crate) fn forget_graces_of(&mut self, user: Option<&UserName>) {
+        let concerns = |who: &UserName| user.is_none_or(|user| user == who);
+        self.graces.retain(|(who, _), _| !concerns(who));
+        self.timers.retain(|(_, kind)| !matches!(kind, TimerKind::Grace(who, _) if concerns(who)));
     }
 
     pub(crate) fn set_timer(&mut self, at: Moment, kind: TimerKind) {
         self.timers.insert((at, kind));
-    }
-
-    pub(crate) fn cancel_timer(&mut self, at: Moment, kind: TimerKind) {
-        self.timers.remove(&(at, kind));
     }
 
     /// Sets the one timer of a connection.
@@ -316,14 +326,23 @@ impl Volatile {
             let online = self.online(*conn).expect("a session's connection must be online");
             assert_eq!(online.session, *session, "a session must speak through one connection");
         }
-        for (user, presence) in &self.presence {
-            let left = presence.connections.is_empty();
-            assert_eq!(left, presence.grace_ends.is_some(), "a user is connected or in grace");
-            for conn in &presence.connections {
+        for (user, connections) in &self.presence {
+            assert!(!connections.is_empty(), "a user is present by a connection");
+            for conn in connections {
                 let online = self.online(*conn).expect("a present connection must be online");
                 assert_eq!(online.user, *user, "a connection must speak for its user");
             }
         }
+        for ((user, room), ends) in &self.graces {
+            let timer = (*ends, TimerKind::Grace(user.clone(), room.clone()));
+            assert!(self.timers.contains(&timer), "a grace must end");
+        }
+    }
+
+    /// Whether a member follows the room or is expected back: one of both.
+    pub(crate) fn accounts_for(&self, user: &UserName, room: &RoomName) -> bool {
+        let attends = self.attendance.get(room).is_some_and(|room| room.users.contains_key(user));
+        attends != self.graces.contains_key(&(user.clone(), room.clone()))
     }
 
     fn check_counts(&self) {
@@ -332,7 +351,7 @@ impl Volatile {
         let online = self.connections.values().filter(|conn| conn.online().is_some()).count();
         assert_eq!(Ok(self.online), u32::try_from(online), "connections of users must count");
         let resting = self.connections.values().filter(|conn| conn.is_resting()).count();
-        let owners = [self.connections.len(), self.presence.len(), self.attendance.len(), resting];
+        let owners = [self.connections.len(), self.graces.len(), self.attendance.len(), resting];
         let timers_max = owners.into_iter().sum();
         assert!(self.timers.len() <= timers_max, "timers must be at most one each");
     }

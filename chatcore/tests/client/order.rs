@@ -9,7 +9,7 @@ use chatcore::wire::{
 
 use crate::rig::{Fault, World, ask, join, lobby, part};
 use crate::script::{
-    SESSION, Script, asked, counter, hello, joined, record, refused, stopped, submitted,
+    SESSION, Script, asked, counter, gate, hello, joined, record, refused, stopped, submitted,
 };
 
 const ALICE: usize = 0;
@@ -344,4 +344,19 @@ fn reset_that_an_earlier_run_left_is_told_with_the_life_that_it_began() {
     script.enter(SESSION, 0, true);
     let outputs = script.frame(ServerFrame::Applied { counter: counter(1) });
     assert_eq!(lives_of_resets(&outputs), [2]);
+}
+
+#[test]
+fn list_of_users_that_is_refused_for_now_is_asked_for_again_when_the_server_said() {
+    let mut script = Script::joined();
+    let notice = ServerFrame::Gate { room: lobby(), gate: gate(1, true) };
+    let [list] = asked(&script.frame(notice.clone()))[..] else { panic!("not asked") };
+    let refusal = Refusal::Rate { retry_ms: Span::from_millis(20) };
+    let (request, answer) = (RequestId::new(list).unwrap(), Answer::Refused(refusal));
+    assert!(script.frame(ServerFrame::Answer { request, answer }).is_empty());
+    // Neither a notice nor the user makes it any earlier.
+    assert!(asked(&script.frame(notice)).is_empty());
+    assert!(asked(&script.say(ask(Ask::Who(lobby())))).is_empty());
+    assert_eq!(asked(&script.wait()).len(), 2);
+    assert_eq!(script.now, 20);
 }

@@ -108,6 +108,50 @@ fn lost_connection_leaves_after_the_grace_and_a_quit_at_once() {
 }
 
 #[test]
+fn who_comes_back_to_one_room_leaves_the_others_when_the_grace_is_over() {
+    let mut rig = rig();
+    for name in ["ana", "bob"] {
+        rig.join(name);
+        rig.join_from(name, "dev", Start::At(seq(1)));
+    }
+    rig.lose("bob");
+    rig.pass_secs(5);
+    rig.login("bob");
+    rig.join_from("bob", "lobby", after(1, 2));
+    // Lost again, it has another grace in the room that it came back to, and in no other.
+    rig.lose("bob");
+    rig.forget();
+    rig.pass_secs(14);
+    rig.expect(&[]);
+    rig.pass_secs(1);
+    rig.expect(&["ana < gate dev 1/2 open", "ana < dev 1:3 -bob"]);
+    rig.pass_secs(4);
+    rig.expect(&[]);
+    rig.pass_secs(1);
+    rig.expect(&["ana < gate lobby 1/2 open", "ana < lobby 1:3 -bob"]);
+}
+
+#[test]
+fn device_that_is_lost_takes_its_user_out_of_the_rooms_that_no_other_device_follows() {
+    let mut rig = rig();
+    rig.join("ana");
+    rig.join_from("ana", "dev", Start::At(seq(1)));
+    rig.login_as("phone", "bob");
+    rig.join_from("phone", "lobby", Start::At(seq(1)));
+    rig.login_as("desk", "bob");
+    rig.join_from("desk", "lobby", Start::At(seq(1)));
+    rig.join_from("desk", "dev", Start::At(seq(1)));
+    rig.lose("desk");
+    rig.pass_secs(9);
+    rig.lose("phone");
+    rig.forget();
+    rig.pass_secs(11);
+    rig.expect(&["ana < gate dev 1/2 open", "ana < dev 1:3 -bob"]);
+    rig.pass_secs(9);
+    rig.expect(&["ana < gate lobby 1/2 open", "ana < lobby 1:3 -bob"]);
+}
+
+#[test]
 fn resume_by_cursor_goes_on_where_it_was() {
     let mut rig = rig();
     rig.join("ana");

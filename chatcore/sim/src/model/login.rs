@@ -304,11 +304,7 @@ impl Model {
         let now = self.now.moment;
         let process = &mut self.process;
         let Some(state) = process.conns.get_mut(&conn) else { return };
-        let presence = process.presence.entry(online.user.clone()).or_default();
-        presence.conns += 1;
-        if let Some(ends) = presence.grace_ends.take() {
-            process.graces.remove(&(ends, online.user.clone()));
-        }
+        *process.presence.entry(online.user.clone()).or_default() += 1;
         state.phase = Phase::Online(online);
         state.quiet_since = now;
         process.greeting -= 1;
@@ -354,24 +350,23 @@ impl Model {
         }
         self.touched.extend(rooms.iter().cloned());
         rooms.retain(|room| self.process.desert(conn, &user, room));
-        let Some(presence) = self.process.presence.get_mut(&user) else { return };
-        presence.conns -= 1;
-        let is_last = presence.conns == 0;
+        let Some(conns) = self.process.presence.get_mut(&user) else { return };
+        *conns -= 1;
+        let is_last = *conns == 0;
         match how {
-            Ending::Lost if is_last => {
+            Ending::Lost => {
                 let ends = self.now.moment + self.limits.grace;
-                presence.grace_ends = Some(ends);
-                self.process.graces.insert((ends, user));
+                let absences = rooms.into_iter().map(|room| (ends, (user.clone(), room)));
+                self.process.graces.extend(absences);
             }
-            Ending::Lost => {}
             Ending::Quit if is_last => self.vanish(&user),
             Ending::Quit => rooms.iter().for_each(|room| self.leave(room, &user)),
         }
     }
 
-    /// A user leaves every room.
+    /// A user leaves every room, those that it was expected back in as well.
     fn vanish(&mut self, user: &UserName) {
-        self.process.presence.remove(user);
+        self.process.graces.retain(|(_, (absent, _))| absent != user);
         let rooms = self.facts.users.get(user).map(|user| user.rooms.clone()).unwrap_or_default();
         rooms.iter().for_each(|room| self.leave(room, user));
     }
@@ -384,11 +379,8 @@ impl Model {
         while let Some((_, conn)) = self.process.deadlines.pop_first_if(now) {
             self.look_at(conn);
         }
-        while let Some((ends, user)) = self.process.graces.pop_first_if(now) {
-            let presence = self.process.presence.get(&user);
-            if presence.is_some_and(|presence| presence.grace_ends == Some(ends)) {
-                self.vanish(&user);
-            }
+        while let Some((_, (user, room))) = self.process.graces.pop_first_if(now) {
+            self.leave(&room, &user);
         }
         while let Some((_, room)) = self.process.notices.pop_first_if(now) {
             if let Some(side) = self.process.sides.get_mut(&room) {

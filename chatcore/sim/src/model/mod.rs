@@ -49,7 +49,7 @@ pub use crate::broken::Broken;
 use chain::{Chain, Hasher};
 use due::{Due, DueEntry, Duty, Expected, Lane, What};
 use facts::Facts;
-use presence::{CatchUp, Presence, Process, Side, Store};
+use presence::{CatchUp, Process, Side, Store};
 use records::Asking;
 pub use truth::RoomTruth;
 
@@ -182,7 +182,7 @@ impl Model {
 
     /// The process died, and a new engine was made of the journal up to `kept`, which is at least
     /// what was committed and holds at least the founding. Connections, reads, rates and answers
-    /// that waited are gone, the store is free, and every member has a fresh grace.
+    /// that waited are gone, the store is free, and every member has a fresh grace in each room.
     pub fn restart(&mut self, kept: Index, now: Now) {
         self.now = now;
         let mut unseen = self.process.window_bytes;
@@ -206,11 +206,8 @@ impl Model {
     fn begin_grace(&mut self) {
         let ends = self.now.moment + self.limits.grace;
         for (name, user) in &self.safe.users {
-            if !user.rooms.is_empty() {
-                let presence = Presence { conns: 0, grace_ends: Some(ends) };
-                self.process.presence.insert(name.clone(), presence);
-                self.process.graces.insert((ends, name.clone()));
-            }
+            let absences = user.rooms.iter().map(|room| (ends, (name.clone(), room.clone())));
+            self.process.graces.extend(absences);
         }
         for (name, room) in &self.safe.rooms {
             let restored = if self.archive == Archive::Store { room.last() } else { Seq::ZERO };

@@ -20,12 +20,14 @@ pub(super) struct Process {
     pub(super) online: u32,
     /// The connection that speaks for a session.
     pub(super) speakers: BTreeMap<SessionId, ConnId>,
-    pub(super) presence: BTreeMap<UserName, Presence>,
+    /// By how many connections each user speaks.
+    pub(super) presence: BTreeMap<UserName, u32>,
     pub(super) sides: BTreeMap<RoomName, Side>,
     pub(super) resets: BTreeMap<UserName, Bucket>,
     /// When a connection may have to be looked at; at most one each.
     pub(super) deadlines: BTreeSet<(Moment, ConnId)>,
-    pub(super) graces: BTreeSet<(Moment, UserName)>,
+    /// Members that nothing of theirs connects to a room, by when they have to be back there.
+    pub(super) graces: BTreeSet<(Moment, (UserName, RoomName))>,
     pub(super) notices: BTreeSet<(Moment, RoomName)>,
     /// When the store is asked again for what a connection lacks.
     pub(super) rests: BTreeSet<(Moment, ConnId)>,
@@ -104,14 +106,6 @@ pub(super) enum CatchUp {
     ReadingBefore(Need),
     /// The store could not read: this is asked for again at a deadline of `Process::rests`.
     Resting(Need),
-}
-
-/// Where a user is.
-#[derive(Debug, Default)]
-pub(super) struct Presence {
-    pub(super) conns: u32,
-    /// Without a connection: when the user leaves.
-    pub(super) grace_ends: Option<Moment>,
 }
 
 /// What is known of a room beside its log.
@@ -256,7 +250,7 @@ impl Process {
     }
 
     pub(super) fn is_connected(&self, user: &UserName) -> bool {
-        self.presence.get(user).is_some_and(|presence| presence.conns > 0)
+        self.presence.get(user).is_some_and(|conns| *conns > 0)
     }
 
     /// The earliest moment at which something happens by itself.
@@ -296,6 +290,8 @@ impl Process {
         }
         let side = self.sides.get_mut(room).expect("it was just made");
         side.watched = true;
+        let place = (online.user.clone(), room.clone());
+        self.graces.retain(|(_, absent)| *absent != place);
         if let Some(attendee) = side.users.get_mut(&online.user) {
             attendee.conns.insert(conn);
         } else {

@@ -8,7 +8,7 @@ use chatcore::wire::{
 
 use super::journal::Journal;
 use super::questions::{Asked, Fits, Given, Known, Wish};
-use super::{Fate, Witness, own_labels};
+use super::{Fate, Place, Witness, own_labels};
 use crate::broken::{Broken, hold};
 
 impl Witness {
@@ -37,7 +37,7 @@ impl Witness {
 
     pub(super) fn parted(&mut self, client: u8, room: &RoomName) -> Result<(), Broken> {
         let place = self.place(client, room);
-        (place.gate, place.was_open, place.users) = (None, None, None);
+        *place = Place { cursor: place.cursor, ..Place::default() };
         self.progress += 1;
         self.clients.entry(client).or_default().questions.part(room)
     }
@@ -91,7 +91,7 @@ impl Witness {
         let cursor =
             place.cursor.map_or((Incarnation::ZERO, Seq::ZERO), |at| (at.incarnation, at.seq));
         let is_news = place.users.as_deref() != Some(names);
-        place.users = Some(names.to_vec());
+        (place.users, place.listed) = (Some(names.to_vec()), Some(names.to_vec()));
         hold!(!closed, "no names before the gate opens", "{client} {room}");
         let journal = self.journal_of(client);
         let open = journal.was_open(room);

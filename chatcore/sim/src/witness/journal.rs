@@ -417,8 +417,7 @@ impl Journal {
         (incarnation, seq): (Incarnation, Seq),
     ) -> bool {
         let presence = self.presence.get(room).map(Vec::as_slice).unwrap_or_default();
-        let lives = self.lives.get(room).map(Vec::as_slice).unwrap_or_default();
-        if lives.iter().any(|life| life.untold) {
+        if self.has_untold(room) {
             return names.iter().all(|name| presence.iter().any(|it| it.user == *name));
         }
         let from = self.index_of(room, incarnation, seq);
@@ -435,6 +434,25 @@ impl Journal {
             };
         }
         there == shown
+    }
+
+    /// Who is in a room, safely so.
+    pub(crate) fn members(&self, room: &RoomName) -> BTreeSet<&UserName> {
+        let mut there = BTreeSet::new();
+        let presence = self.presence.get(room).into_iter().flatten();
+        for Presence { user, came, .. } in presence.filter(|it| it.index <= self.safe) {
+            if *came {
+                there.insert(user)
+            } else {
+                there.remove(user)
+            };
+        }
+        there
+    }
+
+    /// Whether somebody came or went in a room without a record.
+    pub(crate) fn has_untold(&self, room: &RoomName) -> bool {
+        self.lives.get(room).into_iter().flatten().any(|life| life.untold)
     }
 
     /// The key that owns a name, and whether it is an operator's.

@@ -108,8 +108,10 @@ struct Place {
     gate: Option<GateState>,
     /// Whether the gate was open when this run last heard of it; a reset closes it.
     was_open: Option<bool>,
-    /// Who was shown to be there, in this life of the room.
+    /// Who was shown to be there, in this life of the room and since the last gap.
     users: Option<Vec<UserName>>,
+    /// Who was shown to be there last, in this life of the room.
+    listed: Option<Vec<UserName>>,
 }
 
 /// What is behind a closed gate.
@@ -487,16 +489,52 @@ impl Witness {
         Ok(())
     }
 
-    /// Everything is quiet: nothing may be missing. `online` are the clients that are connected;
-    /// the rooms that each is to be in are known from what its user did and was answered.
-    pub(crate) fn finish(&self, online: &[u8]) -> Result<(), Broken> {
-        for client in online {
+    /// Everything is quiet: nothing may be missing. `online` are the clients that are connected, and
+    /// whose they are; the rooms that each is to be in are known from what its user did and was
+    /// answered.
+    pub(crate) fn finish(&self, online: &[(u8, &UserName)]) -> Result<(), Broken> {
+        let mut followers = BTreeSet::new();
+        for (client, user) in online {
             let Some(shown) = self.clients.get(client) else { continue };
-            let mut rooms = shown.questions.wanted().into_iter();
-            rooms.try_for_each(|room| self.check_is_level(*client, room))?;
+            for room in shown.questions.wanted() {
+                self.check_is_level(*client, room)?;
+                followers.insert((room, *user));
+            }
             self.check_answered(*client)?;
         }
+        self.check_members(&followers)?;
         self.check_acknowledged()
+    }
+
+    /// Who follows a room is a member of it, and nobody else is.
+    fn check_members(&self, followers: &BTreeSet<(&RoomName, &UserName)>) -> Result<(), Broken> {
+        let journal = self.present();
+        for room in journal.rooms() {
+            let members = journal.members(room);
+            let there = followers.iter().filter(|(of, _)| *of == room).map(|(_, user)| *user);
+            let there: BTreeSet<&UserName> = there.collect();
+            hold!(
+                members == there,
+                "who follows a room is a member in the end, and nobody else",
+                "{room} {members:?} {there:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Everybody knows who is there, where each coming and going makes a record.
+    fn check_listed(&self, client: u8, room: &RoomName) -> Result<(), Broken> {
+        let listed = self.clients.get(&client).and_then(|shown| shown.rooms.get(room));
+        let listed = listed.and_then(|place| place.listed.as_ref());
+        let journal = self.present();
+        let members = journal.members(room);
+        let known = listed.is_some_and(|listed| members.iter().copied().eq(listed));
+        hold!(
+            known || journal.has_untold(room),
+            "everybody knows who is there in the end",
+            "{client} {room} {members:?} {listed:?}"
+        );
+        Ok(())
     }
 
     /// Whether a journal says that a name is owned by another key: the present one, or an earlier one
@@ -546,7 +584,7 @@ impl Witness {
                 "{client} {room} {last} {cursor:?}"
             );
         }
-        Ok(())
+        if life.is_open() { self.check_listed(client, room) } else { Ok(()) }
     }
 
     /// Every post that was acknowledged is in its journal.

@@ -291,7 +291,7 @@ impl<'a> World<'a> {
             hold!(program.client.is_online(), "everybody is connected in the end", "{}", slot.name);
             let unsent = slot.unsent();
             hold!(unsent == 0, "nothing is left to be sent in the end", "{} {unsent}", slot.name);
-            present.push(u8::try_from(number).unwrap_or(u8::MAX));
+            present.push((u8::try_from(number).unwrap_or(u8::MAX), &slot.name));
         }
         // Whoever is first to take a name keeps it.
         hold!(!present.is_empty(), "somebody is there in the end", "nobody");

@@ -53,8 +53,6 @@ impl Waits {
         let (_, question) = self.asked.swap_remove(place);
         if let Answer::Refused(refusal) = answer
             && let Some(wait) = wait_of(*refusal)
-            // A list that the client wants for itself is asked for when the room changes.
-            && !matches!(question, Question::Who { .. })
         {
             self.held.push((question, now + wait.as_millis()));
         }
