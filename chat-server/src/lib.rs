@@ -24,6 +24,7 @@
 mod clock;
 mod connection;
 mod descriptors;
+mod figures;
 mod host;
 mod key;
 mod listener;
