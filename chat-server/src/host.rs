@@ -9,12 +9,13 @@ use chatcore::id::{ConnId, Nonce};
 use chatcore::log::Entry;
 use chatcore::text::HostAddress;
 use chatcore::time::Span;
-use chatcore::wire::{ClientFrame, Refusal};
+use chatcore::wire::{ClientFrame, HostStatus, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, sleep_until};
 use crate::connection::FrameLimit;
+use crate::figures::Figures;
 use crate::retention::{Ledger, ROUND};
 use crate::shard::{ShardHandle, shard_of};
 use crate::store::{Answer, Keeper, StoreFailure, Wanted};
@@ -31,8 +32,8 @@ const TURN: usize = 256;
 /// connection closes. A full store is not waited for.
 const STORE_DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// What a client is told to wait when too many log-ins are being checked.
-const VERIFY_RETRY: Span = Span::from_secs(1);
+/// What a client is told to wait when too many others are being looked after.
+const BUSY_RETRY: Span = Span::from_secs(1);
 
 /// What the engine is told.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub(crate) enum Message {
     Disconnected { conn: ConnId },
     /// A signature was checked.
     Verified { conn: ConnId, valid: bool },
+    /// What the host says of itself is known.
+    Reported { conn: ConnId, host: HostStatus },
     /// A shard lacks records.
     Fetch(Need),
     /// Everybody is to be told that the server stops.
@@ -75,6 +78,7 @@ pub(crate) struct Host {
     clock: Clock,
     shards: Vec<ShardHandle>,
     verifier: Verifier,
+    figures: Figures,
     kept: Kept,
     /// When retention looks at what is due.
     round_at: Option<Instant>,
@@ -93,6 +97,7 @@ impl Host {
         clock: Clock,
         shards: Vec<ShardHandle>,
         verifier: Verifier,
+        figures: Figures,
         kept: Kept,
     ) -> Self {
         let has_rounds = matches!(&kept, Kept::InMemory(ledger) if ledger.has_bound());
@@ -102,6 +107,7 @@ impl Host {
             clock,
             shards,
             verifier,
+            figures,
             kept,
             round_at: has_rounds.then(Instant::now),
             store_full: false,
@@ -212,6 +218,7 @@ impl Host {
                 self.handle(Input::Disconnected { conn });
             }
             Message::Verified { conn, valid } => self.handle(Input::Verified { conn, valid }),
+            Message::Reported { conn, host } => self.handle(Input::Reported { conn, host }),
             Message::Fetch(need) => self.handle(Input::Fetch(need)),
             Message::Stop => self.stop_by = Some(Instant::now() + STORE_DRAIN_TIME),
         }
@@ -246,10 +253,12 @@ impl Host {
         match output {
             Output::Persist(entry) => appended.push(entry),
             Output::Verify { conn, key, message, signature } => {
-                if self.verifier.begin(conn, key, message, signature) == Err(Full) {
-                    let refusal = Refusal::Busy { retry_ms: VERIFY_RETRY };
-                    self.take(Message::Condemned { conn, refusal });
-                }
+                let begun = self.verifier.begin(conn, key, message, signature);
+                self.turn_away_if(conn, begun);
+            }
+            Output::Report { conn } => {
+                let begun = self.figures.begin(conn);
+                self.turn_away_if(conn, begun);
             }
             Output::Read { token, room, incarnation, from, to, order } => {
                 let Kept::ByStore(store) = &self.kept else {
@@ -259,6 +268,14 @@ impl Host {
             }
             Output::Deliver(directive) => self.route(directive),
             Output::Event(event) => self.note(&event),
+        }
+    }
+
+    /// Closes a connection for which nothing could begin.
+    fn turn_away_if(&mut self, conn: ConnId, begun: Result<(), Full>) {
+        if begun == Err(Full) {
+            let refusal = Refusal::Busy { retry_ms: BUSY_RETRY };
+            self.take(Message::Condemned { conn, refusal });
         }
     }
 
@@ -284,7 +301,7 @@ impl Host {
             Event::Closed { conn, refusal: Some(refusal) } => {
                 tracing::debug!(%conn, code = refusal.code(), %refusal, "closing");
             }
-            Event::Closed { conn, refusal: None } => tracing::debug!(%conn, "client left"),
+            Event::Closed { conn, refusal: None } => tracing::debug!(%conn, "closing: all is said"),
             Event::GateOpened { room } => tracing::info!(%room, "gate opened"),
             Event::Reset { room, incarnation } => {
                 tracing::info!(%room, %incarnation, "room reset");

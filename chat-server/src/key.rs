@@ -101,14 +101,14 @@ impl ServerKey {
         let unmade = |source| KeyError::Folder { path: folder.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unmade)?;
         match File::open(&path) {
-            Ok(file) => Self::read(&path, file),
+            Ok(file) => Ok(Self::from_seed(&read(&path, file)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if folder.join(JOURNAL).exists() {
                     return Err(KeyError::Gone { path });
                 }
                 make(folder, &path)?;
                 let file = File::open(&path).map_err(wrap)?;
-                Self::read(&path, file)
+                Ok(Self::from_seed(&read(&path, file)?))
             }
             Err(error) => Err(wrap(error)),
         }
@@ -119,12 +119,7 @@ impl ServerKey {
     /// # Errors
     /// When the file is not there, cannot be used, or is damaged or open to others.
     pub fn of_folder(folder: &Path) -> Result<Self, KeyError> {
-        let path = folder.join(KEY);
-        match File::open(&path) {
-            Ok(file) => Self::read(&path, file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(KeyError::Gone { path }),
-            Err(source) => Err(KeyError::Io { path, source }),
-        }
+        Ok(Self::from_seed(&read_seed(folder)?))
     }
 
     /// The public half.
@@ -132,24 +127,31 @@ impl ServerKey {
         self.public
     }
 
-    fn read(path: &Path, file: File) -> Result<Self, KeyError> {
-        let wrap = |source| KeyError::Io { path: path.to_owned(), source };
-        let mode = file.metadata().map_err(wrap)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Open { path: path.to_owned(), mode });
-        }
-        let mut seed = Vec::with_capacity(KEY_BYTES);
-        file.take(KEY_BYTES as u64 + 1).read_to_end(&mut seed).map_err(wrap)?;
-        match seed.as_slice().try_into() {
-            Ok(seed) => Ok(Self::from_seed(seed)),
-            Err(_) => Err(KeyError::Damaged { path: path.to_owned() }),
-        }
-    }
-
     fn from_seed(seed: &[u8; KEY_BYTES]) -> Self {
         let key = SigningKey::from_bytes(seed).verifying_key();
         Self { public: PublicKey::new(key.to_bytes()) }
     }
+}
+
+/// What the key in `folder` is made of: the secret half.
+pub(crate) fn read_seed(folder: &Path) -> Result<[u8; KEY_BYTES], KeyError> {
+    let path = folder.join(KEY);
+    match File::open(&path) {
+        Ok(file) => read(&path, file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(KeyError::Gone { path }),
+        Err(source) => Err(KeyError::Io { path, source }),
+    }
+}
+
+fn read(path: &Path, file: File) -> Result<[u8; KEY_BYTES], KeyError> {
+    let wrap = |source| KeyError::Io { path: path.to_owned(), source };
+    let mode = file.metadata().map_err(wrap)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Open { path: path.to_owned(), mode });
+    }
+    let mut seed = Vec::with_capacity(KEY_BYTES);
+    file.take(KEY_BYTES as u64 + 1).read_to_end(&mut seed).map_err(wrap)?;
+    seed.try_into().map_err(|_| KeyError::Damaged { path: path.to_owned() })
 }
 
 /// Makes a key file that is there whole or not at all, also when two servers start at once.

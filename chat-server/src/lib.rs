@@ -2,7 +2,7 @@
 //!
 //! [`Server::start`] listens and serves; [`Server::attach`] serves a byte stream that the embedding
 //! program accepted itself. [`ServerConfig::storage`] says where it keeps what it acknowledges, and
-//! [`check`], [`backup()`], [`export`] and [`import`] work on that. The program `chat-server` is [`program::main`].
+//! [`check`], [`backup()`], [`export`] and [`import`] work on that. [`Orders`] talks to a server that runs. The program `chat-server` is [`program::main`].
 //!
 //! Who does what:
 //!
@@ -24,11 +24,13 @@
 mod clock;
 mod connection;
 mod descriptors;
+mod figures;
 mod host;
 mod key;
 mod listener;
 #[cfg(chat_mutants)]
 mod mutant;
+mod orders;
 pub mod program;
 mod retention;
 mod server;
@@ -42,6 +44,7 @@ pub use store::fuzz;
 
 pub use key::{KeyError, ServerKey};
 pub use listener::{ListenError, Plaintext};
+pub use orders::{IdentityError, OrderError, OrderKey, Orders};
 pub use retention::{Bound, BoundError, Keep};
 pub use server::{Failure, Server, ServerConfig, StartError, Stopped};
 pub use store::{

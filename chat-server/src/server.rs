@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::connection::{Connection, FrameLimit, Source};
 use crate::descriptors::{self, TooFewDescriptors};
+use crate::figures::Figures;
 use crate::host::{self, Host, Kept, Message};
 use crate::key::ServerKey;
 use crate::listener::{ListenError, Listener, Plaintext};
@@ -172,10 +173,11 @@ impl Server {
             operators: config.operators,
         };
         let clock = Clock::new();
+        let storage = config.storage.clone();
         let (engine, kept) = open(config.storage, config.keep, founding, limits, clock).await?;
         #[cfg(chat_mutants)]
         let engine = crate::mutant::switch_off(engine);
-        Ok(Self::run(bound, engine, clock, kept))
+        Ok(Self::run(bound, engine, clock, storage, kept))
     }
 
     /// Serves with an engine that was just made.
@@ -183,6 +185,7 @@ impl Server {
         bound: Vec<Listener>,
         engine: Engine,
         clock: Clock,
+        storage: Storage,
         (kept, store_closed): (Kept, Option<Closed>),
     ) -> Self {
         let (founding, limits) = (engine.founding().clone(), engine.limits().clone());
@@ -193,7 +196,9 @@ impl Server {
             .map(|_| shard::start(&limits, clock, messages.clone(), &mut core))
             .collect();
         let verifier = Verifier::new(cores, messages.clone());
-        core.spawn(Host::new(engine, clock, shards.clone(), verifier, kept).run(inbox));
+        let figures = Figures::new(storage, clock, messages.clone());
+        let host = Host::new(engine, clock, shards.clone(), verifier, figures, kept);
+        core.spawn(host.run(inbox));
 
         let (accepted, arrivals) = mpsc::channel(ACCEPTED_QUEUE);
         let registry = Registry::new(messages.clone(), shards);

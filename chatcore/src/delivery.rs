@@ -628,7 +628,8 @@ const fn tells_of_an_open_gate(frame: &ServerFrame) -> bool {
         | ServerFrame::Notice(_)
         | ServerFrame::Close(_)
         | ServerFrame::Ping { .. }
-        | ServerFrame::Pong { .. } => false,
+        | ServerFrame::Pong { .. }
+        | ServerFrame::Status(_) => false,
     }
 }
 

@@ -17,7 +17,10 @@ use crate::id::{ConnId, Nonce, PublicKey, Signature};
 use crate::limits::LimitsError;
 use crate::log::Founding;
 use crate::time::{Moment, Now};
-use crate::wire::{ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, Refusal, ServerFrame};
+use crate::wire::{
+    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, HostStatus, Refusal, ServerFrame,
+    StorageStatus,
+};
 
 /// Decides whether a signature over a message is a key's.
 type Verify = Box<dyn FnMut(&PublicKey, &[u8], &Signature) -> bool + Send>;
@@ -28,6 +31,7 @@ pub struct Hub {
     delivery: Delivery,
     incoming: BTreeMap<ConnId, FrameBuffer>,
     verify: Verify,
+    began: Moment,
 }
 
 impl fmt::Debug for Hub {
@@ -51,7 +55,7 @@ impl Hub {
         let delivery = Delivery::new(&config.limits);
         let engine = Engine::found(founding, config, now)?;
         let (incoming, verify) = (BTreeMap::new(), Box::new(verify));
-        let mut hub = Self { engine, delivery, incoming, verify };
+        let mut hub = Self { engine, delivery, incoming, verify, began: now.moment };
         hub.settle(now);
         Ok(hub)
     }
@@ -165,7 +169,7 @@ impl Hub {
         loop {
             let mut answers = Vec::new();
             while let Some(output) = self.engine.poll_output() {
-                answers.extend(self.carry_out(output));
+                answers.extend(self.carry_out(now, output));
             }
             answers.extend(core::iter::from_fn(|| self.delivery.poll_need()).map(Input::Fetch));
             while let Some((conn, refusal)) = self.delivery.poll_condemned() {
@@ -182,12 +186,16 @@ impl Hub {
         }
     }
 
-    fn carry_out(&mut self, output: Output) -> Option<Input> {
+    fn carry_out(&mut self, now: Now, output: Output) -> Option<Input> {
         match output {
             Output::Persist(entry) => Some(Input::Persisted { through: entry.header.index }),
             Output::Verify { conn, key, message, signature } => {
                 let valid = (self.verify)(&key, &message, &signature);
                 Some(Input::Verified { conn, valid })
+            }
+            Output::Report { conn } => {
+                let (uptime_ms, storage) = (now.moment.since(self.began), StorageStatus::Memory);
+                Some(Input::Reported { conn, host: HostStatus { uptime_ms, storage } })
             }
             // Without a store the engine does not ask; an answer of nothing says that all is gone.
             Output::Read { token, .. } => Some(Input::ReadDone { token, records: Vec::new() }),

@@ -166,6 +166,11 @@ counter!(
     Attach, "attach number"
 );
 
+counter!(
+    /// A number of bytes, as far as it travels: what is larger is told as the largest.
+    ByteCount, "number of bytes"
+);
+
 /// One transport connection, named by the host and never used again in one run of it.
 ///
 /// It never travels and is never stored.

@@ -188,3 +188,22 @@ fn client_killed_again_and_again_misses_nothing() {
     assert!(seen.is_sorted());
     assert_eq!(seen.len(), 15);
 }
+
+#[test]
+fn identity_of_an_operator_proves_the_right_to_ask_a_server_while_its_client_uses_it() {
+    let world = World::new(1);
+    let path = world.path("operator");
+    let mut client =
+        world.client(&["--json", "--name", "alice", "--identity", path.to_str().unwrap()]);
+    client.event("connected");
+    let address = world.address().parse().unwrap();
+    let key = chat_server::OrderKey::of_identity(&path).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let told = runtime.block_on(async {
+        let orders = chat_server::Orders::connect(&address).await.unwrap();
+        orders.status(&key).await.unwrap()
+    });
+    assert_eq!((told.users, told.online), (1, 1));
+    client.say("still here");
+    client.message("still here");
+}

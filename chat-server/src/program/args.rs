@@ -42,6 +42,8 @@ pub(super) enum Job {
     Export(FolderArgs),
     /// Read what `export` wrote from stdin into a folder that holds its server.key and no chat
     Import(FolderArgs),
+    /// Say what a running server is doing
+    Status(StatusArgs),
 }
 
 /// The options of the jobs that are about a folder.
@@ -72,6 +74,29 @@ const BACKUP_HELP: &str = "\
 The copy is what the folder held at one moment: all that was acknowledged before this began. It is
 verified before it gets its name. `chat-server --data DEST` serves it; do not let it serve while the
 server that it was taken from does. It holds the server's secret key: keep it as safe as the folder.";
+
+/// The options of `status`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = STATUS_HELP)]
+pub(super) struct StatusArgs {
+    /// The server: `chat://HOST:PORT` or `unix:/PATH`
+    #[arg(long, value_name = "URI", env = "CHAT_SERVER", default_value_t = Address::default())]
+    pub(super) server: Address,
+
+    /// The key of an operator, the file that `chat-client --identity` names [default: the key of the
+    /// server, in its folder]
+    #[arg(long, value_name = "FILE", env = "CHAT_IDENTITY")]
+    pub(super) identity: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) folder: FolderArgs,
+}
+
+const STATUS_HELP: &str = "\
+It takes no name in the chat and counts for no gate. Who asks has to prove the right: by the key in the
+server's folder (--data), or by the key of an operator (--identity).
+
+Exit status: 0 told, 1 not understood or no key to be had, 2 wrong use, 3 nobody answers, 4 no right.";
 
 /// The options of the main job.
 #[derive(Debug, clap::Args)]
@@ -155,6 +180,7 @@ Examples:
   chat-server -n 3 --operator ana             three people open the chat, ana may reset it
   chat-server --listen unix:/tmp/chat.sock    through a file
   chat-server --data /srv/chat                another folder for what is kept
+  chat-server status                          what the server on this machine is doing
   chat-server --keep 30d --keep 100MiB        30 days, and no more than 100 MiB a room
   chat-server --listen chat://0.0.0.0:5000 --plaintext
                                               for other machines, unencrypted";
@@ -172,7 +198,8 @@ impl Job {
         | Self::Check(FolderArgs { json, .. })
         | Self::Export(FolderArgs { json, .. })
         | Self::Backup(BackupArgs { folder: FolderArgs { json, .. }, .. })
-        | Self::Import(FolderArgs { json, .. })) = self;
+        | Self::Import(FolderArgs { json, .. })
+        | Self::Status(StatusArgs { folder: FolderArgs { json, .. }, .. })) = self;
         if *json { Form::Json } else { Form::Plain }
     }
 
@@ -180,7 +207,11 @@ impl Job {
     pub(super) fn start_log(&self) {
         let (filter, verbose) = match self {
             Self::Run(args) => (args.log.clone(), args.verbose),
-            Self::Check(_) | Self::Backup(_) | Self::Export(_) | Self::Import(_) => (None, 0),
+            Self::Check(_)
+            | Self::Backup(_)
+            | Self::Export(_)
+            | Self::Import(_)
+            | Self::Status(_) => (None, 0),
         };
         let level = match verbose {
             0 => LevelFilter::WARN,
@@ -236,9 +267,11 @@ mod tests {
     fn run_args(args: &[&str]) -> Result<RunArgs, clap::Error> {
         match Args::try_parse_from(args)?.into_job() {
             Job::Run(args) => Ok(args),
-            other @ (Job::Check(_) | Job::Backup(_) | Job::Export(_) | Job::Import(_)) => {
-                panic!("{other:?}")
-            }
+            other @ (Job::Check(_)
+            | Job::Backup(_)
+            | Job::Export(_)
+            | Job::Import(_)
+            | Job::Status(_)) => panic!("{other:?}"),
         }
     }
 

@@ -2,24 +2,33 @@
 
 mod args;
 mod report;
+mod status;
 
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chatcore::limits::Limits;
+use chatcore::wire::Refusal;
 use clap::Parser as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::key::{KeyError, ServerKey};
 use crate::listener::ListenError;
+use crate::orders::{IdentityError, OrderError, OrderKey, Orders};
 use crate::server::{self, Server, ServerConfig, StartError, Stopped};
 use crate::store::{self, BackupError, Checked, Storage, StoreError, TransferError};
-use args::{Args, BackupArgs, FolderArgs, Job, RunArgs};
+use args::{Args, BackupArgs, FolderArgs, Job, RunArgs, StatusArgs};
 use report::Report;
 
 /// Exit status when an option asks for what is not allowed.
 const USAGE: u8 = 2;
+
+/// Exit status when no server answers.
+const NETWORK: u8 = 3;
+
+/// Exit status when there is no right.
+const REFUSED: u8 = 4;
 
 /// Why the program fails.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +51,16 @@ enum Failure {
     Backup(#[from] BackupError),
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(
+        "there is no server key in {}: name the folder of the server with --data, or the key of an \
+         operator with --identity",
+        .0.display()
+    )]
+    NoRight(PathBuf),
+    #[error(transparent)]
+    Order(#[from] OrderError),
     #[error("{} is not as it was written: {found} found", folder.display())]
     Damaged { folder: PathBuf, found: usize },
 }
@@ -52,7 +71,10 @@ impl Failure {
             Self::Start(StartError::Listen(ListenError::Exposed { .. })) | Self::NoFolder => {
                 ExitCode::from(USAGE)
             }
+            Self::Order(error) => exit_code_of(error),
+            Self::NoRight(_) => ExitCode::from(REFUSED),
             Self::Start(_)
+            | Self::Identity(_)
             | Self::Key(_)
             | Self::Runtime(_)
             | Self::Server(_)
@@ -61,6 +83,19 @@ impl Failure {
             | Self::Transfer(_)
             | Self::Damaged { .. } => ExitCode::FAILURE,
         }
+    }
+}
+
+fn exit_code_of(error: &OrderError) -> ExitCode {
+    match error {
+        OrderError::Unreachable { .. } | OrderError::Silent { .. } => ExitCode::from(NETWORK),
+        OrderError::Refused { refusal: Refusal::Perm | Refusal::Auth(_), .. }
+        | OrderError::OtherServer { .. } => ExitCode::from(REFUSED),
+        // It is full, or stops: as good as not there for now.
+        OrderError::Refused { refusal: Refusal::Busy { .. } | Refusal::Gone, .. } => {
+            ExitCode::from(NETWORK)
+        }
+        OrderError::Refused { .. } | OrderError::Foreign { .. } => ExitCode::FAILURE,
     }
 }
 
@@ -75,6 +110,7 @@ pub fn main() -> ExitCode {
         Job::Backup(args) => backup(args, &report),
         Job::Export(args) => export(args),
         Job::Import(args) => import(args, &report),
+        Job::Status(args) => status(args, &report),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -165,6 +201,39 @@ fn import(args: &FolderArgs, report: &Report) -> Result<(), Failure> {
     let entries = store::import(&folder, key.public(), &mut std::io::stdin().lock())?;
     report.imported(&folder, entries);
     Ok(())
+}
+
+/// Asks a running server what it is doing.
+fn status(args: &StatusArgs, report: &Report) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let (hello, told) = runtime.block_on(async {
+        // First: where nobody listens no key would help.
+        let orders = Orders::connect(&args.server).await?;
+        let key = order_key(args)?;
+        let hello = orders.hello().clone();
+        Ok::<_, Failure>((hello, orders.status(&key).await?))
+    })?;
+    report.status(&args.server, &hello, &told);
+    Ok(())
+}
+
+/// What proves the right: an operator's key, or the server's own.
+fn order_key(args: &StatusArgs) -> Result<OrderKey, Failure> {
+    if let Some(identity) = &args.identity {
+        return Ok(OrderKey::of_identity(identity)?);
+    }
+    let folder = data_folder(args.folder.data.clone())?;
+    OrderKey::of_server(&folder).map_err(|error| match error {
+        KeyError::Gone { .. } => Failure::NoRight(folder),
+        other @ (KeyError::Folder { .. }
+        | KeyError::Io { .. }
+        | KeyError::Open { .. }
+        | KeyError::Damaged { .. }
+        | KeyError::Random(_)) => Failure::Key(other),
+    })
 }
 
 /// The signals that stop the program in order.

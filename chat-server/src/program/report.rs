@@ -6,10 +6,11 @@ use std::path::Path;
 use chatcore::address::Address;
 use chatcore::id::{Index, Threshold};
 use chatcore::log::Founding;
+use chatcore::wire::{ServerHello, Status};
 use serde_json::json;
 
-use crate::program::Failure;
 use crate::program::args::RunArgs;
+use crate::program::{Failure, status};
 use crate::server::Server;
 use crate::store::{BackedUp, BackupStep, Checked, Durability, Storage};
 
@@ -92,6 +93,14 @@ impl Report {
         }
     }
 
+    /// Says what a server is doing.
+    pub(super) fn status(&self, dialled: &Address, hello: &ServerHello, told: &Status) {
+        match self.form {
+            Form::Json => say(&status::to_json(dialled, hello, told)),
+            Form::Plain => say(&status::to_lines(dialled, hello, told)),
+        }
+    }
+
     /// Where it is told how far a long job is.
     pub(super) fn progress(&self) -> ProgressLine {
         let is_watched = self.form == Form::Plain && io::stderr().is_terminal();
@@ -125,11 +134,17 @@ impl Report {
     }
 
     pub(super) fn failure(&self, failure: &Failure) {
-        let is_of_a_folder = matches!(
+        let is_of_another_job = matches!(
             failure,
-            Failure::Store(_) | Failure::Backup(_) | Failure::Transfer(_) | Failure::Damaged { .. }
+            Failure::Store(_)
+                | Failure::Backup(_)
+                | Failure::Transfer(_)
+                | Failure::Damaged { .. }
+                | Failure::Identity(_)
+                | Failure::NoRight(_)
+                | Failure::Order(_)
         );
-        if self.form == Form::Json && !is_of_a_folder {
+        if self.form == Form::Json && !is_of_another_job {
             say(&json!({ "type": "stopped", "reason": failure.to_string() }));
         }
         // Nobody reads stderr: then the exit status has to say it.

@@ -11,6 +11,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use chatcore::codec;
 use chatcore::id::{Digest, Incarnation, Index, Seq};
@@ -125,6 +126,13 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Index>> {
     found.sort_unstable();
     found.reverse();
     Ok(found)
+}
+
+/// The newest checkpoint of a folder, by name alone, and when it was made.
+pub(crate) fn newest(folder: &Path) -> io::Result<Option<(Index, SystemTime)>> {
+    let Some(index) = list(folder)?.first().copied() else { return Ok(None) };
+    let made = fs::metadata(path_of(folder, index))?.modified()?;
+    Ok(Some((index, made)))
 }
 
 /// The entry up to which no way back needs the journal: that of the oldest checkpoint, if there are two

@@ -58,6 +58,21 @@ impl Folder {
     }
 }
 
+/// What the files of a folder take, all in all.
+pub(crate) fn bytes_in(folder: &Path) -> io::Result<u64> {
+    let mut bytes: u64 = 0;
+    for file in fs::read_dir(folder)? {
+        match file?.metadata() {
+            Ok(found) if found.is_file() => bytes = bytes.saturating_add(found.len()),
+            Ok(_) => {}
+            // A file that goes meanwhile, as the older checkpoint does, takes nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
 /// How to open files that nobody else may read.
 pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();

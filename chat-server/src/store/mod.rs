@@ -68,8 +68,9 @@ use chatcore::time::Now;
 
 pub use backup::{BackedUp, BackupError, BackupStep, backup};
 pub use check::{Checked, Finding, check};
+pub(crate) use checkpoint::newest as newest_checkpoint;
 pub use fault::{Fault, Flaw, StoreError, StoreFailure};
-pub(crate) use folder::JOURNAL;
+pub(crate) use folder::{JOURNAL, bytes_in};
 pub(crate) use journal::Wanted;
 pub(crate) use threads::{Answer, Closed, Keeper};
 pub use transfer::{LineFlaw, TransferError, export, import};

@@ -16,6 +16,7 @@ mod peer;
 mod power;
 mod program;
 mod retention;
+mod status;
 mod store;
 
 use chat_server::{Server, ServerConfig, ServerKey};

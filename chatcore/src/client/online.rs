@@ -72,7 +72,9 @@ impl Client {
             ServerFrame::Rejected(refusal) => self.refuse(None, refusal),
             ServerFrame::Notice(notice) => self.out.event(Event::Notice(notice)),
             ServerFrame::Pong { .. } | ServerFrame::Ping { .. } | ServerFrame::Close(_) => {}
-            ServerFrame::Hello(_) | ServerFrame::Welcome(_) => self.hang_up(now, UNEXPECTED),
+            ServerFrame::Hello(_) | ServerFrame::Welcome(_) | ServerFrame::Status(_) => {
+                self.hang_up(now, UNEXPECTED);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! From accept to log-in to gone: connections, sessions, presence.
 
 use crate::engine::commit::Pending;
-use crate::engine::volatile::{Connection, Online, Phase, Volatile};
+use crate::engine::volatile::{Claim, Connection, Online, Phase, Volatile};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
 use crate::id::{ConnId, Counter, RequestId, SessionId};
 use crate::log::Change;
@@ -79,10 +79,12 @@ impl Engine {
             (Phase::Closing, _) => {}
             (Phase::Greeting, ClientFrame::Hello(hello)) => self.greet(now, conn, &hello),
             (Phase::Greeted, ClientFrame::Login(login)) => self.check_login(now, conn, login),
-            (Phase::Greeted | Phase::Verifying(_), ClientFrame::Ping { token }) => {
-                self.send(conn, ServerFrame::Pong { token });
-            }
-            (Phase::Greeting | Phase::Greeted | Phase::Verifying(_), frame) => {
+            (Phase::Greeted, ClientFrame::Operate(operate)) => self.check_right(conn, &operate),
+            (
+                Phase::Greeted | Phase::Verifying(_) | Phase::Reporting,
+                ClientFrame::Ping { token },
+            ) => self.send(conn, ServerFrame::Pong { token }),
+            (Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting, frame) => {
                 self.strike(now, conn, &frame);
             }
             (Phase::Online(_), frame) => self.handle_online_frame(now, conn, frame),
@@ -92,7 +94,7 @@ impl Engine {
 
     fn handle_online_frame(&mut self, now: Now, conn: ConnId, frame: ClientFrame) {
         match frame {
-            ClientFrame::Hello(_) | ClientFrame::Login(_) => {
+            ClientFrame::Hello(_) | ClientFrame::Login(_) | ClientFrame::Operate(_) => {
                 let refusal = Refusal::State(StateFault::AlreadyLoggedIn);
                 self.send(conn, ServerFrame::Rejected(refusal));
             }
@@ -158,7 +160,8 @@ impl Engine {
             | ClientFrame::Login(_)
             | ClientFrame::Ping { .. }
             | ClientFrame::Pong { .. }
-            | ClientFrame::Leave => ServerFrame::Rejected(refusal),
+            | ClientFrame::Leave
+            | ClientFrame::Operate(_) => ServerFrame::Rejected(refusal),
         };
         self.send(conn, reply);
     }
@@ -197,7 +200,7 @@ impl Engine {
         }
         .to_bytes();
         let (key, signature) = (login.key, login.signature);
-        connection.phase = Phase::Verifying(Box::new((login, name)));
+        connection.phase = Phase::Verifying(Box::new(Claim::User(login, name)));
         self.outputs.push_back(Output::Verify { conn, key, message, signature });
     }
 
@@ -209,14 +212,20 @@ impl Engine {
         else {
             return;
         };
-        let (login, name) = *claim;
         if !valid {
             self.close(now, conn, Some(Refusal::Auth(AuthFault::Signature)));
             return;
         }
-        let changes = self.admit(conn).and_then(|()| self.decide_login(now, &name, &login));
+        match *claim {
+            Claim::User(login, name) => self.admit_user(now, conn, name, &login),
+            Claim::Operator(key, order) => self.obey(now, conn, &key, order),
+        }
+    }
+
+    fn admit_user(&mut self, now: Now, conn: ConnId, name: UserName, login: &Login) {
+        let changes = self.admit(conn).and_then(|()| self.decide_login(now, &name, login));
         match changes.and_then(|changes| self.admit_changes(changes)) {
-            Ok(changes) => self.log_in(now, conn, name, &login, changes),
+            Ok(changes) => self.log_in(now, conn, name, login, changes),
             Err(refusal) => self.close(now, conn, Some(refusal)),
         }
     }

@@ -355,6 +355,18 @@ impl Feed {
         }
     }
 
+    /// How many committed rooms have an open gate.
+    pub(crate) fn open_rooms(&self) -> usize {
+        self.rooms.values().filter(|room| room.open).count()
+    }
+
+    /// What records in memory take, visible or not.
+    pub(crate) fn bytes(&self) -> u64 {
+        let held = self.rooms.values().map(|room| room.pending.len_bytes());
+        let held = held.fold(0, |sum: usize, bytes| sum.saturating_add(bytes));
+        self.window_bytes.saturating_add(u64::try_from(held).unwrap_or(u64::MAX))
+    }
+
     /// Every committed room, by name.
     pub(crate) fn rooms(&self) -> impl ExactSizeIterator<Item = &RoomName> {
         self.rooms.keys()

@@ -20,6 +20,7 @@ mod feed;
 mod fingerprint;
 #[cfg(chat_mutants)]
 mod mutant;
+mod operate;
 mod question;
 mod room;
 mod session;
@@ -43,7 +44,7 @@ use crate::limits::{Limits, LimitsError};
 use crate::log::{Change, Entry, Founding, Head};
 use crate::text::{HostAddress, RoomName, UserName};
 use crate::time::{Moment, Now};
-use crate::wire::{ClientFrame, GateState, Record, Refusal, ServerFrame};
+use crate::wire::{ClientFrame, GateState, HostStatus, Record, Refusal, ServerFrame};
 
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 
@@ -87,6 +88,13 @@ pub enum Input {
         conn: ConnId,
         /// Whether the signature is the key's.
         valid: bool,
+    },
+    /// Answers [`Output::Report`].
+    Reported {
+        /// The connection.
+        conn: ConnId,
+        /// What the host says of itself.
+        host: HostStatus,
     },
     /// Answers [`Output::Persist`]: every entry up to this one is safe.
     Persisted {
@@ -152,6 +160,13 @@ pub enum Output {
         /// The signature.
         signature: Signature,
     },
+    /// Somebody who may know asks what the server is doing: say the host's part of it by
+    /// [`Input::Reported`]. Until then the connection counts as one that has not logged in, and is
+    /// closed like one when that takes too long.
+    Report {
+        /// The connection.
+        conn: ConnId,
+    },
     /// Read records that are not in memory and answer with [`Input::ReadDone`] or
     /// [`Input::ReadFailed`].
     Read {
@@ -202,7 +217,7 @@ pub enum Directive {
     Close {
         /// Whom.
         conn: ConnId,
-        /// Why; `None` after a client left by itself.
+        /// Why; `None` after a client left by itself, or was told all that it asked for.
         refusal: Option<Refusal>,
     },
     /// Make a connection follow a room, or go on from another place.
@@ -330,7 +345,7 @@ pub enum Event {
     Closed {
         /// The connection.
         conn: ConnId,
-        /// Why; `None` when the client left by itself.
+        /// Why; `None` when the client left by itself, or was told all that it asked for.
         refusal: Option<Refusal>,
     },
     /// A gate opened.
@@ -496,6 +511,7 @@ impl Engine {
             }
             Input::Disconnected { conn } => self.handle_disconnected(now, conn)?,
             Input::Verified { conn, valid } => self.handle_verified(now, conn, valid),
+            Input::Reported { conn, host } => self.handle_reported(now, conn, host),
             Input::Persisted { through } => self.handle_persisted(now.moment, through)?,
             Input::Fetch(need) => self.handle_fetch(need),
             Input::ReadDone { token, records } => self.handle_read_done(token, records)?,

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::{Need, TimerKind};
-use crate::id::{Attach, ConnId, Digest, Nonce, SessionId};
+use crate::id::{Attach, ConnId, Digest, Nonce, PublicKey, SessionId};
 use crate::limits::Limits;
 use crate::text::{HostAddress, RoomName, UserName};
 use crate::time::{Moment, Span};
-use crate::wire::{GateState, Login};
+use crate::wire::{GateState, Login, Order};
 
 /// What never leaves the process.
 #[derive(Debug, Default)]
@@ -76,14 +76,25 @@ pub(crate) enum CatchUp {
 pub(crate) enum Phase {
     /// It has to say hello.
     Greeting,
-    /// It has to log in.
+    /// It has to log in, or to give an order.
     Greeted,
     /// Its proof is being checked.
-    Verifying(Box<(Login, UserName)>),
+    Verifying(Box<Claim>),
+    /// It may be told what the server is doing; the host has yet to say its part.
+    Reporting,
     /// It speaks for a user.
     Online(Online),
     /// It was told why it closes; the host has yet to report that it is gone.
     Closing,
+}
+
+/// What a connection has to prove.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// To be a user.
+    User(Login, UserName),
+    /// To be somebody who may give this order.
+    Operator(PublicKey, Order),
 }
 
 /// A connection that speaks for a user.
@@ -166,7 +177,11 @@ impl Connection {
     pub(crate) const fn online(&self) -> Option<&Online> {
         match &self.phase {
             Phase::Online(online) => Some(online),
-            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Closing => None,
+            Phase::Greeting
+            | Phase::Greeted
+            | Phase::Verifying(_)
+            | Phase::Reporting
+            | Phase::Closing => None,
         }
     }
 
@@ -175,7 +190,10 @@ impl Connection {
     }
 
     pub(crate) const fn is_greeting(&self) -> bool {
-        matches!(self.phase, Phase::Greeting | Phase::Greeted | Phase::Verifying(_))
+        matches!(
+            self.phase,
+            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting
+        )
     }
 }
 
@@ -207,6 +225,11 @@ impl Volatile {
     /// As [`Self::attending`], but without those whose join is not committed: what others may know.
     pub(crate) fn known_attending(&self, room: &RoomName) -> u32 {
         self.attendance.get(room).map_or(0, |attendance| attendance.known)
+    }
+
+    /// How many users are connected, each once.
+    pub(crate) fn users_online(&self) -> usize {
+        self.presence.values().filter(|presence| !presence.connections.is_empty()).count()
     }
 
     pub(crate) fn is_connected(&self, user: &UserName) -> bool {

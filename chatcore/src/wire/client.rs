@@ -7,7 +7,7 @@ use crate::id::{
     deserialize_bounded,
 };
 use crate::text::{Body, RoomName, Untrusted, UserName};
-use crate::wire::{Cursor, VersionRange};
+use crate::wire::{Cursor, Operate, VersionRange};
 
 /// Everything a client may send.
 ///
@@ -20,6 +20,7 @@ use crate::wire::{Cursor, VersionRange};
 /// | `Ping` | after `Welcome` | `Pong` with the same token |
 /// | `Pong` | after a `Ping` | nothing |
 /// | `Leave` | after `Welcome` | the connection closes; the user leaves every room at once |
+/// | `Operate` | after `Hello`, in place of `Login` | `Status`, or `Close` |
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientFrame {
@@ -53,6 +54,8 @@ pub enum ClientFrame {
     },
     /// Quits for good: no grace, the user leaves every room now.
     Leave,
+    /// Gives the server an order, without being a user.
+    Operate(Operate),
 }
 
 impl ClientFrame {

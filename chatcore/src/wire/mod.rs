@@ -12,13 +12,17 @@
 
 mod client;
 mod list;
+mod operate;
 mod proof;
 mod refusal;
 mod server;
 
 pub use client::{ClientFrame, ClientHello, Command, Login, Question, Role, Start};
 pub use list::{LIST_MAX, List};
-pub use proof::LoginProof;
+pub use operate::{
+    CheckpointStatus, DiskStatus, Durability, HostStatus, Operate, Order, Status, StorageStatus,
+};
+pub use proof::{LoginProof, OperateProof};
 pub use refusal::{
     AuthFault, DecodeFault, FrameFault, LimitFault, NameFault, Refusal, StateFault, TargetFault,
 };

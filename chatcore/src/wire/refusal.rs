@@ -208,10 +208,10 @@ const _: () = assert!(BODY_BYTES_MAX == 8_192, "the text of LimitFault::Body nam
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum StateFault {
-    /// Only `Hello` and `Login` are answered before log-in.
+    /// Only `Hello`, and `Login` or `Operate`, are answered before log-in.
     #[error("log in first")]
     LogInFirst,
-    /// A second `Hello` or `Login`.
+    /// A second `Hello`, a second `Login`, or `Operate` after it.
     #[error("already logged in")]
     AlreadyLoggedIn,
     /// The counter is not the next one.

@@ -7,7 +7,7 @@ use crate::id::{
 };
 use crate::text::{Body, HostAddress, RoomName, UserName};
 use crate::time::Timestamp;
-use crate::wire::{List, Refusal};
+use crate::wire::{List, Refusal, Status};
 
 /// Everything a server may send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +93,8 @@ pub enum ServerFrame {
         /// The token of the `Ping`.
         token: RequestId,
     },
+    /// What the server is doing: the answer to an order. The server closes the connection next.
+    Status(Status),
 }
 
 /// Who the server is, and what a log-in must sign.

@@ -1,11 +1,13 @@
 //! A client against a server that is broken or malicious.
 
 use chatcore::client::{Ask, Event, Input, Output, Save, Saved, Stop, Unsent};
-use chatcore::id::{Generation, Incarnation, RequestId, Seq, Signature, Threshold};
+use chatcore::id::{
+    ByteCount, Generation, Incarnation, Index, RequestId, Seq, Signature, Threshold,
+};
 use chatcore::time::{Moment, Span};
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, List, NameFault, Refusal, ServerFrame, ServerHello, StateFault,
-    UserList, Welcome,
+    Answer, AuthFault, ClientFrame, HostStatus, List, NameFault, Refusal, ServerFrame, ServerHello,
+    StateFault, Status, StorageStatus, UserList, Welcome,
 };
 use proptest::prelude::*;
 
@@ -27,6 +29,34 @@ fn b8_passing_refusal_is_retried_with_everything_after_it() {
     assert!(script.refuse(3, expect).is_empty());
     assert_eq!(script.client.next_timeout(), Some(Moment::from_millis(700)));
     assert_eq!(submitted(&script.wait()), [1, 2, 3]);
+}
+
+#[test]
+fn status_that_nobody_asked_for_ends_the_connection() {
+    let (address, memory, host) = (
+        None,
+        ByteCount::ZERO,
+        HostStatus { uptime_ms: Span::ZERO, storage: StorageStatus::Memory },
+    );
+    let status = ServerFrame::Status(Status {
+        address,
+        connections: 1,
+        online: 0,
+        users: 0,
+        rooms: 0,
+        open: 0,
+        newest: Index::ZERO,
+        safe: Index::ZERO,
+        store_full: false,
+        memory,
+        host,
+    });
+    let mut logging_in = Script::new(Saved::new(SESSION));
+    logging_in.log_in(&hello(1, 9));
+    for mut script in [logging_in, Script::joined()] {
+        let outputs = script.frame(status.clone());
+        assert!(outputs.contains(&Output::Hangup), "{outputs:?}");
+    }
 }
 
 #[test]

@@ -271,6 +271,7 @@ impl World {
             engine::Output::Verify { conn, .. } => {
                 self.engine.handle(now, engine::Input::Verified { conn, valid: true }).unwrap();
             }
+            engine::Output::Report { .. } => panic!("no client asks for it"),
             engine::Output::Deliver(directive) => self.delivery.handle(directive),
             engine::Output::Read { .. } => panic!("there is no store"),
             engine::Output::Event(_) => {}

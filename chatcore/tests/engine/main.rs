@@ -14,6 +14,7 @@ mod commit;
 mod delivery;
 mod golden;
 mod limits;
+mod operate;
 mod random;
 mod retention;
 mod rig;

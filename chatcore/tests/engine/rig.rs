@@ -18,6 +18,7 @@ use chatcore::log::{Change, Entry, Founding, OperatorRule};
 use chatcore::text::{HostAddress, Untrusted};
 use chatcore::time::{Moment, Now, Span, Timestamp};
 use chatcore::wire::*;
+use ed25519_dalek::VerifyingKey;
 
 use crate::show::show;
 
@@ -94,12 +95,27 @@ pub(crate) struct Rig {
     pub(crate) ill: bool,
     /// Reads that wait, when the store is slow.
     pub(crate) held_reads: Option<Vec<(ReadToken, Vec<Record>)>>,
+    /// Who waits for what the host says of itself, when the host is slow.
+    pub(crate) held_reports: Option<Vec<ConnId>>,
+    /// What the next connection has to sign.
+    pub(crate) nonce: Nonce,
     counters: BTreeMap<SessionId, u64>,
     pub(crate) next_conn: u64,
     next_request: u64,
     attach: u64,
     /// Lives of rooms whose gate opened, as committed.
     opened: BTreeSet<(String, u64)>,
+}
+
+/// What the host says of itself.
+pub(crate) const HOST: HostStatus =
+    HostStatus { uptime_ms: Span::from_secs(60), storage: StorageStatus::Memory };
+
+/// Log-ins are signed by a stand-in, orders are signed.
+fn is_signed(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+    let signature = ed25519_dalek::Signature::from_bytes(signature.as_bytes());
+    VerifyingKey::from_bytes(key.as_bytes())
+        .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
 }
 
 pub(crate) fn server_key() -> PublicKey {
@@ -202,6 +218,8 @@ impl Rig {
             reads: 0,
             ill: false,
             held_reads: None,
+            held_reports: None,
+            nonce: Nonce::new([7; 32]),
             counters: BTreeMap::new(),
             next_conn: 0,
             next_request: 0,
@@ -252,11 +270,17 @@ impl Rig {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Persist(entry) => self.entries.push(entry),
-            Output::Verify { conn, signature, message, .. } => {
-                assert!(message.starts_with(b"chatcore log-in v1\0"));
-                let valid = signature != Signature::new([0; 64]);
+            Output::Verify { conn, key, signature, message } => {
+                let is_order = message.starts_with(b"chatcore operate v1\0");
+                assert!(is_order || message.starts_with(b"chatcore log-in v1\0"));
+                let is_forged = signature == Signature::new([0; 64]);
+                let valid = !is_forged && (!is_order || is_signed(&key, &message, &signature));
                 self.input(Input::Verified { conn, valid });
             }
+            Output::Report { conn } => match &mut self.held_reports {
+                Some(held) => held.push(conn),
+                None => self.input(Input::Reported { conn, host: HOST }),
+            },
             Output::Read { token, room, incarnation, from, to, order } => {
                 self.reads += 1;
                 if self.ill {
@@ -410,7 +434,7 @@ impl Rig {
         };
         self.peers.insert(label.to_owned(), peer);
         self.shard(conn).add(conn);
-        let (nonce, address) = (Nonce::new([7; 32]), Some(address_of(label)));
+        let (nonce, address) = (self.nonce, Some(address_of(label)));
         self.input(Input::Connected { conn, nonce, channel: None, address });
     }
 

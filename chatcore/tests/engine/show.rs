@@ -29,11 +29,21 @@ pub(crate) fn show(frame: &ServerFrame) -> String {
         ServerFrame::Close(refusal) => format!("close {}", show_refusal(refusal)),
         ServerFrame::Ping { .. } => "ping".to_owned(),
         ServerFrame::Pong { token } => format!("pong {token}"),
+        ServerFrame::Status(status) => show_status(status),
     }
 }
 
 pub(crate) fn show_refusal(refusal: &Refusal) -> String {
     format!("{} {refusal}", refusal.code())
+}
+
+fn show_status(status: &Status) -> String {
+    let Status { connections, online, users, rooms, open, newest, safe, .. } = status;
+    let full = if status.store_full { " full" } else { "" };
+    format!(
+        "status {connections} connections, {online}/{users} users, {open}/{rooms} rooms, entries \
+         {safe}/{newest}{full}"
+    )
 }
 
 fn show_gate(gate: &GateState) -> String {

@@ -158,6 +158,9 @@ fn every_variant_that_travels_has_a_golden_frame() {
     assert_covers(samples::commands().into_iter().map(|(_, command)| command));
     assert_covers(samples::questions().into_iter().map(|(_, question)| question));
     assert_covers(samples::starts());
+    assert_covers(samples::orders());
+    assert_covers(samples::storages());
+    assert_covers(samples::durabilities());
     assert_covers(samples::server_frames().into_iter().map(|(_, frame)| frame));
     assert_covers(samples::answers().into_iter().map(|(_, answer)| answer));
     assert_covers(samples::record_bodies());

@@ -3,15 +3,16 @@
 use bytes::{Bytes, BytesMut};
 use chatcore::codec::{FrameBuffer, PREFIX_BYTES, decode, encode};
 use chatcore::id::{
-    Attach, COUNTER_MAX, Counter, Generation, Incarnation, LogId, Nonce, PublicKey, RequestId, Seq,
-    SessionId, Signature, Threshold,
+    Attach, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, LogId, Nonce,
+    PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
 };
 use chatcore::text::{Body, RoomName, Untrusted, UserName};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{
-    Answer, ClientFrame, ClientHello, Command, Cursor, GateState, JoinedRoom, List, Login, Notice,
-    Question, Record, RecordBody, Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start,
-    StateFault, UserInfo, UserList, VersionRange, Welcome,
+    Answer, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor, DiskStatus, GateState,
+    HostStatus, JoinedRoom, List, Login, Notice, Operate, Order, Question, Record, RecordBody,
+    Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault, Status, StorageStatus,
+    UserInfo, UserList, VersionRange, Welcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -38,9 +39,11 @@ macro_rules! counters {
 
 counters! {
     attach Attach,
+    byte_count ByteCount,
     counter Counter,
     generation Generation,
     incarnation Incarnation,
+    index Index,
     request RequestId,
     seq Seq,
     timestamp Timestamp,
@@ -134,11 +137,13 @@ fn client_frame() -> impl Strategy<Value = ClientFrame> {
         request().prop_map(|token| ClientFrame::Ping { token }),
         request().prop_map(|token| ClientFrame::Pong { token }),
         Just(ClientFrame::Leave),
+        (public_key(), signature()).prop_map(|(key, signature)| {
+            ClientFrame::Operate(Operate { key, order: Order::Status, signature })
+        }),
     ]
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
-    let span = || number().prop_map(Span::from_millis);
     prop_oneof![
         5 => proptest::sample::select(samples::refusals()),
         1 => any::<(u16, u16)>()
@@ -232,6 +237,43 @@ fn room_frame() -> impl Strategy<Value = ServerFrame> {
     ]
 }
 
+fn span() -> impl Strategy<Value = Span> {
+    number().prop_map(Span::from_millis)
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    let checkpoint =
+        (index(), span()).prop_map(|(entry, age_ms)| CheckpointStatus { entry, age_ms });
+    let durability = proptest::sample::select(samples::durabilities().to_vec());
+    let disk = (durability, prop::option::of(byte_count()), prop::option::of(checkpoint)).prop_map(
+        |(durability, bytes, checkpoint)| {
+            StorageStatus::Disk(DiskStatus { durability, bytes, checkpoint })
+        },
+    );
+    let storage = prop_oneof![Just(StorageStatus::Memory), disk];
+    let host = (span(), storage).prop_map(|(uptime_ms, storage)| HostStatus { uptime_ms, storage });
+    let address = prop::option::of("[ -~é語]{1,60}".prop_map(|text| text.parse().unwrap()));
+    let counts = any::<[u32; 5]>();
+    (address, counts, (index(), index()), any::<bool>(), (byte_count(), host)).prop_map(
+        |(address, counts, (newest, safe), store_full, (memory, host))| {
+            let [connections, online, users, rooms, open] = counts;
+            Status {
+                address,
+                connections,
+                online,
+                users,
+                rooms,
+                open,
+                newest,
+                safe,
+                store_full,
+                memory,
+                host,
+            }
+        },
+    )
+}
+
 fn server_frame() -> impl Strategy<Value = ServerFrame> {
     let accepted = (counter(), room(), incarnation(), proptest::option::of(seq())).prop_map(
         |(counter, room, incarnation, seq)| ServerFrame::Accepted {
@@ -254,6 +296,7 @@ fn server_frame() -> impl Strategy<Value = ServerFrame> {
         refusal().prop_map(ServerFrame::Close),
         request().prop_map(|token| ServerFrame::Ping { token }),
         request().prop_map(|token| ServerFrame::Pong { token }),
+        status().prop_map(ServerFrame::Status),
     ]
 }
 
@@ -285,6 +328,12 @@ proptest! {
         let json = message.to_json();
         prop_assert!(!json.contains('\n'));
         prop_assert_eq!(message.parse_json_alike(&json).unwrap(), message);
+    }
+
+    #[test]
+    fn status_is_short_whatever_it_tells(status in status()) {
+        let frame = Message::Server(ServerFrame::Status(status)).encode();
+        prop_assert!(frame.len() <= 512, "{} bytes", frame.len());
     }
 
     #[test]

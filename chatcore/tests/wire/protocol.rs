@@ -11,8 +11,8 @@ use chatcore::text::{
     BODY_BYTES_MAX, HOST_ADDRESS_BYTES_MAX, ROOM_NAME_CHARS_MAX, USER_NAME_CHARS_MAX,
 };
 use chatcore::wire::{
-    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, LIST_MAX, LoginProof, ServerFrame,
-    VERSION,
+    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, LIST_MAX, LoginProof, OperateProof,
+    Order, ServerFrame, VERSION,
 };
 use ed25519_dalek::{Signer as _, SigningKey, Verifier as _};
 
@@ -151,12 +151,44 @@ fn worked_proof(channel: Option<Digest>) -> String {
     })
 }
 
+/// The proof of an order, worked out.
+fn worked_order() -> String {
+    let key = SigningKey::from_bytes(&ramp(0x00));
+    let proof = OperateProof {
+        nonce: Nonce::new(ramp(0xA0)),
+        server_key: PublicKey::new(ramp(0x50)),
+        log_id: LogId::new(ramp(0x70)),
+        generation: Generation::new(3).unwrap(),
+        channel: None,
+        order: Order::Status,
+    };
+    let message = proof.to_bytes();
+    let signature = key.sign(&message);
+    key.verifying_key().verify(&message, &signature).unwrap();
+    let fields = [
+        ("secret key", hex(key.as_bytes())),
+        ("public key", hex(key.verifying_key().as_bytes())),
+        ("nonce", hex(proof.nonce.as_bytes())),
+        ("server key", hex(proof.server_key.as_bytes())),
+        ("log id", hex(proof.log_id.as_bytes())),
+        ("generation", proof.generation.to_string()),
+        ("channel", "none".to_owned()),
+        ("order", "status".to_owned()),
+        ("signed bytes", hex(&message)),
+        ("signature", hex(&signature.to_bytes())),
+    ];
+    fields.iter().fold(String::new(), |mut text, (name, value)| {
+        writeln!(text, "{name:<12} {value}").unwrap();
+        text
+    })
+}
+
 #[test]
-fn protocol_works_out_log_in_proofs_as_the_code_does() {
+fn protocol_works_out_proofs_as_the_code_does() {
     let protocol = protocol();
     let printed = blocks(&protocol, "proof");
     let exporter = Digest::new(ramp(0xC0));
-    let worked = [worked_proof(None), worked_proof(Some(exporter))];
+    let worked = [worked_proof(None), worked_proof(Some(exporter)), worked_order()];
     for (number, worked) in worked.iter().enumerate() {
         let block = printed.get(number).copied().unwrap_or("nothing");
         assert!(block == worked.trim_end(), "PROTOCOL.md must print:\n{worked}");
@@ -181,4 +213,31 @@ fn log_in_proof_has_the_layout_that_protocol_tells() {
         hex(b"Alice"),
     ];
     assert_eq!(bytes, layout.concat());
+}
+
+#[test]
+fn proof_of_an_order_has_the_layout_that_protocol_tells() {
+    let proof = |channel| OperateProof {
+        nonce: Nonce::new(ramp(0xA0)),
+        server_key: PublicKey::new(ramp(0x50)),
+        log_id: LogId::new(ramp(0x70)),
+        generation: Generation::new(3).unwrap(),
+        channel,
+        order: Order::Status,
+    };
+    let exporter = ramp::<32>(0xC0);
+    for (channel, bytes) in
+        [(None, "00".to_owned()), (Some(Digest::new(exporter)), format!("01{}", hex(&exporter)))]
+    {
+        let layout = [
+            hex(b"chatcore operate v1\0"),
+            hex(&ramp::<32>(0xA0)),
+            hex(&ramp::<32>(0x50)),
+            hex(&ramp::<16>(0x70)),
+            "0000000000000003".to_owned(),
+            bytes,
+            hex(b"status\0"),
+        ];
+        assert_eq!(hex(&proof(channel).to_bytes()), layout.concat());
+    }
 }

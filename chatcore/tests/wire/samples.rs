@@ -1,16 +1,17 @@
 //! One sample at least of every variant of every enum that travels.
 
 use chatcore::id::{
-    Attach, COUNTER_MAX, Counter, Generation, Incarnation, LogId, Nonce, PublicKey, RequestId, Seq,
-    SessionId, Signature, Threshold,
+    Attach, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, LogId, Nonce,
+    PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
 };
 use chatcore::text::{Body, NameError, RoomName, Untrusted, UserName};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, ClientHello, Command, Cursor, DecodeFault, FrameFault,
-    GateState, JoinedRoom, LimitFault, List, Login, NameFault, Notice, Question, Record,
-    RecordBody, Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault, TargetFault,
-    UserInfo, UserList, VersionRange, Welcome,
+    Answer, AuthFault, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor, DecodeFault,
+    DiskStatus, Durability, FrameFault, GateState, HostStatus, JoinedRoom, LimitFault, List, Login,
+    NameFault, Notice, Operate, Order, Question, Record, RecordBody, Refusal, Role, RoomInfo,
+    ServerFrame, ServerHello, Start, StateFault, Status, StorageStatus, TargetFault, UserInfo,
+    UserList, VersionRange, Welcome,
 };
 
 use crate::variants::Variants;
@@ -116,7 +117,16 @@ pub(crate) fn client_frames() -> Vec<(String, ClientFrame)> {
     let token = request(COUNTER_MAX);
     let rest = [ClientFrame::Ping { token }, ClientFrame::Pong { token }, ClientFrame::Leave];
     frames.extend(rest.map(|frame| (String::new(), frame)));
+    frames.extend(orders().into_iter().map(|order| {
+        let (key, signature) = (PublicKey::new(ramp(0x10)), Signature::new(ramp(0x80)));
+        let name = format!(".{}", order.variant());
+        (name, ClientFrame::Operate(Operate { key, order, signature }))
+    }));
     frames
+}
+
+pub(crate) fn orders() -> Vec<Order> {
+    vec![Order::Status]
 }
 
 /// A name that tells refusals apart: the variant, and the fault in it.
@@ -331,5 +341,52 @@ pub(crate) fn server_frames() -> Vec<(String, ServerFrame)> {
     let token = request(0);
     frames.push(plain(ServerFrame::Ping { token }));
     frames.push(plain(ServerFrame::Pong { token }));
+    frames.extend(
+        statuses()
+            .into_iter()
+            .map(|(name, status)| (format!(".{name}"), ServerFrame::Status(status))),
+    );
     frames
+}
+
+/// A status for each way of keeping a journal, by name.
+fn statuses() -> Vec<(&'static str, Status)> {
+    let index = |value| Index::new(value).unwrap();
+    let bytes = |value| ByteCount::new(value).unwrap();
+    let checkpoint = CheckpointStatus { entry: index(300), age_ms: Span::from_millis(70_000) };
+    let [commit, relaxed] = durabilities();
+    let disk = |durability, bytes, checkpoint| {
+        StorageStatus::Disk(DiskStatus { durability, bytes, checkpoint })
+    };
+    let status = |storage| Status {
+        address: Some("chat://127.0.0.1:5000".parse().unwrap()),
+        connections: 5,
+        online: 2,
+        users: 3,
+        rooms: 4,
+        open: 1,
+        newest: index(400),
+        safe: index(399),
+        store_full: false,
+        memory: bytes(2_000),
+        host: HostStatus { uptime_ms: Span::from_millis(86_400_000), storage },
+    };
+    let full = disk(relaxed, None, None);
+    vec![
+        ("memory", status(StorageStatus::Memory)),
+        ("disk", status(disk(commit, Some(bytes(1 << 20)), Some(checkpoint)))),
+        ("disk_full", Status { address: None, store_full: true, ..status(full) }),
+    ]
+}
+
+pub(crate) fn durabilities() -> [Durability; 2] {
+    [Durability::Commit, Durability::Relaxed]
+}
+
+/// One of each kind.
+pub(crate) fn storages() -> Vec<StorageStatus> {
+    let mut storages: Vec<_> =
+        statuses().into_iter().map(|(_, status)| status.host.storage).collect();
+    storages.dedup_by_key(|storage| storage.variant());
+    storages
 }

@@ -5,8 +5,9 @@
 
 use chatcore::text::NameError;
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, Command, DecodeFault, FrameFault, LimitFault, NameFault,
-    Notice, Question, RecordBody, Refusal, Role, ServerFrame, Start, StateFault, TargetFault,
+    Answer, AuthFault, ClientFrame, Command, DecodeFault, Durability, FrameFault, LimitFault,
+    NameFault, Notice, Order, Question, RecordBody, Refusal, Role, ServerFrame, Start, StateFault,
+    StorageStatus, TargetFault,
 };
 
 /// An enum that travels.
@@ -47,6 +48,7 @@ variants! {
         Ping => "ping",
         Pong => "pong",
         Leave => "leave",
+        Operate => "operate",
     }
     Role {
         Client => "client",
@@ -62,6 +64,9 @@ variants! {
         Rooms => "rooms",
         Whois => "whois",
         History => "history",
+    }
+    Order {
+        Status => "status",
     }
     Start {
         After => "after",
@@ -84,6 +89,15 @@ variants! {
         Close => "close",
         Ping => "ping",
         Pong => "pong",
+        Status => "status",
+    }
+    StorageStatus {
+        Memory => "memory",
+        Disk => "disk",
+    }
+    Durability {
+        Commit => "commit",
+        Relaxed => "relaxed",
     }
     Answer {
         Joined => "joined",

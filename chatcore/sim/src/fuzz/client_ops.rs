@@ -326,7 +326,7 @@ fn reply(frame: ClientFrame, last: Counter) -> Option<ServerFrame> {
             Some(ServerFrame::Answer { request, answer: answer(question)? })
         }
         ClientFrame::Ping { token } => Some(ServerFrame::Pong { token }),
-        ClientFrame::Pong { .. } | ClientFrame::Leave => None,
+        ClientFrame::Pong { .. } | ClientFrame::Leave | ClientFrame::Operate(_) => None,
     }
 }
 

@@ -190,6 +190,7 @@ impl Desk {
             | ClientFrame::Ping { .. }
             | ClientFrame::Pong { .. }
             | ClientFrame::Leave => {}
+            ClientFrame::Operate(_) => panic!("a client gives no orders"),
         }
     }
 

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use chatcore::id::{Counter, Incarnation, RequestId, Seq, SessionId};
 use chatcore::text::RoomName;
 use chatcore::wire::Refusal;
-use chatcore::wire::{Answer, ClientFrame, GateState, JoinedRoom, Record, ServerFrame, StateFault};
+use chatcore::wire::{
+    Answer, ClientFrame, GateState, JoinedRoom, Record, ServerFrame, StateFault, Status,
+};
 
 use super::host::Journal;
 
@@ -47,7 +49,8 @@ impl Ears {
             | ClientFrame::Login(_)
             | ClientFrame::Ping { .. }
             | ClientFrame::Pong { .. }
-            | ClientFrame::Leave => {}
+            | ClientFrame::Leave
+            | ClientFrame::Operate(_) => {}
         }
     }
 
@@ -87,6 +90,14 @@ impl Ears {
                 *place = Place { life: incarnation, last: Seq::ZERO, open: false };
             }
             ServerFrame::Close(_) => self.closed = true,
+            ServerFrame::Status(status) => {
+                assert_eq!(self.session, None, "a status is told to no user");
+                let Status { safe, newest, rooms, open, .. } = status;
+                assert!(safe <= newest && open <= rooms, "what is told must fit together");
+                let known = u64::try_from(journal.safe).unwrap_or(u64::MAX);
+                assert!(safe.get() <= known, "what is told to be safe must be");
+                self.closed = true;
+            }
             ServerFrame::Pong { token } => {
                 if self.session.is_some() && self.pinged.contains_key(&token) {
                     settle(&mut self.pinged, token);

@@ -15,7 +15,9 @@ use chatcore::limits::Limits;
 use chatcore::log::{Entry, Founding, OperatorRule};
 use chatcore::text::{RoomName, Untrusted};
 use chatcore::time::{Span, Timestamp};
-use chatcore::wire::{ClientFrame, Command, Cursor, LimitFault, Login, Question, Refusal, Start};
+use chatcore::wire::{
+    ClientFrame, Command, Cursor, LimitFault, Login, Operate, Order, Question, Refusal, Start,
+};
 
 use super::choices::Choices;
 use super::host::{Host, Pace, WRONG_SIGNATURE};
@@ -72,8 +74,10 @@ pub mod op {
     pub const STOP: u8 = 21;
     /// Retention takes records of a room: the room, its life, how many.
     pub const TRIM: u8 = 22;
+    /// Asks what the server is doing: by which key, a flaw (0 for none).
+    pub const OPERATE: u8 = 23;
     /// How many there are.
-    pub const COUNT: u8 = 23;
+    pub const COUNT: u8 = 24;
 }
 
 /// Names to log in by. The second spelling of one, a look-alike, a reserved one and none at all.
@@ -304,6 +308,7 @@ impl Run {
                 self.submit(conn, Command::Reset { room, threshold }, choices.byte())
             }
             op::SIGN => sign(choices.below(3)),
+            op::OPERATE => operate(choices.byte(), choices.byte()),
             _ => return self.disturb(code, conn, choices),
         };
         self.host.send(conn, frame);
@@ -467,6 +472,15 @@ pub(super) fn hello_and_login(user: u8, attach: u64) -> [ClientFrame; 2] {
         signature: Signature::new([1; Signature::LEN]),
     };
     [ClientFrame::hello(), ClientFrame::Login(login)]
+}
+
+/// An order by the key of a user, or of the server.
+fn operate(whose: u8, flaw: u8) -> ClientFrame {
+    let whose = whose.checked_rem(9).unwrap_or_default();
+    let server_key = founding(2, Vec::new()).server_key;
+    let key = if whose == 8 { server_key } else { key_of(whose) };
+    let signature = if flaw == 1 { WRONG_SIGNATURE } else { Signature::new([1; Signature::LEN]) };
+    ClientFrame::Operate(Operate { key, order: Order::Status, signature })
 }
 
 fn room(choices: &mut Choices<'_>) -> Untrusted<RoomName> {

@@ -15,7 +15,9 @@ use chatcore::id::{ConnId, Counter, Incarnation, Nonce, Seq, SessionId, Signatur
 use chatcore::log::{Change, Entry, Founding};
 use chatcore::text::RoomName;
 use chatcore::time::{Moment, Now, Span, Timestamp};
-use chatcore::wire::{ClientFrame, GREETING_FRAME_BYTES_MAX, Record, Refusal, ServerFrame};
+use chatcore::wire::{
+    ClientFrame, GREETING_FRAME_BYTES_MAX, HostStatus, Record, Refusal, ServerFrame, StorageStatus,
+};
 
 use super::ears::Ears;
 
@@ -310,6 +312,10 @@ impl Host {
             Output::Verify { conn, signature, .. } => {
                 let valid = signature != WRONG_SIGNATURE;
                 self.input(Input::Verified { conn, valid });
+            }
+            Output::Report { conn } => {
+                let (uptime_ms, storage) = (Span::ZERO, StorageStatus::Memory);
+                self.input(Input::Reported { conn, host: HostStatus { uptime_ms, storage } });
             }
             Output::Read { token, room, incarnation, from, to, order } => {
                 let most = self.pace.read_max;

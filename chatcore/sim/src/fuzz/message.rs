@@ -114,7 +114,8 @@ fn refusals_of_texts(message: &ClientFrame) -> Vec<Refusal> {
         ClientFrame::Hello(_)
         | ClientFrame::Ping { .. }
         | ClientFrame::Pong { .. }
-        | ClientFrame::Leave => (None, None, None),
+        | ClientFrame::Leave
+        | ClientFrame::Operate(_) => (None, None, None),
     };
     let room = room.and_then(|room| room.parse().err()).map(Refusal::from);
     let user = user.and_then(|user| user.parse().err()).map(Refusal::from);

@@ -6,8 +6,8 @@ use core::str::FromStr;
 use chatcore::address::Address;
 use chatcore::codec::{PREFIX_BYTES, decode, encode_to_bytes};
 use chatcore::id::{
-    Attach, COUNTER_MAX, Counter, Digest, Generation, Incarnation, Index, LogId, Nonce, PublicKey,
-    RequestId, Seq, SessionId, Signature,
+    Attach, ByteCount, COUNTER_MAX, Counter, Digest, Generation, Incarnation, Index, LogId, Nonce,
+    PublicKey, RequestId, Seq, SessionId, Signature,
 };
 use chatcore::text::{
     BODY_BYTES_MAX, Body, BodyError, HostAddress, NameError, ROOM_NAME_CHARS_MAX, RoomName,
@@ -144,6 +144,7 @@ where
 fn check_numbers(input: &[u8]) {
     let Some(bytes) = input.first_chunk::<8>() else { return };
     let value = u64::from_be_bytes(*bytes);
+    check_number::<ByteCount>(value);
     check_number::<Index>(value);
     check_number::<Seq>(value);
     check_number::<Counter>(value);

@@ -12,7 +12,7 @@ use chatcore::id::{ConnId, Incarnation, Index, RequestId, Seq};
 use chatcore::log::{Change, Entry};
 use chatcore::text::RoomName;
 use chatcore::time::Timestamp;
-use chatcore::wire::{RoomInfo, ServerFrame};
+use chatcore::wire::{RoomInfo, ServerFrame, Status};
 
 /// What has to come.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(super) struct Due {
     pub(super) directives: VecDeque<Expected>,
     /// At most one; `Output::Verify`.
     pub(super) verify: Option<Output>,
+    /// Whose status needs the host's part.
+    pub(super) report: Option<ConnId>,
     pub(super) events: Vec<Event>,
     /// Where in `directives` the next record of a room belongs.
     shows: BTreeMap<RoomName, usize>,
@@ -57,6 +59,8 @@ pub(super) enum What {
     Rooms(Rooms),
     Newest(Newest),
     CatchUp(CatchUpDue),
+    /// What the server is doing, but for how much is in memory.
+    Status(ConnId, Status),
     /// Records that the store gave for a reader that lags, both ends included.
     Given {
         conn: ConnId,
@@ -152,9 +156,9 @@ impl What {
         match self {
             Self::Exactly(directive) => Lane::of(directive),
             Self::Show(show) => Lane::Room(&show.room),
-            Self::Rooms(Rooms { conn, .. }) | Self::Newest(Newest { conn, .. }) => {
-                Lane::Conn(*conn)
-            }
+            Self::Rooms(Rooms { conn, .. })
+            | Self::Newest(Newest { conn, .. })
+            | Self::Status(conn, _) => Lane::Conn(*conn),
             Self::CatchUp(CatchUpDue { conn, .. }) | Self::Given { conn, .. } => Lane::Pages(*conn),
         }
     }

@@ -14,7 +14,7 @@ use chatcore::wire::{
 
 use super::Model;
 use super::due::What;
-use super::presence::{Claim, Conn, Online, Phase, Store, Waiting};
+use super::presence::{Claim, Conn, Online, Phase, Proof, Store, Waiting};
 use super::truth::{to_u32, to_u64};
 
 /// The third frame out of order before log-in closes the connection.
@@ -25,7 +25,7 @@ pub(super) const BUSY: Refusal = Refusal::Busy { retry_ms: Span::from_secs(1) };
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+pub(super) enum Ending {
     /// It broke, or was closed: its user has the grace to come back.
     Lost,
     /// Its user quit.
@@ -67,10 +67,12 @@ impl Model {
             (Phase::Greeted, ClientFrame::Login(login)) => self.login(conn, login),
             // PROTOCOL.md has pings in order after `welcome` only; whoever waits for a slow store
             // to be welcomed is answered all the same.
-            (Phase::Greeted | Phase::Verifying(_), ClientFrame::Ping { token }) => {
-                self.due.send(conn, ServerFrame::Pong { token: *token });
-            }
-            (Phase::Greeting | Phase::Greeted | Phase::Verifying(_), frame) => {
+            (
+                Phase::Greeted | Phase::Verifying(_) | Phase::Reporting,
+                ClientFrame::Ping { token },
+            ) => self.due.send(conn, ServerFrame::Pong { token: *token }),
+            (Phase::Greeted, ClientFrame::Operate(operate)) => self.operate(conn, operate),
+            (Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting, frame) => {
                 self.strike(conn, frame);
             }
         }
@@ -78,7 +80,7 @@ impl Model {
 
     fn online_frame(&mut self, conn: ConnId, frame: &ClientFrame) {
         match frame {
-            ClientFrame::Hello(_) | ClientFrame::Login(_) => {
+            ClientFrame::Hello(_) | ClientFrame::Login(_) | ClientFrame::Operate(_) => {
                 let refusal = Refusal::State(StateFault::AlreadyLoggedIn);
                 self.due.send(conn, ServerFrame::Rejected(refusal));
             }
@@ -113,7 +115,8 @@ impl Model {
             | ClientFrame::Login(_)
             | ClientFrame::Ping { .. }
             | ClientFrame::Pong { .. }
-            | ClientFrame::Leave => ServerFrame::Rejected(refusal),
+            | ClientFrame::Leave
+            | ClientFrame::Operate(_) => ServerFrame::Rejected(refusal),
         };
         self.due.send(conn, reply);
     }
@@ -145,27 +148,17 @@ impl Model {
         let message = self.proof_of(conn, login);
         let (key, session, attach) = (login.key, login.session, login.attach);
         let Some(state) = self.process.conns.get_mut(&conn) else { return };
-        state.phase = Phase::Verifying(Claim { user, key, session, attach });
+        state.phase = Phase::Verifying(Proof::User(Claim { user, key, session, attach }));
         let signature = login.signature;
         self.due.verify = Some(Output::Verify { conn, key, message, signature });
     }
 
     /// The bytes that a log-in signs: the table in section 5 of the protocol.
     fn proof_of(&self, conn: ConnId, login: &Login) -> Vec<u8> {
-        let Some(state) = self.process.conns.get(&conn) else { return Vec::new() };
-        let generation = self.generation.get().to_be_bytes();
         let attach = login.attach.get().to_be_bytes();
-        let channel = match &state.channel {
-            None => vec![0],
-            Some(exporter) => [&[1][..], exporter.as_bytes()].concat(),
-        };
         [
             &b"chatcore log-in v1\0"[..],
-            state.nonce.as_bytes(),
-            self.founding.server_key.as_bytes(),
-            self.founding.log_id.as_bytes(),
-            &generation,
-            &channel,
+            &self.bound_to(conn),
             login.session.as_bytes(),
             &attach,
             login.name.as_str().as_bytes(),
@@ -173,13 +166,34 @@ impl Model {
         .concat()
     }
 
+    /// What binds a proof to one connection to this server.
+    pub(super) fn bound_to(&self, conn: ConnId) -> Vec<u8> {
+        let Some(state) = self.process.conns.get(&conn) else { return Vec::new() };
+        let channel = match &state.channel {
+            None => vec![0],
+            Some(exporter) => [&[1][..], exporter.as_bytes()].concat(),
+        };
+        [
+            &state.nonce.as_bytes()[..],
+            self.founding.server_key.as_bytes(),
+            self.founding.log_id.as_bytes(),
+            &self.generation.get().to_be_bytes(),
+            &channel,
+        ]
+        .concat()
+    }
+
     pub(super) fn verified(&mut self, conn: ConnId, valid: bool) {
         let Some(state) = self.process.conns.get_mut(&conn) else { return };
-        let Phase::Verifying(claim) = &state.phase else { return };
-        let claim = claim.clone();
+        let Phase::Verifying(proof) = &state.phase else { return };
+        let proof = proof.clone();
         if !valid {
             return self.close(conn, Refusal::Auth(AuthFault::Signature));
         }
+        let claim = match proof {
+            Proof::User(claim) => claim,
+            Proof::Right(key, order) => return self.obey(conn, key, order),
+        };
         if self.is_crowded(conn) {
             return self.close(conn, BUSY);
         }
@@ -325,17 +339,19 @@ impl Model {
         }
     }
 
-    fn tell_close(&mut self, conn: ConnId, refusal: Option<Refusal>) {
+    pub(super) fn tell_close(&mut self, conn: ConnId, refusal: Option<Refusal>) {
         self.due.must(What::Exactly(Directive::Close { conn, refusal }));
         self.due.events.push(Event::Closed { conn, refusal });
     }
 
     /// Takes from a connection everything it stood for.
-    fn detach(&mut self, conn: ConnId, how: Ending) {
+    pub(super) fn detach(&mut self, conn: ConnId, how: Ending) {
         let Some(state) = self.process.conns.get_mut(&conn) else { return };
         match core::mem::replace(&mut state.phase, Phase::Closed) {
             Phase::Closed => {}
-            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) => self.process.greeting -= 1,
+            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting => {
+                self.process.greeting -= 1;
+            }
             Phase::Online(online) => {
                 self.process.online -= 1;
                 self.depart(conn, online, how);
@@ -396,7 +412,7 @@ impl Model {
         let Some(state) = self.process.conns.get_mut(&conn) else { return };
         match state.phase {
             Phase::Closed => {}
-            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) => {
+            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting => {
                 self.close(conn, Refusal::Limit(LimitFault::LoginTime));
             }
             Phase::Online(_) => {

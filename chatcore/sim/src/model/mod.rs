@@ -16,8 +16,8 @@
 //!
 //! Where the rules leave a choice the model takes any: how many pieces records become visible in,
 //! what is in memory and what is read from the store once the window was full, how many rooms a
-//! list holds when not all fit, and whether answers that waited for an entry still go to a
-//! connection that was closed meanwhile, where they do no harm. It assumes that the host keeps the
+//! list holds when not all fit, whether answers that waited for an entry still go to a
+//! connection that was closed meanwhile, where they do no harm, and how many bytes are in memory. It assumes that the host keeps the
 //! rules of the interface, that the store gives what was committed, and that the moments that come
 //! in never run back.
 
@@ -27,6 +27,7 @@ mod commit;
 mod due;
 mod facts;
 mod login;
+mod operate;
 mod presence;
 mod question;
 mod records;
@@ -120,6 +121,7 @@ impl Model {
             Input::Condemned { conn, refusal } => self.close(*conn, *refusal),
             Input::Disconnected { conn } => self.disconnected(*conn),
             Input::Verified { conn, valid } => self.verified(*conn, *valid),
+            Input::Reported { conn, host } => self.reported(*conn, *host),
             Input::Persisted { through } => self.persisted(*through),
             Input::Fetch(need) => self.fetch(need.clone()),
             Input::ReadDone { token, records } => self.read_done(*token, records),
@@ -143,6 +145,10 @@ impl Model {
             Output::Verify { .. } => match self.due.verify.take() {
                 Some(due) if due == *output => Ok(()),
                 due => Err(Broken::new(rules::VERIFY, format!("{output:?}, due is {due:?}"))),
+            },
+            Output::Report { conn } => match self.due.report.take() {
+                Some(due) if due == *conn => Ok(()),
+                due => Err(Broken::new(rules::REPORT, format!("{output:?}, due is {due:?}"))),
             },
             Output::Read { token, room, incarnation, from, to, order } => self.asked(&Asking {
                 token: *token,
@@ -172,6 +178,9 @@ impl Model {
         }
         if let Some(due) = &self.due.verify {
             return Err(Broken::new(rules::VERIFY, format!("{due:?} did not come")));
+        }
+        if let Some(due) = self.due.report {
+            return Err(Broken::new(rules::REPORT, format!("{due} waits for it")));
         }
         if let Some(due) = self.due.events.first() {
             return Err(Broken::new(rules::EVENT, format!("{due:?} did not come")));
@@ -317,7 +326,8 @@ impl Model {
                 | What::Rooms(_)
                 | What::Newest(_)
                 | What::CatchUp(_)
-                | What::Given { .. },
+                | What::Given { .. }
+                | What::Status(..),
                 directive,
             ) => self.note(directive)?,
         }
@@ -394,6 +404,9 @@ fn may_be(due: &What, directive: &Directive) -> bool {
     match due {
         What::Exactly(due) => due == directive,
         What::Show(_) => matches!(directive, Directive::Visible { .. }),
+        What::Status(_, due) => matches!(directive,
+            Directive::Send { frame: ServerFrame::Status(found), .. }
+                if operate::is_told(due, found)),
         What::Rooms(rooms) => answers(rooms.request),
         What::Newest(newest) => answers(newest.request),
         What::CatchUp(due::CatchUpDue { room, incarnation, .. })

@@ -7,7 +7,7 @@ use chatcore::id::{Attach, ConnId, Digest, Incarnation, Index, Nonce, PublicKey,
 use chatcore::id::{Counter, SessionId};
 use chatcore::text::{HostAddress, RoomName, UserName};
 use chatcore::time::{Moment, Span};
-use chatcore::wire::{GateState, ServerFrame, Start};
+use chatcore::wire::{GateState, Order, ServerFrame, Start};
 
 /// What ends with the process.
 #[derive(Debug, Default)]
@@ -72,9 +72,18 @@ pub(super) struct Conn {
 pub(super) enum Phase {
     Greeting,
     Greeted,
-    Verifying(Claim),
+    Verifying(Proof),
+    Reporting,
     Online(Online),
     Closed,
+}
+
+/// What a connection has to prove.
+#[derive(Clone, Debug)]
+pub(super) enum Proof {
+    User(Claim),
+    /// That this key may give this order.
+    Right(PublicKey, Order),
 }
 
 /// Who a connection says it is.
@@ -221,7 +230,11 @@ impl Conn {
     pub(super) const fn online(&self) -> Option<&Online> {
         match &self.phase {
             Phase::Online(online) => Some(online),
-            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Closed => None,
+            Phase::Greeting
+            | Phase::Greeted
+            | Phase::Verifying(_)
+            | Phase::Reporting
+            | Phase::Closed => None,
         }
     }
 

@@ -236,7 +236,11 @@ impl Model {
         let whose = |what: &What| match what {
             What::Newest(newest) => is_page_read(newest, asking),
             What::CatchUp(due) => is_catch_up_read(due, asking),
-            What::Exactly(_) | What::Show(_) | What::Rooms(_) | What::Given { .. } => false,
+            What::Exactly(_)
+            | What::Show(_)
+            | What::Rooms(_)
+            | What::Given { .. }
+            | What::Status(..) => false,
         };
         // A read does not say who it is for: of two alike, the one is not for a connection that is
         // closed.
@@ -269,7 +273,11 @@ impl Model {
                 (conn, Reader::History { request, limit })
             }
             What::CatchUp(CatchUpDue { conn, .. }) => (conn, Reader::Lagging),
-            What::Exactly(_) | What::Show(_) | What::Rooms(_) | What::Given { .. } => return Ok(()),
+            What::Exactly(_)
+            | What::Show(_)
+            | What::Rooms(_)
+            | What::Given { .. }
+            | What::Status(..) => return Ok(()),
         };
         if let Some(state) = self.process.conns.get_mut(&conn) {
             match whose {
@@ -334,7 +342,11 @@ impl What {
         let (room, incarnation) = match self {
             Self::Newest(Newest { room, incarnation, .. })
             | Self::CatchUp(CatchUpDue { room, incarnation, .. }) => (room, incarnation),
-            Self::Exactly(_) | Self::Show(_) | Self::Rooms(_) | Self::Given { .. } => return false,
+            Self::Exactly(_)
+            | Self::Show(_)
+            | Self::Rooms(_)
+            | Self::Given { .. }
+            | Self::Status(..) => return false,
         };
         rooms.get(room).is_some_and(|truth| truth.incarnation == *incarnation)
     }

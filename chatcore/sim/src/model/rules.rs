@@ -39,6 +39,7 @@ rules! {
     ANSWER_ONCE = "every request is answered once";
     ANSWER_ORDER = "answers come in the order of what was asked";
     VERIFY = "a signature is checked once, over the bytes of the protocol";
+    REPORT = "the host is asked once what it is doing, for somebody who may know";
     CLOSE = "a connection is closed once, for its reason, and then";
     AFTER_CLOSE = "nothing follows a close";
     STRANGER = "nothing is sent to a connection that is not there";
@@ -143,7 +144,7 @@ pub(super) const fn of_missing_entry(due: &Change) -> &'static str {
 pub(super) const fn of_missing(due: &What) -> &'static str {
     match due {
         What::Show(_) => VISIBLE_ALL,
-        What::Rooms(_) | What::Newest(_) => ANSWER_ONCE,
+        What::Rooms(_) | What::Newest(_) | What::Status(..) => ANSWER_ONCE,
         What::CatchUp(_) | What::Given { .. } => PAGE,
         What::Exactly(directive) => match directive {
             Directive::Send { frame: ServerFrame::Ping { .. }, .. } => PING,
@@ -183,7 +184,8 @@ const fn label_of(frame: &ServerFrame) -> Label {
         | ServerFrame::Notice(_)
         | ServerFrame::Close(_)
         | ServerFrame::Ping { .. }
-        | ServerFrame::Pong { .. } => Label::Other,
+        | ServerFrame::Pong { .. }
+        | ServerFrame::Status(_) => Label::Other,
     }
 }
 
@@ -249,6 +251,7 @@ impl Model {
             Some(What::Exactly(Directive::Send { frame: due, .. })) if label_of(due) == label => {
                 ANSWER
             }
+            Some(What::Status(..)) if matches!(frame, ServerFrame::Status(_)) => ANSWER,
             _ if waits => SAFE_FIRST,
             Some(What::Exactly(Directive::Close { .. })) => CLOSE,
             Some(_) => ANSWER_ORDER,
@@ -287,7 +290,8 @@ impl Model {
             | ServerFrame::Notice(_)
             | ServerFrame::Close(_)
             | ServerFrame::Ping { .. }
-            | ServerFrame::Pong { .. } => false,
+            | ServerFrame::Pong { .. }
+            | ServerFrame::Status(_) => false,
         }
     }
 
@@ -339,7 +343,8 @@ const fn is_passed_over(due: &What, found: &Directive) -> bool {
         | What::Rooms(_)
         | What::Newest(_)
         | What::CatchUp(_)
-        | What::Given { .. } => false,
+        | What::Given { .. }
+        | What::Status(..) => false,
     }
 }
 

@@ -225,7 +225,8 @@ impl Line {
             | ServerFrame::Rejected(_)
             | ServerFrame::Notice(_)
             | ServerFrame::Ping { .. }
-            | ServerFrame::Pong { .. } => self.answer(&frame),
+            | ServerFrame::Pong { .. }
+            | ServerFrame::Status(_) => self.answer(&frame),
         }
     }
 

@@ -209,6 +209,7 @@ impl<'a> World<'a> {
             Event::Broken(conn, Side::Client) => self.lose_at_client(conn, "connection reset"),
             Event::Resume(conn) => self.resume(conn),
             Event::Verified { boot, conn, valid } => self.verified(boot, conn, valid),
+            Event::Reported { boot, conn } => self.reported(boot, conn),
             Event::Synced { boot, through } => self.synced(boot, through),
             Event::Read { boot, token, records } => self.read_done(boot, token, records),
             Event::Shard { boot, shard } => self.work_shard(boot, shard),

@@ -33,6 +33,8 @@ pub(crate) enum Event {
     Resume(ConnId),
     /// A signature was checked.
     Verified { boot: u64, conn: ConnId, valid: bool },
+    /// The host says what it is doing.
+    Reported { boot: u64, conn: ConnId },
     /// Entries up to this one are safe.
     Synced { boot: u64, through: Index },
     /// A read is done; nothing when it failed.

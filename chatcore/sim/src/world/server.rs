@@ -7,8 +7,10 @@ use chatcore::codec::{FrameBuffer, decode};
 use chatcore::delivery::Delivery;
 use chatcore::engine::{Directive, Engine, Event as EngineEvent, Input, Output, ReadToken};
 use chatcore::id::{ConnId, Nonce};
-use chatcore::time::Moment;
-use chatcore::wire::{ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, Refusal};
+use chatcore::time::{Moment, Span};
+use chatcore::wire::{
+    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, HostStatus, Refusal, StorageStatus,
+};
 
 use crate::broken::{Broken, hold};
 use crate::marks::Mark;
@@ -207,6 +209,10 @@ impl World<'_> {
                 let valid = verify(&key, &message, &signature);
                 let at = self.now + self.rng.u64(0..=self.net.verify_max);
                 self.queue.push(at, Event::Verified { boot: self.boot, conn, valid });
+                Ok(())
+            }
+            Output::Report { conn } => {
+                self.queue.push(self.now, Event::Reported { boot: self.boot, conn });
                 Ok(())
             }
             Output::Read { token, room, incarnation, from, to, order } => {
@@ -458,6 +464,13 @@ impl World<'_> {
 
     pub(crate) fn verified(&mut self, boot: u64, conn: ConnId, valid: bool) -> Result<(), Broken> {
         if boot == self.boot { self.input(Input::Verified { conn, valid }) } else { Ok(()) }
+    }
+
+    /// The host says its part of what the server is doing.
+    pub(crate) fn reported(&mut self, boot: u64, conn: ConnId) -> Result<(), Broken> {
+        let (uptime_ms, storage) = (Span::from_millis(self.now), StorageStatus::Memory);
+        let host = HostStatus { uptime_ms, storage };
+        if boot == self.boot { self.input(Input::Reported { conn, host }) } else { Ok(()) }
     }
 
     fn set_engine_timer(&mut self) {

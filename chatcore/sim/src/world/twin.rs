@@ -98,7 +98,11 @@ impl Twin {
 /// Whether an output does not depend on which records are in memory.
 const fn is_told_alike(output: &Output) -> bool {
     match output {
-        Output::Read { .. } | Output::Deliver(Directive::Page { .. }) => false,
+        // A status tells how many bytes they are.
+        Output::Read { .. }
+        | Output::Deliver(
+            Directive::Page { .. } | Directive::Send { frame: ServerFrame::Status(_), .. },
+        ) => false,
         Output::Deliver(Directive::Send { frame: ServerFrame::Answer { answer, .. }, .. }) => {
             // A page that is being read is asked for again.
             !matches!(
@@ -107,7 +111,11 @@ const fn is_told_alike(output: &Output) -> bool {
                     | Answer::Refused(Refusal::Busy { .. } | Refusal::Store | Refusal::State(_))
             )
         }
-        Output::Deliver(_) | Output::Persist(_) | Output::Verify { .. } | Output::Event(_) => true,
+        Output::Deliver(_)
+        | Output::Persist(_)
+        | Output::Verify { .. }
+        | Output::Report { .. }
+        | Output::Event(_) => true,
     }
 }
 

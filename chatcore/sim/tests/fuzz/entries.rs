@@ -42,6 +42,7 @@ const ENTRIES: &[(&str, Tried)] = &[
     ("hub::Hub::receive", By("hub", "hub.receive(")),
     ("hub::Hub::receive_frame", By("hub", "hub.receive_frame(")),
     ("id::Attach: TryFrom", By("name", "check_number::<Attach>(value)")),
+    ("id::ByteCount: TryFrom", By("name", "check_number::<ByteCount>(value)")),
     ("id::Counter: TryFrom", By("name", "check_number::<Counter>(value)")),
     ("id::Digest: FromStr", By("name", "check_id::<Digest>(text)")),
     ("id::Generation: TryFrom", By("name", "check_number::<Generation>(value)")),

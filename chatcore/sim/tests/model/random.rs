@@ -12,7 +12,7 @@ use chatcore::time::{Span, Timestamp};
 use chatcore::wire::*;
 use fastrand::Rng;
 
-use crate::rig::{Rig, Setup, key_of, login, question_join, session};
+use crate::rig::{Rig, Setup, key_of, login, operate, question_join, server_key, session};
 
 const NAMES: [&str; 16] = [
     "ana", "Bob", "cem", "dov", "fay", "gus", "hal", "ana", "Bob", "cem", "dov", "paypal",
@@ -112,7 +112,10 @@ impl Run {
                 let lost = u64::from(self.rng.u8(..4) == 0) * self.rng.u64(..9);
                 self.rig.read_all((lost, most))
             }
-            84..90 => self.rig.verify_all(),
+            84..90 => {
+                self.rig.verify_all()?;
+                if self.rng.bool() { self.rig.report_all() } else { Ok(()) }
+            }
             90..96 => self.pass(),
             96 => {
                 let wall = self.rng.u64(..2_000_000_000_000);
@@ -182,7 +185,7 @@ impl Run {
             }
             return Ok(());
         };
-        let frame = match self.rng.u8(..40) {
+        let frame = match self.rng.u8(..41) {
             0..16 => self.submit(place),
             16..33 => self.question(),
             33 => ClientFrame::Ping { token: RequestId::new(self.rng.u64(..9)).unwrap() },
@@ -191,6 +194,7 @@ impl Run {
             36 => ClientFrame::Leave,
             37 => return self.rig.lose(conn),
             38 => return self.connect(place),
+            39 => self.operate(place),
             _ => self.login(place),
         };
         self.rig.send(conn, frame)
@@ -206,8 +210,8 @@ impl Run {
         let versions = VersionRange { min, max: min + 1 };
         let hello = ClientHello { role: Role::Client, versions, features: 0 };
         self.rig.send(conn, ClientFrame::Hello(hello))?;
-        let login = self.login(place);
-        self.rig.send(conn, login)?;
+        let first = if self.rng.u8(..20) == 0 { self.operate(place) } else { self.login(place) };
+        self.rig.send(conn, first)?;
         if self.rng.u8(..4) > 0 { self.rig.verify_all() } else { Ok(()) }
     }
 
@@ -223,6 +227,17 @@ impl Run {
             login.signature = Signature::new([0; 64]);
         }
         ClientFrame::Login(login)
+    }
+
+    fn operate(&mut self, place: usize) -> ClientFrame {
+        let key = if self.rng.bool() { server_key() } else { self.clients[place].key };
+        let ClientFrame::Operate(mut order) = operate(key) else {
+            unreachable!("an order is one");
+        };
+        if self.rng.u8(..10) == 0 {
+            order.signature = Signature::new([0; 64]);
+        }
+        ClientFrame::Operate(order)
     }
 
     fn submit(&mut self, place: usize) -> ClientFrame {

@@ -13,7 +13,7 @@ use chatcore::id::*;
 use chatcore::limits::Limits;
 use chatcore::log::{Entry, Founding, OperatorRule};
 use chatcore::text::{RoomName, Untrusted};
-use chatcore::time::{Moment, Now, Timestamp};
+use chatcore::time::{Moment, Now, Span, Timestamp};
 use chatcore::wire::*;
 
 /// What the rig is made of.
@@ -46,6 +46,8 @@ pub(crate) struct Rig {
     pub(crate) open: BTreeSet<ConnId>,
     pub(crate) verifies: VecDeque<(ConnId, bool)>,
     pub(crate) reads: VecDeque<Asked>,
+    /// Who waits for what the host says of itself.
+    pub(crate) reports: VecDeque<ConnId>,
     pub(crate) inputs: u64,
     /// How often the engine put out what, by kind.
     pub(crate) tally: BTreeMap<String, u64>,
@@ -61,7 +63,7 @@ impl Rig {
         };
         let founding = Founding {
             log_id: LogId::new([1; 16]),
-            server_key: PublicKey::new([9; 32]),
+            server_key: server_key(),
             threshold: Threshold::new(setup.threshold.max(1)).unwrap(),
             operators: setup.operators,
         };
@@ -82,6 +84,7 @@ impl Rig {
             open: BTreeSet::new(),
             verifies: VecDeque::new(),
             reads: VecDeque::new(),
+            reports: VecDeque::new(),
             inputs: 0,
             tally: BTreeMap::new(),
             next_conn: 0,
@@ -120,6 +123,7 @@ impl Rig {
             Output::Verify { conn, signature, .. } => {
                 self.verifies.push_back((conn, signature != Signature::new([0; 64])));
             }
+            Output::Report { conn } => self.reports.push_back(conn),
             Output::Read { token, room, incarnation, from, to, order } => {
                 self.reads.push_back((token, room, incarnation, (from, to), order));
             }
@@ -153,6 +157,13 @@ impl Rig {
     pub(crate) fn verify_all(&mut self) -> Result<(), Broken> {
         while let Some((conn, valid)) = self.verifies.pop_front() {
             self.input(Input::Verified { conn, valid })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn report_all(&mut self) -> Result<(), Broken> {
+        while let Some(conn) = self.reports.pop_front() {
+            self.input(Input::Reported { conn, host: host_status(self.inputs) })?;
         }
         Ok(())
     }
@@ -268,6 +279,7 @@ impl Rig {
         self.open.clear();
         self.verifies.clear();
         self.reads.clear();
+        self.reports.clear();
         assert_eq!(self.engine.head(), self.model.head(), "both know the same journal");
     }
 
@@ -312,6 +324,10 @@ pub(crate) fn reset(counter: u64, room: &str, threshold: u16) -> ClientFrame {
     ClientFrame::Submit { counter: Counter::new(counter).unwrap(), command }
 }
 
+pub(crate) const fn server_key() -> PublicKey {
+    PublicKey::new([9; 32])
+}
+
 pub(crate) fn key_of(name: &str) -> PublicKey {
     let mut bytes = [0x5A; 32];
     bytes.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place ^= byte);
@@ -332,6 +348,16 @@ pub(crate) fn login(name: &str, session: SessionId, attach: u64) -> ClientFrame 
         attach: Attach::new(attach).unwrap(),
         signature: Signature::new([1; 64]),
     })
+}
+
+/// An order by a key; the signature of the rig's orders and log-ins is a stand-in.
+pub(crate) fn operate(key: PublicKey) -> ClientFrame {
+    let signature = Signature::new([1; 64]);
+    ClientFrame::Operate(Operate { key, order: Order::Status, signature })
+}
+
+pub(crate) fn host_status(uptime: u64) -> HostStatus {
+    HostStatus { uptime_ms: Span::from_millis(uptime), storage: StorageStatus::Memory }
 }
 
 /// The frames that a connection was sent.

@@ -88,6 +88,26 @@ breaks! {
         let input = frame(conn, login("ana", session("ana", 0), 1));
         told(&mut rig, input, without(|output| matches!(output, Output::Verify { .. })))
     };
+    host_that_is_not_asked: REPORT, || {
+        let (mut rig, verified) = asking()?;
+        told(&mut rig, verified, without(|output| matches!(output, Output::Report { .. })))
+    };
+    host_that_is_asked_for_nobody: REPORT, || {
+        let (mut rig, ana, _) = open();
+        told(&mut rig, Input::Timeout, and(Output::Report { conn: ana }))
+    };
+    status_that_counts_wrong: ANSWER, || {
+        let (mut rig, reported) = reporting()?;
+        answer(&mut rig, reported, |frame| {
+            if let ServerFrame::Status(status) = frame {
+                status.users += 1;
+            }
+        })
+    };
+    status_that_is_lost: CLOSE, || {
+        let (mut rig, reported) = reporting()?;
+        told(&mut rig, reported, without(is_send))
+    };
     close_that_is_lost: CLOSE, || {
         let (mut rig, ana, _) = open();
         told(&mut rig, frame(ana, ClientFrame::Leave), without(is_close))

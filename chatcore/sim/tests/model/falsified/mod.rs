@@ -12,7 +12,9 @@ use chatcore::text::{RoomName, Untrusted};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::*;
 
-use crate::rig::{Rig, Setup, login, post, question_join, reset, sent, session};
+use crate::rig::{
+    Rig, Setup, host_status, login, operate, post, question_join, reset, sent, server_key, session,
+};
 
 /// What a falsified run came to.
 type Outcome = Result<(), Broken>;
@@ -56,6 +58,23 @@ fn closed() -> (Rig, ConnId) {
     let ana = rig.log_in("ana");
     rig.join(ana, "lobby");
     (rig, ana)
+}
+
+/// Somebody whose right to know what the server does is about to be found good.
+fn asking() -> Result<(Rig, Input), Broken> {
+    let mut rig = rig();
+    let conn = rig.dial()?;
+    rig.send(conn, ClientFrame::hello())?;
+    rig.send(conn, operate(server_key()))?;
+    Ok((rig, Input::Verified { conn, valid: true }))
+}
+
+/// The host is about to say what it knows of that.
+fn reporting() -> Result<(Rig, Input), Broken> {
+    let (mut rig, verified) = asking()?;
+    rig.input(verified)?;
+    let conn = rig.reports.pop_front().unwrap();
+    Ok((rig, Input::Reported { conn, host: host_status(7) }))
 }
 
 fn frame(conn: ConnId, frame: ClientFrame) -> Input {

@@ -1,0 +1,80 @@
+//! Orders of those who run the server, and what it tells them.
+
+use crate::engine::volatile::{Claim, Connection, Phase};
+use crate::engine::{Engine, Output};
+use crate::id::{ByteCount, ConnId, PublicKey};
+use crate::log::Change;
+use crate::text::HostAddress;
+use crate::time::Now;
+use crate::wire::{HostStatus, Operate, OperateProof, Order, Refusal, ServerFrame, Status};
+
+impl Engine {
+    /// Has the proof of an order checked.
+    pub(super) fn check_right(&mut self, conn: ConnId, operate: &Operate) {
+        let founding = self.durable.founding();
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        let message = OperateProof {
+            nonce: connection.nonce,
+            server_key: founding.server_key,
+            log_id: founding.log_id,
+            generation: self.config.generation,
+            channel: connection.channel,
+            order: operate.order,
+        }
+        .to_bytes();
+        let (key, signature) = (operate.key, operate.signature);
+        connection.phase = Phase::Verifying(Box::new(Claim::Operator(key, operate.order)));
+        self.outputs.push_back(Output::Verify { conn, key, message, signature });
+    }
+
+    /// Carries out an order, if the key that signed it may give it.
+    pub(super) fn obey(&mut self, now: Now, conn: ConnId, key: &PublicKey, order: Order) {
+        if !self.may_operate(key) {
+            self.close(now, conn, Some(Refusal::Perm));
+            return;
+        }
+        match order {
+            Order::Status => {
+                let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+                connection.phase = Phase::Reporting;
+                self.outputs.push_back(Output::Report { conn });
+            }
+        }
+    }
+
+    fn may_operate(&self, key: &PublicKey) -> bool {
+        let user = self.durable.name_of_key(key).and_then(|name| self.durable.user(name));
+        self.durable.founding().server_key == *key || user.is_some_and(|user| user.operator)
+    }
+
+    pub(super) fn handle_reported(&mut self, now: Now, conn: ConnId, host: HostStatus) {
+        // It may have been given up, or be gone, while the host looked.
+        let Some(Connection { phase: Phase::Reporting, address, .. }) =
+            self.volatile.connections.get(&conn)
+        else {
+            return;
+        };
+        let status = self.status(address.clone(), host);
+        self.send(conn, ServerFrame::Status(status));
+        self.close(now, conn, None);
+    }
+
+    fn status(&self, address: Option<HostAddress>, host: HostStatus) -> Status {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let is_user = |change: &Change| matches!(change, Change::UserAdded { .. });
+        let unsafe_users = self.uncommitted.iter().filter(|entry| is_user(&entry.change)).count();
+        Status {
+            address,
+            connections: count(self.volatile.connections.len()),
+            online: count(self.volatile.users_online()),
+            users: count(self.durable.users().len().saturating_sub(unsafe_users)),
+            rooms: count(self.feed.rooms().len()),
+            open: count(self.feed.open_rooms()),
+            newest: self.head.index,
+            safe: self.committed,
+            store_full: self.store_full,
+            memory: ByteCount::ZERO.saturating_add(self.feed.bytes()),
+            host,
+        }
+    }
+}
