@@ -320,6 +320,8 @@ pub enum Wild {
     Glutton,
     /// Logs in and joins a room from its first record on, again and again.
     Restless,
+    /// Gives the server an order, with a right or without one.
+    Operator,
 }
 
 /// Chances of each deed, in parts of their sum.
@@ -589,6 +591,7 @@ fn draw_deed(rng: &mut Rng, kind: Kind) -> Deed {
                 Wild::Glutton,
                 Wild::Glutton,
                 Wild::Restless,
+                Wild::Operator,
             ];
             Deed::Wild { kind: *pick(rng, &kinds), seed: rng.u32(..) }
         }

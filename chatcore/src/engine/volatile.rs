@@ -229,7 +229,7 @@ impl Volatile {
 
     /// How many users are connected, each once.
     pub(crate) fn users_online(&self) -> usize {
-        self.presence.values().filter(|presence| !presence.connections.is_empty()).count()
+        self.presence.len()
     }
 
     pub(crate) fn is_connected(&self, user: &UserName) -> bool {

@@ -42,7 +42,7 @@ impl Model {
         if !matches!(state.phase, Phase::Reporting) {
             return;
         }
-        let connected = self.process.presence.values().filter(|presence| presence.conns > 0);
+        let connected = self.process.presence.values().filter(|conns| **conns > 0);
         let status = Status {
             address: state.address.clone(),
             connections: to_u32(self.process.conns.len()),

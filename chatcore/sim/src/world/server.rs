@@ -212,7 +212,8 @@ impl World<'_> {
                 Ok(())
             }
             Output::Report { conn } => {
-                self.queue.push(self.now, Event::Reported { boot: self.boot, conn });
+                let at = self.now + self.rng.u64(0..=self.net.verify_max);
+                self.queue.push(at, Event::Reported { boot: self.boot, conn });
                 Ok(())
             }
             Output::Read { token, room, incarnation, from, to, order } => {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use chatcore::engine::{Directive, Engine, Input, Output};
+use chatcore::id::ByteCount;
 use chatcore::time::Now;
 use chatcore::wire::{Answer, Refusal, ServerFrame};
 
@@ -98,11 +99,7 @@ impl Twin {
 /// Whether an output does not depend on which records are in memory.
 const fn is_told_alike(output: &Output) -> bool {
     match output {
-        // A status tells how many bytes they are.
-        Output::Read { .. }
-        | Output::Deliver(
-            Directive::Page { .. } | Directive::Send { frame: ServerFrame::Status(_), .. },
-        ) => false,
+        Output::Read { .. } | Output::Deliver(Directive::Page { .. }) => false,
         Output::Deliver(Directive::Send { frame: ServerFrame::Answer { answer, .. }, .. }) => {
             // A page that is being read is asked for again.
             !matches!(
@@ -121,11 +118,24 @@ const fn is_told_alike(output: &Output) -> bool {
 
 /// Whether two outputs are the same, but for which records are still in memory.
 pub(crate) fn are_same(one: &Output, other: &Output) -> bool {
-    let visible = |output: &Output| {
-        let Output::Deliver(Directive::Visible { room, incarnation, through, .. }) = output else {
-            return None;
-        };
-        Some((room.clone(), *incarnation, *through))
-    };
-    one == other || (visible(one).is_some() && visible(one) == visible(other))
+    let apart = (apart_from_memory(one), apart_from_memory(other));
+    one == other || (apart.0.is_some() && apart.0 == apart.1)
+}
+
+/// An output that tells something of the records in memory, without that.
+fn apart_from_memory(output: &Output) -> Option<Output> {
+    let mut output = output.clone();
+    match &mut output {
+        Output::Deliver(Directive::Visible { chunk, .. }) => *chunk = None,
+        Output::Deliver(Directive::Send { frame: ServerFrame::Status(status), .. }) => {
+            status.memory = ByteCount::ZERO;
+        }
+        Output::Deliver(_)
+        | Output::Persist(_)
+        | Output::Verify { .. }
+        | Output::Report { .. }
+        | Output::Read { .. }
+        | Output::Event(_) => return None,
+    }
+    Some(output)
 }

@@ -8,15 +8,15 @@ use chatcore::id::{
 };
 use chatcore::text::Untrusted;
 use chatcore::wire::{
-    Answer, ClientFrame, Command, Cursor, Login, LoginProof, Question, ServerFrame, ServerHello,
-    Start,
+    Answer, ClientFrame, Command, Cursor, Login, LoginProof, Operate, OperateProof, Order,
+    Question, ServerFrame, ServerHello, Start,
 };
 use fastrand::Rng;
 
 use crate::broken::Broken;
 use crate::plan::{Wild, pick};
 use crate::world::World;
-use crate::world::client::{next_frame, sign};
+use crate::world::client::{key_of, next_frame, sign};
 use crate::world::net::{Conn, Dialler};
 use crate::world::queue::{Event, Side};
 
@@ -72,7 +72,7 @@ impl World<'_> {
             Wild::Mute => return,
             Wild::Noise => noise(rng),
             Wild::Unruly => join((0..rng.u8(1..6)).map(|_| any_frame(rng))),
-            Wild::Forger | Wild::Member | Wild::Glutton | Wild::Restless => {
+            Wild::Forger | Wild::Member | Wild::Glutton | Wild::Restless | Wild::Operator => {
                 encode_to_bytes(&ClientFrame::hello())
             }
         };
@@ -86,7 +86,7 @@ impl World<'_> {
         let (mut answers, mut stops_reading) = (Vec::new(), false);
         while let Some(frame) = next_frame(&mut peer.buffer)? {
             if let ServerFrame::Hello(hello) = &frame {
-                answers.push(encode_to_bytes(&peer.log_in(hello)));
+                answers.push(peer.introduce_itself(hello));
             }
             if let ServerFrame::Welcome(_) = frame {
                 answers.push(peer.speak());
@@ -112,7 +112,12 @@ impl WildPeer {
         match self.kind {
             Wild::Glutton => join(all_there_is()),
             Wild::Restless => encode_to_bytes(&from_the_first(self.joins)),
-            Wild::Mute | Wild::Noise | Wild::Unruly | Wild::Forger | Wild::Member => {
+            Wild::Mute
+            | Wild::Noise
+            | Wild::Unruly
+            | Wild::Forger
+            | Wild::Member
+            | Wild::Operator => {
                 let count = self.rng.u8(1..40);
                 join((0..count).map(|_| any_frame(&mut self.rng)))
             }
@@ -124,6 +129,46 @@ impl WildPeer {
         self.joins += 1;
         let goes_on = self.kind == Wild::Restless && self.joins < RESTLESS_JOINS;
         goes_on.then(|| encode_to_bytes(&from_the_first(self.joins)))
+    }
+
+    fn introduce_itself(&mut self, hello: &ServerHello) -> Bytes {
+        match self.kind {
+            Wild::Operator => {
+                let order = self.order(hello);
+                // Whoever cannot wait asks again, or for something else.
+                let more = (0..self.rng.u8(0..3)).map(|_| any_frame(&mut self.rng));
+                join(core::iter::once(order).chain(more))
+            }
+            Wild::Mute
+            | Wild::Noise
+            | Wild::Unruly
+            | Wild::Forger
+            | Wild::Member
+            | Wild::Glutton
+            | Wild::Restless => encode_to_bytes(&self.log_in(hello)),
+        }
+    }
+
+    /// An order by the server's key, a user's, who may be an operator, or anybody's.
+    fn order(&mut self, hello: &ServerHello) -> ClientFrame {
+        let key = match self.rng.u8(0..4) {
+            0 => PublicKey::new([200; PublicKey::LEN]),
+            1 => key_of(self.rng.u8(0..3)),
+            _ => hello.server_key,
+        };
+        let order = Order::Status;
+        let proof = OperateProof {
+            nonce: hello.nonce,
+            server_key: hello.server_key,
+            log_id: hello.log_id,
+            generation: hello.generation,
+            channel: None,
+            order,
+        };
+        let is_forged = self.rng.u8(0..8) == 0;
+        let signer = if is_forged { PublicKey::new([3; PublicKey::LEN]) } else { key };
+        let signature = sign(&signer, &proof.to_bytes());
+        ClientFrame::Operate(Operate { key, order, signature })
     }
 
     fn log_in(&mut self, hello: &ServerHello) -> ClientFrame {
