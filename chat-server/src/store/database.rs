@@ -22,7 +22,9 @@
 //! A blank row says where the chain stood, so that the row after it can still be checked: the last of a
 //! run of them is never removed. A row that is missing and has no blank one after it is damage.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,8 +35,8 @@ use chatcore::time::Timestamp;
 use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow, Transaction, ffi,
-    params,
+    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow, Transaction,
+    TransactionBehavior, ffi, params,
 };
 
 use crate::store::Durability;
@@ -141,7 +143,7 @@ pub(crate) fn create(path: &Path, folder: &Path) -> Result<(), StoreError> {
     let wrap = |source| StoreError::Sqlite { path: new.clone(), source };
     // Left behind by a server that was killed just here: nothing was ever in it.
     match fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
         Ok(()) | Err(_) => {}
     }
     private().create_new(true).write(true).open(&new).map_err(at)?;
@@ -220,6 +222,26 @@ impl Database {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The write-ahead log.
+    fn log(&self) -> PathBuf {
+        self.path.with_extension("db-wal")
+    }
+
+    /// Makes sure that the disk has all that the write-ahead log holds.
+    ///
+    /// A server that was killed before a sync, or whose sync failed, leaves entries there that only the
+    /// memory of the system may have; and what a sync could not write, no later one would write. So all
+    /// of it is written once more in its place. That changes nothing and needs no space.
+    pub(crate) fn secure_log(&self) -> Result<(), StoreError> {
+        let sqlite = |source| StoreError::Sqlite { path: self.path.clone(), source };
+        let log = self.log();
+        // Nobody else writes there meanwhile.
+        let immediate = TransactionBehavior::Immediate;
+        let held = Transaction::new_unchecked(&self.connection, immediate).map_err(sqlite)?;
+        rewrite(&log).map_err(|source| StoreError::Io { path: log, source })?;
+        held.finish().map_err(sqlite)
     }
 
     /// Appends rows, all or none. With [`Durability::Commit`] they are on the disk afterwards.
@@ -454,6 +476,23 @@ impl Database {
         let lines: Result<Vec<_>, _> = lines.collect();
         Ok(lines?.into_iter().filter(|line| line != "ok").collect())
     }
+}
+
+/// Writes a file over itself and syncs it, if it is there.
+fn rewrite(path: &Path) -> io::Result<()> {
+    const BYTES_AT_ONCE: usize = 64 << 10;
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let (mut bytes, mut place) = (vec![0; BYTES_AT_ONCE], 0);
+    loop {
+        let count = file.read_at(&mut bytes, place)?;
+        let Some(read) = bytes.get(..count).filter(|read| !read.is_empty()) else { break };
+        file.write_all_at(read, place)?;
+        place += u64::try_from(count).unwrap_or_default();
+    }
+    file.sync_data()
 }
 
 fn busy() -> rusqlite::Error {

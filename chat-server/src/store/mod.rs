@@ -23,6 +23,10 @@
 //! what is gone, and would take what gets its numbers next for what they have. Whoever removes `tip`
 //! accepts that.
 //!
+//! What a start finds in the write-ahead log may never have reached the disk: a server that is killed
+//! between writing and syncing leaves it to the memory of the system. So before anything else a start
+//! writes that log once more, as it is, and syncs it; it holds some megabytes.
+//!
 //! **Faults.** A full disk stops admission and nothing else, until there is space. Any other error
 //! of writing or syncing ends the server: what the system could not write it may have forgotten, so
 //! trying again would prove nothing. Rows are checked whenever they are read: those after the newest
@@ -76,7 +80,7 @@ pub use transfer::{LineFlaw, TransferError, export, import};
 
 use crate::retention::Keep;
 use database::{Access, Database};
-use folder::{Folder, FoundTip, TipFile};
+use folder::{Folder, FoundTip, TipFile, sync_folder};
 use journal::{Journal, Records, SharedLives};
 use lives::Lives;
 use recovery::{CheckpointFailure, Recovered, Way};
@@ -139,6 +143,9 @@ pub(crate) fn open(
         database::create(&file, folder.path())?;
     }
     let database = Database::open(&file, Access::Write(durability))?;
+    // Before anything in it is taken for safe, and shown to anybody.
+    database.secure_log()?;
+    sync_folder(path).map_err(|error| wrap(path, error))?;
     let begun = match recovery::recover(&folder, &database, config, now)? {
         Some(recovered) => Begun::again(recovered, founding.server_key, &file)?,
         None => Begun::anew(founding, config, now)?,

@@ -15,8 +15,9 @@ use crate::store::config;
 /// How often the power is cut.
 const CUTS: usize = 80;
 
-/// The server under a tracer that writes down every byte; `None` where there is no tracer.
-fn traced(trace: &Path, durability: &str) -> Option<Command> {
+/// The server under a tracer that writes down every byte, and does this to its calls; `None` where there
+/// is no tracer.
+fn traced(trace: &Path, durability: &str, injected: &[&str]) -> Option<Command> {
     let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
         crate::not_tried("this machine has no strace that may trace");
@@ -25,6 +26,7 @@ fn traced(trace: &Path, durability: &str) -> Option<Command> {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-y", "-xx", "-s", "1000000", "-o"]).arg(trace);
     command.args(["-e", &format!("trace={}", disk::CALLS)]);
+    command.args(injected);
     command.arg(env!("CARGO_BIN_EXE_chat-server")).env("CHAT_DURABILITY", durability);
     Some(command)
 }
@@ -38,7 +40,7 @@ async fn story(durability: &str) -> Option<Vec<Event>> {
     let mut events = Vec::new();
     for (run, commits) in [(0, 60), (1, 560)] {
         let trace = traces.path().join(run.to_string());
-        let (program, address) = serve(traced(&trace, durability)?, &data);
+        let (program, address) = serve(traced(&trace, durability, &[])?, &data);
         let mut ana = Peer::join(&address, "ana").await;
         for _ in 0..commits {
             post(&mut ana, 1).await;
@@ -58,6 +60,31 @@ async fn story(durability: &str) -> Option<Vec<Event>> {
         events.extend(disk::read_trace(&text, &data));
     }
     Some(events)
+}
+
+/// What servers did on a new folder: a first one that is killed between writing a post and syncing it,
+/// and one that comes after it, shows that post to somebody, and is killed. And the number of the post.
+async fn story_of_a_post_that_was_not_synced(durability: &str) -> Option<(Vec<Event>, Counter)> {
+    let (folder, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let data = folder.path().join("data");
+    let read = |trace: &Path| disk::read_trace(&std::fs::read_to_string(trace).unwrap(), &data);
+    let (first, second) = (traces.path().join("first"), traces.path().join("second"));
+    let killed = ["-e", "inject=fdatasync:signal=KILL:when=30"];
+    // Calls are counted for each thread, and only the writer of the store makes so many.
+    let (program, address) = serve(traced(&first, "commit", &killed)?, &data);
+    let mut ana = Peer::join(&address, "ana").await;
+    let mut last = ana.next_counter();
+    while ana.post_and_wait(&last.to_string()).await.is_some() {
+        last = ana.next_counter();
+    }
+    drop(program);
+    let (program, address) = serve(traced(&second, durability, &[])?, &data);
+    // She is in the room still, so that nothing new has to be kept.
+    let mut ana = Peer::join_from_the_first(&address, "ana").await;
+    let posts = ana.posts(usize::try_from(last.get()).unwrap()).await;
+    assert_eq!(posts.last(), Some(&last.to_string()));
+    drop(program);
+    Some(([read(&first), read(&second)].concat(), last))
 }
 
 /// Posts so many numbers at once, and waits for all to be acknowledged.
@@ -117,6 +144,29 @@ async fn e4_power_cut_costs_what_was_acknowledged_before_the_disk_had_it() {
     let Some(events) = story("relaxed").await else { return };
     let cuts = cut_again_and_again(&events).await;
     assert!(cuts.lossy > 0, "{cuts:?}");
+}
+
+#[tokio::test]
+async fn e4_post_that_was_shown_after_a_restart_survives_a_power_cut_though_it_was_not_synced_before()
+ {
+    for durability in ["commit", "relaxed"] {
+        let Some((events, last)) = story_of_a_post_that_was_not_synced(durability).await else {
+            return;
+        };
+        let (mut disk, mut random) = (Disk::default(), fastrand::Rng::with_seed(4));
+        for event in &events {
+            disk.follow(event);
+            if disk.acknowledged < last || !matches!(event, Event::Acknowledged(_)) {
+                continue;
+            }
+            for chance in [0.0, 0.5] {
+                let folder = tempfile::tempdir().unwrap();
+                disk.after_power_cut(folder.path(), chance, &mut random);
+                assert_eq!(come_back(folder.path()).await.unwrap(), last, "{durability}");
+            }
+        }
+        assert_eq!(disk.acknowledged, last);
+    }
 }
 
 /// Starts a server on what is left; the last post that it has, after all of them were read.
