@@ -26,7 +26,7 @@ use crate::key::{KEY, KeyError, ServerKey};
 use crate::store::check::check_rows;
 use crate::store::database::{Access, Database};
 use crate::store::fault::StoreError;
-use crate::store::folder::{Folder, FoundTip, JOURNAL, TIP, TipFile, private, publish};
+use crate::store::folder::{Folder, FoundTip, JOURNAL, TIP, private, publish, write_tip};
 use crate::store::transfer::remove;
 use crate::store::{Finding, checkpoint, recovery};
 
@@ -198,11 +198,6 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     let mut copy = private().create_new(true).write(true).open(to)?;
     io::copy(&mut source, &mut copy)?;
     copy.sync_all()
-}
-
-fn write_tip(path: &Path, head: &Head) -> io::Result<()> {
-    TipFile::open(path)?.write(head)?;
-    File::open(path)?.sync_all()
 }
 
 fn copy_pages(

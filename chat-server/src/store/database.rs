@@ -495,7 +495,7 @@ fn rewrite(path: &Path) -> io::Result<()> {
     file.sync_data()
 }
 
-fn busy() -> rusqlite::Error {
+pub(crate) fn busy() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)
 }
 

@@ -118,6 +118,13 @@ impl TipFile {
     }
 }
 
+/// Makes a new tip that is safe, for a journal that is whole.
+pub(crate) fn write_tip(path: &Path, head: &Head) -> io::Result<()> {
+    let tip = TipFile(private().create_new(true).write(true).open(path)?);
+    tip.write(head)?;
+    tip.0.sync_all()
+}
+
 impl FoundTip {
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         match fs::read(path) {

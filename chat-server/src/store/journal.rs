@@ -9,7 +9,7 @@ use chatcore::text::RoomName;
 use chatcore::wire::{LIST_MAX, Record, RecordBody};
 use rusqlite::{ErrorCode, ffi};
 
-use crate::store::database::{Database, NewRow};
+use crate::store::database::{Database, NewRow, busy};
 use crate::store::fault::{Fault, Flaw, StoreFailure};
 use crate::store::folder::TipFile;
 use crate::store::lives::{ANCHOR_INTERVAL, Draft, Life, Lives};
@@ -122,6 +122,15 @@ impl Journal {
         self.database.append_blank(&head).map_err(sort)?;
         self.head = head;
         Ok(())
+    }
+
+    /// Moves all of the log into the database, so that this file alone is the journal.
+    pub(crate) fn settle(&self) -> Result<(), AppendError> {
+        match self.database.purge() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(AppendError::Full(busy())),
+            Err(error) => Err(sort(error)),
+        }
     }
 
     /// Counts rows that were changed, at worst each on a page of its own.

@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::database::{self, Access, Database, Row};
 use crate::store::fault::{Fault, Flaw, StoreError, StoreFailure};
-use crate::store::folder::{Folder, FoundTip, JOURNAL, private, publish};
+use crate::store::folder::{Folder, FoundTip, JOURNAL, TIP, private, publish, write_tip};
 use crate::store::journal::{AppendError, Journal, SharedLives, Store as _};
 use crate::store::lives::Lives;
 use crate::store::recovery::{self, Blocked, ROWS_AT_ONCE, Recovered, Way};
@@ -249,23 +249,36 @@ pub fn import(
     let result = fill(&folder, &place, key, lines);
     if result.is_err() {
         // What is left of it is of no use, and the space may be what was missing.
+        let _ = forget_killed(&folder, &place);
         remove(&place);
     }
     result
 }
 
-/// An import that was killed when all was there but the journal's name left a checkpoint.
+/// An import that ended when all was there but the journal's name left a checkpoint and a tip, which
+/// says so.
 fn forget_killed(folder: &Folder, place: &Path) -> Result<(), StoreError> {
     let at = |source| StoreError::Io { path: folder.path().to_owned(), source };
-    if place.exists() && FoundTip::read(&folder.tip()).map_err(at)? == FoundTip::None {
+    if !place.exists() || folder.database().exists() {
+        return Ok(());
+    }
+    let is_of_it = match FoundTip::read(&folder.tip()).map_err(at)? {
+        FoundTip::None => true,
+        FoundTip::Damaged => false,
+        FoundTip::At(tip) => Database::open(place, Access::Read)
+            .is_ok_and(|new| new.head(tip.index).is_ok_and(|head| head.chain == tip.chain)),
+    };
+    if is_of_it {
         checkpoint::remove_before(folder.path(), Index::MAX).map_err(at)?;
+        // Last, because it is what tells whose they are.
+        let _ = fs::remove_file(folder.tip());
     }
     Ok(())
 }
 
 /// Removes a database that is of no use, or that was given its name, and what was left beside it.
 pub(crate) fn remove(place: &Path) {
-    for end in ["db", "db-wal", "db-shm", CHECKPOINT] {
+    for end in ["db", "db-wal", "db-shm", CHECKPOINT, TIP] {
         // It may not be there.
         let _ = fs::remove_file(place.with_extension(end));
     }
@@ -295,6 +308,9 @@ fn fill(
         let name = checkpoint::path_of(folder.path(), index);
         publish(&place.with_extension(CHECKPOINT), &name, folder.path()).map_err(at)?;
     }
+    let tip = place.with_extension(TIP);
+    let named = write_tip(&tip, &head).and_then(|()| publish(&tip, &folder.tip(), folder.path()));
+    named.map_err(|source| StoreError::Io { path: tip, source })?;
     publish(place, &name, folder.path()).map_err(at)?;
     remove(place);
     Ok(head.index)
@@ -351,9 +367,10 @@ impl Import {
         Ok(())
     }
 
+    /// All of it is in one file then, and safe.
     fn close(mut self) -> Result<Head, TransferError> {
         self.keep()?;
-        self.journal.close().map_err(sort)?;
+        self.journal.settle().map_err(sort)?;
         Ok(self.head)
     }
 }

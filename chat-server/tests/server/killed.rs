@@ -201,6 +201,54 @@ async fn e1_full_disk_takes_nothing_shows_nothing_and_goes_on_when_there_is_spac
     assert!(stderr.contains("has space again"), "{stderr}");
 }
 
+/// What an import says that runs on a disk of its own, what is in the folder then, and what a check says.
+fn import_on_small_disk(from: &Path, lines: &Path, kilobytes: usize) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size={kilobytes}k tmpfs {0} && cp -p {1}/server.key {0} && \
+         \"$0\" import --data {0} < {2} 2>&1; status=$?; ls {0}; \
+         \"$0\" check --data {0} 2>&1; exit $status",
+        folder.path().display(),
+        from.display(),
+        lines.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", &script]).arg(env!("CARGO_BIN_EXE_chat-server"));
+    let output = command.env_remove("CHAT_JSON").output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn e1_import_is_whole_however_small_the_disk_is_or_says_that_it_is_full_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    if !may_mount(folder.path()) {
+        crate::not_tried("this machine allows no mount");
+        return;
+    }
+    let (server, address) = crate::store::start(folder.path()).await;
+    let mut ana = Peer::join(&address, "ana").await;
+    let texts: Vec<String> = (0..150).map(|number| format!("{number:02000}")).collect();
+    crate::store::post_all(&mut ana, &texts).await;
+    server.stop().await;
+    let lines = folder.path().join("lines");
+    let mut file = std::fs::File::create(&lines).unwrap();
+    let entries = chat_server::export(folder.path(), &mut file).unwrap();
+    let (mut whole, mut full) = (0, 0);
+    for kilobytes in (500..1_500).step_by(25) {
+        let (succeeded, said) = import_on_small_disk(folder.path(), &lines, kilobytes);
+        if succeeded {
+            whole += 1;
+            let all = format!("all is as it was written ({entries} entries");
+            assert!(said.contains(&all), "{kilobytes} KiB: {said}");
+        } else {
+            full += 1;
+            assert!(said.contains("is full"), "{kilobytes} KiB: {said}");
+            assert!(said.contains("\nlock\nserver.key\n"), "{kilobytes} KiB: {said}");
+        }
+    }
+    assert!(whole > 3 && full > 10, "{whole} were whole, and {full} times the disk was full");
+}
+
 #[test]
 fn options_that_a_chat_which_is_there_overrules_are_named() {
     let folder = tempfile::tempdir().unwrap();
