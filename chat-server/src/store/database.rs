@@ -47,7 +47,7 @@ use crate::store::lives::{self, Link};
 /// The layout of the tables, in `PRAGMA user_version`.
 pub(crate) const LAYOUT: u32 = 2;
 
-/// The layout until rows are deleted: the same tables, none of whose rows is blank. A program that
+/// The layout until an entry trims records: the same tables, none of whose rows is blank. A program that
 /// knows no other can read it.
 const LAYOUT_WHOLE: u32 = 1;
 
@@ -247,6 +247,9 @@ impl Database {
     /// Appends rows, all or none. With [`Durability::Commit`] they are on the disk afterwards.
     pub(crate) fn append(&mut self, rows: &[NewRow<'_>]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
+        if rows.iter().any(|row| matches!(row.entry.change, Change::Trimmed { .. })) {
+            transaction.pragma_update(None, "user_version", LAYOUT)?;
+        }
         {
             let mut entry = transaction.prepare_cached(
                 "INSERT INTO entry (number, at, chain, previous, change)
@@ -325,6 +328,15 @@ impl Database {
             params![to_sql(head.index.get()), to_sql(head.at.get()), head.chain.as_bytes()],
         )?;
         transaction.commit()
+    }
+
+    /// Whether anything was ever trimmed, in whatever life of a room, or deleted.
+    pub(crate) fn has_trimmed(&self) -> Result<bool, StoreError> {
+        let layout =
+            self.connection.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0));
+        let layout =
+            layout.map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })?;
+        Ok(layout != LAYOUT_WHOLE)
     }
 
     /// Whether a row was deleted by retention, as it says itself or the next one that is there.

@@ -37,7 +37,8 @@
 //! which retention asks for: zeros are written over them, and the write-ahead log, which still has them,
 //! is moved into the database and emptied. When a megabyte and a quarter of all is blank, the rows are
 //! removed and their space is used again by what comes next; the file does not become shorter. A server
-//! that is killed in between goes on at the next start.
+//! that is killed in between goes on at the next start, whatever that keeps: the layout says that
+//! something was trimmed once.
 //!
 //! **Cost.** A commit is one sync, whatever the number of entries in it. Memory does not grow with
 //! the history: per room one life of about 100 bytes is kept, and while a checkpoint is made the
@@ -156,8 +157,8 @@ pub(crate) fn open(
     let records = Records::new(Database::open(&file, Access::Read)?, lives.clone(), page_bytes);
     let folder = Arc::new(folder);
     let checkpointer = checkpointer(Arc::clone(&folder), config.clone());
-    // What was forgotten once is deleted, whatever is kept from now on.
-    let sweeper = if keep.is_everything() && !begun.engine.has_trimmed() {
+    // What was forgotten once is deleted, whatever is kept from now on, and the log emptied.
+    let sweeper = if keep.is_everything() && !database.has_trimmed()? {
         None
     } else {
         Some(Sweeper::new(Database::open(&file, Access::Read)?, Arc::clone(&folder), keep))

@@ -269,6 +269,29 @@ fn e7_server_killed_before_the_log_is_emptied_empties_it_at_the_next_start() {
 }
 
 #[test]
+fn e7_what_was_trimmed_of_a_life_that_is_over_is_deleted_whatever_is_kept_from_then_on() {
+    let here = folder();
+    let (mut rig, gone) = chat(here.path(), 300);
+    rig.trim();
+    rig.reset();
+    rig.checkpoint_twice();
+    for is_blank in [false, true] {
+        if is_blank {
+            sweep(&mut rig.parts);
+        }
+        let killed = folder();
+        copy(here.path(), killed.path());
+        assert!(!found_in(killed.path(), &gone).is_empty(), "the log has them");
+        let mut opened = reopen(killed.path()).unwrap();
+        assert_eq!(sweep(&mut opened.parts), if is_blank { 0 } else { 291 });
+        assert!(opened.parts.store.purge().unwrap());
+        drop(opened);
+        assert_eq!(found_in(killed.path(), &gone), BTreeSet::new());
+        assert_whole(killed.path());
+    }
+}
+
+#[test]
 fn row_that_a_checkpoint_lacks_is_not_deleted() {
     let here = folder();
     let (mut rig, _) = chat(here.path(), 300);
@@ -481,7 +504,7 @@ fn e5_hole_that_retention_did_not_make_is_found() {
 }
 
 #[test]
-fn older_program_reads_a_journal_of_which_nothing_was_deleted() {
+fn older_program_reads_a_journal_of_which_nothing_was_trimmed() {
     let here = folder();
     let (mut rig, _) = chat(here.path(), 300);
     let layout = || -> u32 {
@@ -489,6 +512,8 @@ fn older_program_reads_a_journal_of_which_nothing_was_deleted() {
         connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
     };
     assert_eq!(layout(), 1);
+    rig.trim();
+    assert_eq!(layout(), 2);
     rig.retain();
     assert_eq!(layout(), 2);
     let lost = StoreError::Newer { path: here.path().to_owned(), found: 2, known: 1 };
