@@ -74,7 +74,7 @@ use chatcore::time::Now;
 pub use backup::{BackedUp, BackupError, BackupStep, backup};
 pub use check::{Checked, Finding, check};
 pub use fault::{Fault, Flaw, StoreError, StoreFailure};
-pub(crate) use folder::JOURNAL;
+pub(crate) use folder::{JOURNAL, make_folder};
 pub(crate) use journal::Wanted;
 pub(crate) use threads::{Answer, Closed, Keeper};
 pub use transfer::{LineFlaw, TransferError, export, import};

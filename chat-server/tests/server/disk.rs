@@ -170,7 +170,7 @@ impl Trace {
 }
 
 /// What the first descriptor of a call stands for.
-fn annotation(arguments: &str) -> Option<String> {
+pub(crate) fn annotation(arguments: &str) -> Option<String> {
     let digits = arguments.find(|sign: char| !sign.is_ascii_digit())?;
     let inside = arguments[digits..].strip_prefix('<').filter(|_| digits > 0)?;
     String::from_utf8(unescaped(inside.split_once('>')?.0)).ok()

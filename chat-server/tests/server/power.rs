@@ -1,7 +1,7 @@
 //! The power is cut while a server writes.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 
 use chat_server::{Server, StartError};
 use chatcore::id::Counter;
@@ -10,6 +10,7 @@ use chatcore::wire::ServerFrame;
 use crate::disk::{self, Disk, Event};
 use crate::killed::serve;
 use crate::peer::Peer;
+use crate::program::Program;
 use crate::store::config;
 
 /// How often the power is cut.
@@ -31,6 +32,12 @@ fn traced(trace: &Path, durability: &str, injected: &[&str]) -> Option<Command> 
     Some(command)
 }
 
+/// Stops a server in order that is traced: the tracer keeps signals to itself.
+fn stop(program: Program) -> ExitStatus {
+    rustix::process::kill_process(program.children()[0], rustix::process::Signal::TERM).unwrap();
+    program.wait().0
+}
+
 /// What servers did on a new folder: a first one that is stopped in order, and one that comes after
 /// it and is killed, each with so many commits, the last ones of more posts at once. The second makes
 /// so many that the log is moved into the database in the middle of it.
@@ -49,10 +56,7 @@ async fn story(durability: &str) -> Option<Vec<Event>> {
             post(&mut ana, 30).await;
         }
         if run == 0 {
-            // The tracer keeps signals to itself.
-            rustix::process::kill_process(program.children()[0], rustix::process::Signal::TERM)
-                .unwrap();
-            assert!(tokio::task::spawn_blocking(|| program.wait()).await.unwrap().0.success());
+            assert!(tokio::task::spawn_blocking(|| stop(program)).await.unwrap().success());
         } else {
             drop(program);
         }
@@ -167,6 +171,29 @@ async fn e4_post_that_was_shown_after_a_restart_survives_a_power_cut_though_it_w
         }
         assert_eq!(disk.acknowledged, last);
     }
+}
+
+#[test]
+fn e4_folder_that_was_made_survives_a_power_cut_and_so_do_those_above_it() {
+    let (here, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let above = here.path().canonicalize().unwrap();
+    let (data, copy) = (above.join("new/data"), above.join("backups/copy"));
+    let trace = traces.path().join("trace");
+    let Some(mut backup) = traced(&trace, "commit", &[]) else { return };
+    let synced = || -> Vec<PathBuf> {
+        let text = std::fs::read_to_string(&trace).unwrap();
+        let calls = text.lines().filter(|line| line.contains("fsync("));
+        let paths = calls.filter_map(|line| disk::annotation(line.split_once("fsync(")?.1));
+        paths.map(PathBuf::from).collect()
+    };
+    let (program, _) = serve(traced(&trace, "commit", &[]).unwrap(), &data);
+    assert!(stop(program).success());
+    let found = synced();
+    assert!(found.contains(&above) && found.contains(&above.join("new")), "{found:?}");
+    let done = backup.args(["backup", "--data"]).arg(&data).arg(&copy).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let found = synced();
+    assert!(found.contains(&above) && found.contains(&above.join("backups")), "{found:?}");
 }
 
 /// Starts a server on what is left; the last post that it has, after all of them were read.
