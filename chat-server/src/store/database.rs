@@ -244,6 +244,14 @@ impl Database {
         held.finish().map_err(sqlite)
     }
 
+    /// Makes sure that the disk has all that was appended, where nobody waited for that.
+    pub(crate) fn sync_log(&self) -> io::Result<()> {
+        match File::open(self.log()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            opened => opened?.sync_data(),
+        }
+    }
+
     /// Appends rows, all or none. With [`Durability::Commit`] they are on the disk afterwards.
     pub(crate) fn append(&mut self, rows: &[NewRow<'_>]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;

@@ -226,7 +226,12 @@ fn expect_no_trace(folder: &Folder) -> Result<(), StoreError> {
 fn checkpointer(folder: Arc<Folder>, mut config: Config) -> impl FnMut(&AtomicBool) + Send {
     // Records are in the journal: this engine serves nobody.
     config.limits.window_bytes = 0;
+    // After a sync that failed the next one may say that all is well.
+    let mut sync_failed = false;
     move |stop| {
+        if sync_failed {
+            return;
+        }
         let made = Database::open(&folder.database(), Access::Read)
             .map_err(CheckpointFailure::Store)
             .and_then(|database| {
@@ -237,7 +242,10 @@ fn checkpointer(folder: Arc<Folder>, mut config: Config) -> impl FnMut(&AtomicBo
         match made {
             Ok(index) => tracing::debug!(%index, "checkpoint made"),
             Err(CheckpointFailure::Store(StoreError::Stopped)) => {}
-            Err(error) => tracing::error!(%error, "no checkpoint could be made"),
+            Err(error) => {
+                sync_failed = matches!(error, CheckpointFailure::Sync(_));
+                tracing::error!(%error, "no checkpoint could be made");
+            }
         }
     }
 }

@@ -315,6 +315,8 @@ pub(crate) fn make_checkpoint(way: &Way<'_>) -> Result<Index, CheckpointFailure>
     let (head, state_hash): (Head, Digest) = (engine.head(), engine.state_hash());
     drop(engine);
     if head.index > base {
+        // It must not know of more than the disk has: a power cut would make that a loss.
+        way.database.sync_log().map_err(CheckpointFailure::Sync)?;
         Checkpoint { head, state_hash, lives, snapshot }.save(way.folder.path())?;
         checkpoint::remove_before(way.folder.path(), base)?;
     }
@@ -328,6 +330,8 @@ pub(crate) enum CheckpointFailure {
     Store(#[from] StoreError),
     #[error("it cannot be written: {0}")]
     Io(#[from] io::Error),
+    #[error("the journal cannot be synced before ({0}): none is made any more")]
+    Sync(io::Error),
     #[error("an engine without a journal of its own must be level")]
     NotLevel,
 }

@@ -8,7 +8,7 @@ use chatcore::id::Counter;
 use chatcore::wire::ServerFrame;
 
 use crate::disk::{self, Disk, Event};
-use crate::killed::serve;
+use crate::killed::{options, serve};
 use crate::peer::Peer;
 use crate::program::Program;
 use crate::store::config;
@@ -171,6 +171,41 @@ async fn e4_post_that_was_shown_after_a_restart_survives_a_power_cut_though_it_w
         }
         assert_eq!(disk.acknowledged, last);
     }
+}
+
+#[tokio::test]
+async fn e4_checkpoint_is_never_ahead_of_a_journal_whose_disk_is_not_waited_for() {
+    let (folder, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (data, trace) = (folder.path().join("data"), traces.path().join("trace"));
+    let Some(command) = traced(&trace, "relaxed", &[]) else { return };
+    let options = [&options(&data)[..], &["--keep", "5"]].concat();
+    let mut program = Program::start_by(command, &options);
+    let mut ana = Peer::join(&program.address(), "ana").await;
+    let is_checkpoint = |name: &str| name.starts_with("checkpoint-");
+    let made = || {
+        let files = std::fs::read_dir(&data).unwrap().map(|file| file.unwrap().file_name());
+        files.filter(|name| is_checkpoint(name.to_str().unwrap())).count()
+    };
+    while made() < 2 {
+        post(&mut ana, 1).await;
+    }
+    drop(program);
+    let events = disk::read_trace(&std::fs::read_to_string(&trace).unwrap(), &data);
+    let (mut disk, mut random) = (Disk::default(), fastrand::Rng::with_seed(4));
+    let (mut seen, mut after) = (0, usize::MAX);
+    for event in &events {
+        disk.follow(event);
+        if matches!(event, Event::Named { to, .. } if is_checkpoint(to)) {
+            (seen, after) = (seen + 1, 0);
+        }
+        if after < 8 {
+            after += 1;
+            let cut = tempfile::tempdir().unwrap();
+            disk.after_power_cut(cut.path(), 0.0, &mut random);
+            Server::start(config(cut.path())).await.unwrap().stop().await;
+        }
+    }
+    assert!(seen >= 2, "{seen}");
 }
 
 #[test]
