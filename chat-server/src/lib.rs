@@ -45,6 +45,6 @@ pub use listener::{ListenError, Plaintext};
 pub use retention::{Bound, BoundError, Keep};
 pub use server::{Failure, Server, ServerConfig, StartError, Stopped};
 pub use store::{
-    BackedUp, BackupError, BackupStep, Checked, Durability, Fault, Finding, Flaw, LineFlaw,
+    BackedUp, BackupError, BackupStep, Checked, Durability, Fault, Finding, Flaw, LineFlaw, Note,
     Storage, StoreError, StoreFailure, TransferError, backup, check, export, import,
 };

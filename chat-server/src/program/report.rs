@@ -66,7 +66,7 @@ impl Report {
 
     /// Says what `check` found: each fault, then a summary.
     pub(super) fn checked(&self, folder: &Path, checked: &Checked) {
-        let Checked { entries, state_hash, rooms, checkpoints, findings, .. } = checked;
+        let Checked { entries, state_hash, rooms, checkpoints, findings, notes, .. } = checked;
         let state = state_hash.map_or_else(|| "none".to_owned(), |hash| hash.to_string());
         for finding in findings {
             match self.form {
@@ -74,6 +74,13 @@ impl Report {
                 Form::Plain => say(finding),
             }
         }
+        for note in notes {
+            match self.form {
+                Form::Json => say(&json!({ "type": "note", "text": note.to_string() })),
+                Form::Plain => say(note),
+            }
+        }
+        let all = if notes.is_empty() { "all" } else { "all else" };
         match self.form {
             Form::Json => say(&json!({
                 "type": "checked",
@@ -84,9 +91,11 @@ impl Report {
                 "faults": findings.len(),
             })),
             Form::Plain if findings.is_empty() => say(&format!(
-                "{}: all is as it was written ({entries} entries, {rooms} rooms, {checkpoints} \
-                 checkpoints, state {state})",
+                "{}: {all} is as it was written ({}, {}, {}, state {state})",
                 folder.display(),
+                number(entries.get(), "entry", "entries"),
+                number(rooms, "room", "rooms"),
+                number(checkpoints, "checkpoint", "checkpoints"),
             )),
             Form::Plain => {}
         }
@@ -218,6 +227,12 @@ fn kept(storage: &Storage) -> String {
             path.display()
         ),
     }
+}
+
+fn number(count: impl std::fmt::Display, one: &str, more: &str) -> String {
+    let count = count.to_string();
+    let word = if count == "1" { one } else { more };
+    format!("{count} {word}")
 }
 
 /// Writes a line to stdout at once, for whoever waits for it.

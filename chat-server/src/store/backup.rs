@@ -29,7 +29,7 @@ use crate::store::database::{Access, Database};
 use crate::store::fault::{CheckpointError, StoreError};
 use crate::store::folder::{Folder, FoundTip, JOURNAL, TIP, private, publish, write_tip};
 use crate::store::transfer::remove;
-use crate::store::{Finding, checkpoint, recovery};
+use crate::store::{Finding, checkpoint, expect_journal, recovery};
 
 /// Pages that are copied at once: 1 MiB.
 const PAGES_AT_ONCE: i32 = 256;
@@ -105,9 +105,7 @@ pub fn backup(
     to: &Path,
     each: &mut dyn FnMut(BackupStep),
 ) -> Result<BackedUp, BackupError> {
-    if !from.join(JOURNAL).is_file() {
-        return Err(StoreError::Absent(from.to_owned()).into());
-    }
+    expect_journal(from)?;
     let is_new = expect_empty(to)?;
     let folder = Folder::lock(to)?;
     let result = fill(from, &folder, each);

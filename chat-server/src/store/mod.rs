@@ -72,7 +72,7 @@ use chatcore::log::{Founding, Head};
 use chatcore::time::Now;
 
 pub use backup::{BackedUp, BackupError, BackupStep, backup};
-pub use check::{Checked, Finding, check};
+pub use check::{Checked, Finding, Note, check};
 pub use fault::{Fault, Flaw, StoreError, StoreFailure};
 pub(crate) use folder::{JOURNAL, make_folder};
 pub(crate) use journal::Wanted;
@@ -81,7 +81,7 @@ pub use transfer::{LineFlaw, TransferError, export, import};
 
 use crate::retention::Keep;
 use database::{Access, Database};
-use folder::{Folder, FoundTip, TipFile, sync_folder};
+use folder::{Folder, FoundTip, TIP, TipFile, sync_folder};
 use journal::{Journal, Records, SharedLives};
 use lives::Lives;
 use recovery::{CheckpointFailure, Recovered, Way};
@@ -140,7 +140,7 @@ pub(crate) fn open(
     let file = folder.database();
     let wrap = |path: &Path, source| StoreError::Io { path: path.to_owned(), source };
     if !file.try_exists().map_err(|error| wrap(&file, error))? {
-        expect_no_trace(&folder)?;
+        expect_no_trace(path)?;
         database::create(&file, folder.path())?;
     }
     let database = Database::open(&file, Access::Write(durability))?;
@@ -208,18 +208,30 @@ impl Begun {
 
 /// Where there is no database there must be no trace of one: a journal that is gone is never taken
 /// for one that never was.
-fn expect_no_trace(folder: &Folder) -> Result<(), StoreError> {
-    let at = |source| StoreError::Io { path: folder.path().to_owned(), source };
-    let checkpoints = checkpoint::list(folder.path()).map_err(at)?;
-    let tip = FoundTip::read(&folder.tip()).map_err(at)?;
-    let log = folder.database().with_extension("db-wal");
+fn expect_no_trace(folder: &Path) -> Result<(), StoreError> {
+    let at = |source| StoreError::Io { path: folder.to_owned(), source };
+    let path = folder.join(JOURNAL);
+    let checkpoints = checkpoint::list(folder).map_err(at)?;
+    let tip = FoundTip::read(&folder.join(TIP)).map_err(at)?;
+    let log = path.with_extension("db-wal");
     let witness = match (checkpoints.first(), tip) {
-        (Some(index), _) => checkpoint::path_of(folder.path(), *index),
-        (None, FoundTip::At(_) | FoundTip::Damaged) => folder.tip(),
+        (Some(index), _) => checkpoint::path_of(folder, *index),
+        (None, FoundTip::At(_) | FoundTip::Damaged) => folder.join(TIP),
         (None, FoundTip::None) if log.try_exists().map_err(at)? => log,
         (None, FoundTip::None) => return Ok(()),
     };
-    Err(StoreError::Gone { path: folder.database(), witness })
+    Err(StoreError::Gone { path, witness })
+}
+
+/// Whoever reads a folder says the same of a journal that is gone.
+fn expect_journal(folder: &Path) -> Result<(), StoreError> {
+    if folder.join(JOURNAL).is_file() {
+        return Ok(());
+    }
+    if folder.is_dir() {
+        expect_no_trace(folder)?;
+    }
+    Err(StoreError::Absent(folder.to_owned()))
 }
 
 /// Makes a checkpoint each time it is called.

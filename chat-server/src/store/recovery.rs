@@ -64,7 +64,10 @@ pub(crate) fn recover(
     let last = database.last().map_err(|fault| damaged(database, fault))?;
     let checkpoints = checkpoint::list(folder.path())
         .map_err(|source| StoreError::Io { path: folder.path().to_owned(), source })?;
-    check_tip(folder, database, last)?;
+    let file = folder.tip();
+    let tip =
+        FoundTip::read(&file).map_err(|source| StoreError::Io { path: file.clone(), source })?;
+    hold_against(tip, file, database, last)?;
     if last == Index::ZERO && checkpoints.is_empty() {
         return Ok(None);
     }
@@ -75,18 +78,6 @@ pub(crate) fn recover(
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Checks that the journal holds the entry that is known to have been safe.
-pub(crate) fn check_tip(
-    folder: &Folder,
-    database: &Database,
-    last: Index,
-) -> Result<(), StoreError> {
-    let file = folder.tip();
-    let tip =
-        FoundTip::read(&file).map_err(|source| StoreError::Io { path: file.clone(), source })?;
-    hold_against(tip, file, database, last)
-}
-
-/// As [`check_tip`], for a tip that was read before.
 pub(crate) fn hold_against(
     tip: FoundTip,
     file: PathBuf,

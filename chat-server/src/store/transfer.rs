@@ -37,7 +37,7 @@ use crate::store::folder::{Folder, FoundTip, JOURNAL, TIP, private, publish, wri
 use crate::store::journal::{AppendError, Journal, SharedLives, Store as _};
 use crate::store::lives::Lives;
 use crate::store::recovery::{self, Blocked, ROWS_AT_ONCE, Recovered, Way};
-use crate::store::{Durability, expect_no_trace};
+use crate::store::{Durability, expect_journal, expect_no_trace};
 
 /// The layout of the lines, and the newest that can be read.
 const LAYOUT: u64 = 2;
@@ -121,9 +121,7 @@ pub enum LineFlaw {
 /// When there is no journal, when a row of it is damaged, or when nobody takes the lines.
 pub fn export(path: &Path, out: &mut impl Write) -> Result<Index, TransferError> {
     let file = path.join(JOURNAL);
-    if !file.is_file() {
-        return Err(StoreError::Absent(path.to_owned()).into());
-    }
+    expect_journal(path)?;
     let database = Database::open(&file, Access::Read)?;
     let damaged = |fault| recovery::damaged(&database, fault);
     let last = database.last().map_err(damaged)?;
@@ -245,7 +243,7 @@ pub fn import(
     }
     let place = path.join("import.db");
     forget_killed(&folder, &place)?;
-    expect_no_trace(&folder)?;
+    expect_no_trace(path)?;
     let result = fill(&folder, &place, key, lines);
     if result.is_err() {
         // What is left of it is of no use, and the space may be what was missing.

@@ -11,10 +11,11 @@ use chatcore::wire::Record;
 use rusqlite::ffi;
 
 use super::rig::{config, folder, founding, reopen, standing};
+use crate::store::check::check_journal as check;
 use crate::store::fault::{Fault, StoreFailure};
 use crate::store::journal::{AppendError, Erasure, History, Store, Wanted};
 use crate::store::threads::{Answer, Closed, Keeper, Parts};
-use crate::store::{Opened, check, checkpoint};
+use crate::store::{Opened, checkpoint};
 
 /// What the disk does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,11 @@ use chatcore::wire::RecordBody;
 
 use super::rig::{Rig, copy, folder, history_after, reopen, reopen_keeping, standing};
 use crate::retention::{Bound, Keep};
+use crate::store::check::check_journal as check;
 use crate::store::journal::Wanted;
 use crate::store::sweep::Sweeper;
 use crate::store::threads::Parts;
-use crate::store::{Finding, Flaw, StoreError, check, checkpoint, export, import};
+use crate::store::{Finding, Flaw, StoreError, checkpoint, export, import};
 
 fn keep(bound: Bound) -> Keep {
     [bound].into_iter().collect()

@@ -6,7 +6,8 @@ use std::path::Path;
 use chatcore::id::{Index, PublicKey};
 
 use super::rig::{KEY, Rig, Standing, folder, history, reopen, standing};
-use crate::store::{TransferError, check, export, import};
+use crate::store::check::check_journal as check;
+use crate::store::{TransferError, export, import};
 
 /// A chat with a reset and a second life, still open, and its lines.
 fn exported(here: &Path) -> (Rig, String) {
