@@ -148,7 +148,7 @@ fn fill(
     // that lost its end would look whole.
     let witness = from.join(TIP);
     let tip = FoundTip::read(&witness).map_err(|source| at(&witness, source))?;
-    let unread = |source| StoreError::Sqlite { path: from.join(JOURNAL), source };
+    let unread = |source| StoreError::sqlite(&from.join(JOURNAL), source);
     let pin = source.pin().map_err(unread)?;
     let damaged = |fault| recovery::damaged(&source, fault);
     let last = source.last().map_err(damaged)?;
@@ -228,7 +228,7 @@ fn copy_pages(
     });
     copied.map_err(|error| match error {
         CopyError::Io(source) => at(place, source),
-        CopyError::Sqlite(source) => StoreError::Sqlite { path: place.to_owned(), source },
+        CopyError::Sqlite(source) => StoreError::sqlite(place, source),
     })
 }
 

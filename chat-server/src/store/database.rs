@@ -74,6 +74,13 @@ CREATE TABLE anchor (
 /// How long is waited for another program that has the database locked.
 const BUSY_TIME: Duration = Duration::from_secs(5);
 
+/// Opens a file that is there.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // The SQLite in this program reads a name that begins with `file:` as a URI, whatever the flags say.
+    Connection::open_with_flags(Path::new(".").join(path), flags)
+}
+
 /// For what a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -140,14 +147,14 @@ impl Row {
 pub(crate) fn create(path: &Path, folder: &Path) -> Result<(), StoreError> {
     let new = path.with_extension("db.new");
     let at = |source| StoreError::Io { path: new.clone(), source };
-    let wrap = |source| StoreError::Sqlite { path: new.clone(), source };
+    let wrap = |source| StoreError::sqlite(&new, source);
     // Left behind by a server that was killed just here: nothing was ever in it.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
         Ok(()) | Err(_) => {}
     }
     private().create_new(true).write(true).open(&new).map_err(at)?;
-    let connection = Connection::open(&new).map_err(wrap)?;
+    let connection = connect(&new).map_err(wrap)?;
     let pragmas = format!(
         "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {LAYOUT_WHOLE};
          PRAGMA journal_mode = DELETE;"
@@ -171,9 +178,8 @@ impl Database {
     /// Closing never moves the log into the database: that is a sync like any other, and
     /// [`Self::checkpoint`] tells when it fails.
     pub(crate) fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
-        let wrap = |source| StoreError::Sqlite { path: path.to_owned(), source };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(wrap)?;
+        let wrap = |source| StoreError::sqlite(path, source);
+        let connection = connect(path).map_err(wrap)?;
         connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
             .and_then(|_| connection.pragma_update(None, "trusted_schema", false))
@@ -201,7 +207,7 @@ impl Database {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
                 Err(StoreError::NotAJournal(path()))
             }
-            Err(source) => Err(StoreError::Sqlite { path: path(), source }),
+            Err(source) => Err(StoreError::sqlite(&self.path, source)),
         }
     }
 
@@ -235,7 +241,7 @@ impl Database {
     /// memory of the system may have; and what a sync could not write, no later one would write. So all
     /// of it is written once more in its place. That changes nothing and needs no space.
     pub(crate) fn secure_log(&self) -> Result<(), StoreError> {
-        let sqlite = |source| StoreError::Sqlite { path: self.path.clone(), source };
+        let sqlite = |source| StoreError::sqlite(&self.path, source);
         let log = self.log();
         // Nobody else writes there meanwhile.
         let immediate = TransactionBehavior::Immediate;
@@ -342,8 +348,7 @@ impl Database {
     pub(crate) fn has_trimmed(&self) -> Result<bool, StoreError> {
         let layout =
             self.connection.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0));
-        let layout =
-            layout.map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })?;
+        let layout = layout.map_err(|source| StoreError::sqlite(&self.path, source))?;
         Ok(layout != LAYOUT_WHOLE)
     }
 
@@ -397,7 +402,7 @@ impl Database {
         pages_at_once: i32,
         mut each: impl FnMut(i32, i32) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut copy = Connection::open(to)?;
+        let mut copy = connect(to)?;
         let backup = Backup::new(&self.connection, &mut copy)?;
         loop {
             let step = backup.step(pages_at_once)?;
@@ -515,7 +520,7 @@ fn rewrite(path: &Path) -> io::Result<()> {
     file.sync_data()
 }
 
-pub(crate) fn busy() -> rusqlite::Error {
+fn busy() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)
 }
 

@@ -31,7 +31,7 @@
 //! of writing or syncing ends the server: what the system could not write it may have forgotten, so
 //! trying again would prove nothing. Rows are checked whenever they are read: those after the newest
 //! checkpoint at the start, a page of history when somebody asks for it, all by `chat-server check`.
-//! What does not fit is refused and named.
+//! What does not fit is refused and named. Retention that comes upon it rests for a minute.
 //!
 //! **Retention.** Records that an entry trimmed are blanked once both checkpoints are newer than them,
 //! which retention asks for: zeros are written over them, and the write-ahead log, which still has them,

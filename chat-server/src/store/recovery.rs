@@ -15,7 +15,7 @@ use chatcore::time::Now;
 
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::database::{Database, Row};
-use crate::store::fault::{CheckpointError, Fault, Flaw, StoreError};
+use crate::store::fault::{CheckpointError, Fault, Flaw, Hindrance, StoreError};
 use crate::store::folder::{Folder, FoundTip, Tip};
 use crate::store::lives::Lives;
 
@@ -109,7 +109,13 @@ pub(crate) fn hold_against(
 }
 
 pub(crate) fn damaged(database: &Database, fault: Fault) -> StoreError {
-    StoreError::Damaged { path: database.path().to_owned(), fault }
+    let path = database.path().to_owned();
+    let hindrance = if let Flaw::Sqlite(error) = &fault.flaw { Hindrance::of(error) } else { None };
+    match hindrance {
+        Some(Hindrance::Full) => StoreError::Full(path),
+        Some(Hindrance::Locked) => StoreError::Locked(path),
+        None => StoreError::Damaged { path, fault },
+    }
 }
 
 /// The ways back that a folder allows.

@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::database::{self, Access, Database, Row};
-use crate::store::fault::{Fault, Flaw, StoreError, StoreFailure};
+use crate::store::fault::{Fault, Flaw, Hindrance, StoreError, StoreFailure};
 use crate::store::folder::{Folder, FoundTip, JOURNAL, TIP, private, publish, write_tip};
 use crate::store::journal::{AppendError, Journal, SharedLives, Store as _};
 use crate::store::lives::Lives;
@@ -82,9 +82,6 @@ pub enum TransferError {
     /// The new store cannot keep it.
     #[error("cannot keep it: {0}")]
     Keep(#[from] StoreFailure),
-    /// The disk is full.
-    #[error("the disk is full: {0}")]
-    Full(rusqlite::Error),
 }
 
 /// What is wrong with a line.
@@ -320,6 +317,8 @@ struct Import {
     lives: SharedLives,
     head: Head,
     group: Vec<Arc<Entry>>,
+    /// Where it is made.
+    place: PathBuf,
     checkpoint: PathBuf,
 }
 
@@ -330,7 +329,8 @@ impl Import {
         // Nobody is told that anything is safe before all is.
         let journal = Journal::new(database, head, lives.clone(), None);
         let group = Vec::with_capacity(GROUP);
-        Ok(Self { journal, lives, head, group, checkpoint: place.with_extension(CHECKPOINT) })
+        let checkpoint = place.with_extension(CHECKPOINT);
+        Ok(Self { journal, lives, head, group, place: place.to_owned(), checkpoint })
     }
 
     fn take(&mut self, item: Item) -> Result<(), TransferError> {
@@ -347,7 +347,7 @@ impl Import {
             Item::Deleted(head) => {
                 self.keep()?;
                 self.head = head;
-                self.journal.skip(head).map_err(sort)
+                self.journal.skip(head).map_err(sort(&self.place))
             }
             Item::Checkpoint(part) => {
                 let mut options = private();
@@ -360,7 +360,10 @@ impl Import {
     }
 
     fn keep(&mut self) -> Result<(), TransferError> {
-        self.journal.append(&self.group).and_then(|()| self.journal.tidy()).map_err(sort)?;
+        self.journal
+            .append(&self.group)
+            .and_then(|()| self.journal.tidy())
+            .map_err(sort(&self.place))?;
         self.group.clear();
         Ok(())
     }
@@ -368,14 +371,17 @@ impl Import {
     /// All of it is in one file then, and safe.
     fn close(mut self) -> Result<Head, TransferError> {
         self.keep()?;
-        self.journal.settle().map_err(sort)?;
+        self.journal.settle().map_err(sort(&self.place))?;
         Ok(self.head)
     }
 }
 
-fn sort(error: AppendError) -> TransferError {
-    match error {
-        AppendError::Full(error) => TransferError::Full(error),
+/// An import does not wait until there is space.
+fn sort(path: &Path) -> impl Fn(AppendError) -> TransferError {
+    let path = path.to_owned();
+    move |error| match error {
+        AppendError::Hindered(Hindrance::Full) => StoreError::Full(path.clone()).into(),
+        AppendError::Hindered(Hindrance::Locked) => StoreError::Locked(path.clone()).into(),
         AppendError::Failed(failure) => TransferError::Keep(failure),
     }
 }

@@ -147,7 +147,7 @@ fn end(program: Program) {
     program.signal(Signal::TERM);
     let (status, stderr) = program.wait();
     assert_eq!(status.code(), Some(0), "{stderr}");
-    assert_eq!(stderr.matches("retention ends").count(), 0, "{stderr}");
+    assert_eq!(stderr.matches("retention is held up").count(), 0, "{stderr}");
 }
 
 #[tokio::test]

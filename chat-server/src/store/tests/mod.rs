@@ -4,7 +4,7 @@ mod damage;
 mod faults;
 mod recovery;
 mod retention;
-mod rig;
+pub(super) mod rig;
 mod transfer;
 
 use std::fs;
