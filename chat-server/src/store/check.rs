@@ -209,6 +209,8 @@ struct Rows<'a> {
     anchors: u64,
     /// Whether there are any that retention deleted.
     deleted: bool,
+    /// Whether the row before is blank, and if so, whether it says that another blank one follows.
+    blank: Option<bool>,
     /// The last record that is missing of the present life of a room, and the row that shows it.
     missing: BTreeMap<RoomName, (Seq, Index)>,
     /// The last record that may be missing.
@@ -225,6 +227,7 @@ impl<'a> Rows<'a> {
             lives: Some(Lives::default()),
             anchors: 0,
             deleted: false,
+            blank: None,
             missing: BTreeMap::new(),
             trimmed: BTreeMap::new(),
             findings: Vec::new(),
@@ -271,7 +274,7 @@ impl<'a> Rows<'a> {
     }
 
     fn lost_track(&mut self, fault: Fault) {
-        self.head = None;
+        (self.head, self.blank) = (None, None);
         self.lives = None;
         self.findings.push(fault.into());
     }
@@ -279,9 +282,14 @@ impl<'a> Rows<'a> {
     fn check_row(&mut self, row: Row) {
         let (place, after) = (self.last.next(), row.head());
         self.last = after.index;
+        let blank = self.blank.take();
         if row.change().is_none() {
-            // Whether it is right the row after it tells.
+            // That of the last in a run the row after it tells; the others have none.
+            if blank.is_some_and(|is_inside| !is_inside) {
+                self.findings.push(Fault::entry(place.previous(), Flaw::Chain).into());
+            }
             (self.head, self.deleted) = (Some(after), true);
+            self.blank = Some(row.is_inside_blank());
             return;
         }
         if after.index != place {

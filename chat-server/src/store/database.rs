@@ -19,8 +19,9 @@
 //!    in the unused part of a page, where no deletion would ever find it. So far from records there is
 //!    nothing to leave but zeros.
 //!
-//! A blank row says where the chain stood, so that the row after it can still be checked: the last of a
-//! run of them is never removed. A row that is missing and has no blank one after it is damage.
+//! The last of a run of blank rows says where the chain stood, so that the row after it can still be
+//! checked, and is never removed. The others have zeros there: between two digests that are known, a short
+//! text could be guessed. A row that is missing and has no blank one after it is damage.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -70,6 +71,9 @@ CREATE TABLE anchor (
     PRIMARY KEY (life, seq)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// The chain in a blank row that another one follows.
+const HIDDEN: Digest = Digest::new([0; 32]);
 
 /// How long is waited for another program that has the database locked.
 const BUSY_TIME: Duration = Duration::from_secs(5);
@@ -135,6 +139,11 @@ impl Row {
     /// What it holds; `None` when it is blank: what was missing up to it is deleted, too.
     pub(crate) const fn change(&self) -> Option<&Change> {
         self.change.as_ref()
+    }
+
+    /// Whether a blank row follows it, at once or after rows that are not there.
+    pub(crate) fn is_inside_blank(&self) -> bool {
+        self.change.is_none() && self.chain == HIDDEN
     }
 
     /// Where the chain is after it, if it is to be believed.
@@ -299,6 +308,12 @@ impl Database {
                 "UPDATE entry SET change = zeroblob(length(change)), previous = -max(previous, 1)
                  WHERE number = ?1 AND previous >= 0",
             )?;
+            let mut hide = transaction.prepare_cached(
+                "UPDATE entry SET chain = zeroblob(32)
+                 WHERE (number = ?1 OR number = ?1 - 1) AND previous < 0 AND NOT EXISTS
+                 (SELECT 1 FROM entry AS next WHERE next.number = entry.number + 1
+                  AND next.previous >= 0)",
+            )?;
             let mut anchor =
                 transaction.prepare_cached("DELETE FROM anchor WHERE life = ?1 AND seq = ?2")?;
             for (number, seq) in rows {
@@ -306,6 +321,9 @@ impl Database {
                 if lives::is_anchor(*seq) {
                     anchor.execute([to_sql(life.get()), to_sql(seq.get())])?;
                 }
+            }
+            for (number, _) in rows {
+                hide.execute([to_sql(number.get())])?;
             }
         }
         transaction.commit()
@@ -337,6 +355,11 @@ impl Database {
     pub(crate) fn append_blank(&mut self, head: &Head) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         transaction.pragma_update(None, "user_version", LAYOUT)?;
+        transaction.execute(
+            "UPDATE entry SET chain = zeroblob(32)
+             WHERE number = (SELECT max(number) FROM entry) AND previous < 0",
+            [],
+        )?;
         transaction.execute(
             "INSERT INTO entry (number, at, chain, previous) VALUES (?1, ?2, ?3, -1)",
             params![to_sql(head.index.get()), to_sql(head.at.get()), head.chain.as_bytes()],

@@ -130,7 +130,13 @@ pub fn export(path: &Path, out: &mut impl Write) -> Result<Index, TransferError>
     };
     let log_id = founding.log_id.to_string();
     line(out, &json!({ "type": "journal", "layout": LAYOUT, "log_id": log_id }))?;
-    let mut rows = Rows { database: &database, head, lives: Lives::default(), deleted: false };
+    let mut rows = Rows {
+        database: &database,
+        head,
+        lives: Lives::default(),
+        deleted: false,
+        inside_blank: false,
+    };
     rows.write(out, last)?;
     if let Some(checkpoint) = rows.write_to_checkpoint(out, path)? {
         for part in checkpoint.to_bytes().chunks(PART_BYTES) {
@@ -150,20 +156,22 @@ struct Rows<'a> {
     lives: Lives,
     /// Whether some were deleted.
     deleted: bool,
+    /// Whether the last one was, and so is the next one.
+    inside_blank: bool,
 }
 
 impl Rows<'_> {
     /// Writes the rows up to one, or to the end of what was deleted around it.
     fn write(&mut self, out: &mut impl Write, through: Index) -> Result<(), TransferError> {
         let damaged = |fault| recovery::damaged(self.database, fault);
-        while self.head.index < through {
+        while self.head.index < through || self.inside_blank {
             let place = self.head.index.next();
             let rows = self.database.rows_after(self.head.index, ROWS_AT_ONCE).map_err(damaged)?;
             if rows.is_empty() {
                 return Err(damaged(Fault::entry(place, Flaw::Missing)).into());
             }
             for row in rows {
-                if self.head.index < through {
+                if self.head.index < through || self.inside_blank {
                     self.write_row(out, row)?;
                 }
             }
@@ -176,6 +184,10 @@ impl Rows<'_> {
         let place = self.head.index.next();
         if row.change().is_none() {
             (self.head, self.deleted) = (row.head(), true);
+            self.inside_blank = row.is_inside_blank();
+            if self.inside_blank {
+                return Ok(());
+            }
             let Head { index, at, chain } = self.head;
             let gone = json!({ "type": "deleted", "through": index, "at": at, "chain": chain });
             return line(out, &gone);

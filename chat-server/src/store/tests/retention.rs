@@ -488,10 +488,20 @@ fn e5_hole_that_retention_did_not_make_is_found() {
     let blank = last(&rusqlite::Connection::open(here.path().join("journal.db")).unwrap());
     for (statement, flaw) in [
         // The oldest that is left, too.
-        (format!("UPDATE entry SET previous = -1 WHERE number = {}", blank + 1), Flaw::Untrimmed),
+        (
+            format!(
+                "UPDATE entry SET previous = -1, chain = iif(number = {blank}, zeroblob(32), chain)
+                 WHERE number IN ({blank}, {blank} + 1)"
+            ),
+            Flaw::Untrimmed,
+        ),
         (format!("DELETE FROM entry WHERE number = {blank}"), Flaw::Missing),
         (format!("UPDATE entry SET previous = -1 WHERE number = {}", blank + 3), Flaw::Record),
         (format!("UPDATE entry SET chain = zeroblob(32) WHERE number = {blank}"), Flaw::Chain),
+        (
+            format!("UPDATE entry SET chain = randomblob(32) WHERE number = {blank} - 1"),
+            Flaw::Chain,
+        ),
     ] {
         let tampered = folder();
         copy(here.path(), tampered.path());
@@ -502,6 +512,37 @@ fn e5_hole_that_retention_did_not_make_is_found() {
         };
         assert_eq!(fault.flaw, flaw, "{statement}");
     }
+}
+
+#[test]
+fn digest_is_left_of_the_last_of_deleted_records_that_follow_each_other_and_of_no_other() {
+    let here = folder();
+    let (mut rig, _) = chat(here.path(), 300);
+    rig.enter(1, "other");
+    for number in 0..9 {
+        rig.post_in("other", &format!("other {number}"));
+        rig.post(&format!("lobby {number}"));
+    }
+    // First what is between others, then what joins these.
+    for (room, through) in [("other", 5), ("lobby", 309)] {
+        let (room, incarnation) = (room.parse().unwrap(), Incarnation::new(1).unwrap());
+        rig.input(Input::Trim { room, incarnation, through: Seq::new(through).unwrap() });
+        rig.checkpoint_twice();
+        sweep(&mut rig.parts);
+        let connection = rusqlite::Connection::open(here.path().join("journal.db")).unwrap();
+        let wrong = "SELECT count(*) FROM entry WHERE previous < 0 AND (chain = zeroblob(32)) =
+            EXISTS (SELECT 1 FROM entry AS next WHERE next.number = entry.number + 1
+            AND next.previous >= 0)";
+        let wrong: i64 = connection.query_row(wrong, [], |row| row.get(0)).unwrap();
+        assert_eq!(wrong, 0);
+        let mut lines = Vec::new();
+        export(here.path(), &mut lines).unwrap();
+        let gone = String::from_utf8(lines).unwrap().matches("\"type\":\"deleted\"").count();
+        assert!(gone < 10, "one for each run: {gone}");
+    }
+    let before = rig.close();
+    assert_whole(here.path());
+    assert_eq!(standing(here.path()).unwrap(), before);
 }
 
 #[test]
