@@ -46,5 +46,5 @@ pub use retention::{Bound, BoundError, Keep};
 pub use server::{Failure, Server, ServerConfig, StartError, Stopped};
 pub use store::{
     BackedUp, BackupError, BackupStep, Checked, Durability, Fault, Finding, Flaw, LineFlaw, Note,
-    Storage, StoreError, StoreFailure, TransferError, backup, check, export, import,
+    Storage, StoreError, StoreFailure, TransferError, TransferStep, backup, check, export, import,
 };

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::program::Failure;
 use crate::program::args::RunArgs;
 use crate::server::Server;
-use crate::store::{BackedUp, BackupStep, Checked, Durability, Storage};
+use crate::store::{BackedUp, BackupStep, Checked, Durability, Storage, TransferStep};
 
 /// For whom stdout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,13 @@ impl Report {
         ProgressLine { is_watched, shown: None }
     }
 
+    /// As [`Self::progress`] for a job that writes lines to stdout: on one terminal they would mix.
+    pub(super) fn progress_beside_lines(&self) -> ProgressLine {
+        let mut progress = self.progress();
+        progress.is_watched &= !io::stdout().is_terminal();
+        progress
+    }
+
     pub(super) fn backed_up(&self, dest: &Path, done: &BackedUp) {
         let BackedUp { entries, state_hash, bytes } = done;
         match self.form {
@@ -155,26 +162,43 @@ pub(super) struct ProgressLine {
 }
 
 impl ProgressLine {
-    pub(super) fn show(&mut self, step: BackupStep) {
-        let text = match step {
-            BackupStep::Copying { done, total } => {
-                let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
-                format!("copying: {percent} %")
-            }
-            BackupStep::Verifying => "verifying".to_owned(),
-        };
+    pub(super) fn show(&mut self, text: String) {
         if self.is_watched && self.shown.as_ref() != Some(&text) {
-            // The longest text, cleared before the next.
-            let _ = write!(io::stderr(), "\r{text:<16}");
+            // Cleared of the text before, which may be longer.
+            let _ = write!(io::stderr(), "\r{text:<PROGRESS_WIDTH$}");
             self.shown = Some(text);
         }
     }
 }
 
+/// The longest text of a progress line.
+const PROGRESS_WIDTH: usize = 32;
+
+pub(super) fn of_backup(step: BackupStep) -> String {
+    match step {
+        BackupStep::Copying { done, total } => format!("copying: {} %", percent(done, total)),
+        BackupStep::Verifying => "verifying".to_owned(),
+    }
+}
+
+pub(super) fn of_transfer(step: TransferStep) -> String {
+    match step {
+        TransferStep::Entries { done, total: Some(total) } => {
+            format!("writing: {} %", percent(done, total))
+        }
+        TransferStep::Entries { done, total: None } => format!("{done} entries read"),
+        TransferStep::Verifying => "verifying".to_owned(),
+    }
+}
+
+fn percent(done: u64, total: u64) -> u64 {
+    done.saturating_mul(100).checked_div(total).unwrap_or(100)
+}
+
 impl Drop for ProgressLine {
     fn drop(&mut self) {
         if self.shown.is_some() {
-            let _ = write!(io::stderr(), "\r{:16}\r", "");
+            let _ = write!(io::stderr(), "\r{:PROGRESS_WIDTH$}\r", "");
         }
     }
 }
@@ -245,6 +269,16 @@ fn say(line: &impl std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_a_share_where_the_end_is_known_and_a_count_where_it_is_not() {
+        let entries = |done, total| of_transfer(TransferStep::Entries { done, total });
+        assert_eq!(entries(512, Some(1_024)), "writing: 50 %");
+        assert_eq!(entries(0, Some(0)), "writing: 100 %");
+        assert_eq!(entries(1_024, None), "1024 entries read");
+        assert!(entries(1 << 53, None).len() <= PROGRESS_WIDTH);
+        assert_eq!(of_backup(BackupStep::Copying { done: 1, total: 3 }), "copying: 33 %");
+    }
 
     #[test]
     fn welcome_says_how_to_join_and_what_is_kept() {

@@ -253,12 +253,13 @@ fn verify(from: &Path, to: &Folder, place: &Path, head: &Head) -> Result<Digest,
     let limits = Limits { window_bytes: 0, ..Limits::default() };
     let config = Config { limits, archive: Archive::Store, ..Config::default() };
     let recovered = recovery::recover(to, &database, &config, Now::default());
-    let recovered = recovered.map_err(|error| match error {
+    let recovered = recovered.map_err(|error| {
         // The copy is as the folder is, and will not stay.
-        StoreError::Damaged { fault, .. } => {
-            BackupError::Damaged { path: from.to_owned(), finding: Box::new(fault.into()) }
+        if let StoreError::Damaged { fault, .. } = error {
+            let finding = Box::new(fault.into());
+            return BackupError::Damaged { path: from.to_owned(), finding };
         }
-        error => error.into(),
+        error.into()
     })?;
     let engine = recovered.map(|recovered| recovered.engine);
     let engine = engine.filter(|engine| engine.head() == *head);

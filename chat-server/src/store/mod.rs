@@ -77,7 +77,7 @@ pub use fault::{Fault, Flaw, StoreError, StoreFailure};
 pub(crate) use folder::{JOURNAL, make_folder};
 pub(crate) use journal::Wanted;
 pub(crate) use threads::{Answer, Closed, Keeper};
-pub use transfer::{LineFlaw, TransferError, export, import};
+pub use transfer::{LineFlaw, TransferError, TransferStep, export, import};
 
 use crate::retention::Keep;
 use database::{Access, Database};

@@ -111,12 +111,30 @@ pub enum LineFlaw {
     Chain,
 }
 
+/// How far an export or an import is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferStep {
+    /// Entries are written, or taken in.
+    Entries {
+        /// How many are.
+        done: u64,
+        /// How many there are; an import does not know.
+        total: Option<u64>,
+    },
+    /// What was taken in is verified.
+    Verifying,
+}
+
 /// Writes the journal of a folder, up to what is its end now; how many entries that were. A server
-/// may be running on it.
+/// may be running on it. `each` is told how far it is.
 ///
 /// # Errors
 /// When there is no journal, when a row of it is damaged, or when nobody takes the lines.
-pub fn export(path: &Path, out: &mut impl Write) -> Result<Index, TransferError> {
+pub fn export(
+    path: &Path,
+    out: &mut impl Write,
+    each: &mut dyn FnMut(TransferStep),
+) -> Result<Index, TransferError> {
     let file = path.join(JOURNAL);
     expect_journal(path)?;
     let database = Database::open(&file, Access::Read)?;
@@ -136,6 +154,8 @@ pub fn export(path: &Path, out: &mut impl Write) -> Result<Index, TransferError>
         lives: Lives::default(),
         deleted: false,
         inside_blank: false,
+        total: last,
+        each,
     };
     rows.write(out, last)?;
     if let Some(checkpoint) = rows.write_to_checkpoint(out, path)? {
@@ -158,6 +178,9 @@ struct Rows<'a> {
     deleted: bool,
     /// Whether the last one was, and so is the next one.
     inside_blank: bool,
+    /// The end of the journal when it began.
+    total: Index,
+    each: &'a mut dyn FnMut(TransferStep),
 }
 
 impl Rows<'_> {
@@ -175,6 +198,8 @@ impl Rows<'_> {
                     self.write_row(out, row)?;
                 }
             }
+            let (done, total) = (self.head.index.get(), self.total.max(self.head.index).get());
+            (self.each)(TransferStep::Entries { done, total: Some(total) });
         }
         Ok(())
     }
@@ -236,7 +261,7 @@ fn line(out: &mut impl Write, value: &Value) -> Result<(), TransferError> {
 }
 
 /// Makes a journal in a folder from lines; how many entries that were. It appears whole, after all of
-/// it has been replayed, or not at all.
+/// it has been replayed, or not at all. `each` is told how far it is.
 ///
 /// # Errors
 /// When the folder holds a journal or is in use, when the lines are not whole and unchanged, when
@@ -245,6 +270,7 @@ pub fn import(
     path: &Path,
     key: PublicKey,
     lines: &mut impl BufRead,
+    each: &mut dyn FnMut(TransferStep),
 ) -> Result<Index, TransferError> {
     let folder = Folder::lock(path)?;
     if folder.database().exists() {
@@ -253,7 +279,7 @@ pub fn import(
     let place = path.join("import.db");
     forget_killed(&folder, &place)?;
     expect_no_trace(path)?;
-    let result = fill(&folder, &place, key, lines);
+    let result = fill(&folder, &place, key, lines, each);
     if result.is_err() {
         // What is left of it is of no use, and the space may be what was missing.
         let _ = forget_killed(&folder, &place);
@@ -299,6 +325,7 @@ fn fill(
     place: &Path,
     key: PublicKey,
     lines: &mut impl BufRead,
+    each: &mut dyn FnMut(TransferStep),
 ) -> Result<Index, TransferError> {
     remove(place);
     database::create(place, folder.path())?;
@@ -306,9 +333,12 @@ fn fill(
     let mut lines = Lines { lines, number: 0 };
     let mut import = Import::new(place, lines.beginning()?)?;
     while let Some(item) = lines.item(&import.head)? {
-        import.take(item)?;
+        if import.take(item)? {
+            each(TransferStep::Entries { done: import.head.index.get(), total: None });
+        }
     }
     let head = import.close()?;
+    each(TransferStep::Verifying);
     let checkpoint = check(folder, place, key)?;
     let name = folder.database();
     if let Some(index) = checkpoint {
@@ -345,7 +375,8 @@ impl Import {
         Ok(Self { journal, lives, head, group, place: place.to_owned(), checkpoint })
     }
 
-    fn take(&mut self, item: Item) -> Result<(), TransferError> {
+    /// Takes in what a line says; whether entries were made safe.
+    fn take(&mut self, item: Item) -> Result<bool, TransferError> {
         match item {
             Item::Entry { at, change, previous } => {
                 let entry = Arc::new(self.head.append(at, *change));
@@ -354,19 +385,19 @@ impl Import {
                     self.lives.lock().resume(&record, previous);
                 }
                 self.group.push(entry);
-                if self.group.len() == GROUP { self.keep() } else { Ok(()) }
+                if self.group.len() == GROUP { self.keep().map(|()| true) } else { Ok(false) }
             }
             Item::Deleted(head) => {
                 self.keep()?;
                 self.head = head;
-                self.journal.skip(head).map_err(sort(&self.place))
+                self.journal.skip(head).map(|()| true).map_err(sort(&self.place))
             }
             Item::Checkpoint(part) => {
                 let mut options = private();
                 let file = options.create(true).append(true).open(&self.checkpoint);
                 file.and_then(|mut file| file.write_all(&part).and_then(|()| file.sync_all()))
                     .map_err(|source| StoreError::Io { path: self.checkpoint.clone(), source })?;
-                Ok(())
+                Ok(false)
             }
         }
     }

@@ -286,7 +286,7 @@ async fn e1_import_is_whole_however_small_the_disk_is_or_says_that_it_is_full_an
     server.stop().await;
     let lines = folder.path().join("lines");
     let mut file = std::fs::File::create(&lines).unwrap();
-    let entries = chat_server::export(folder.path(), &mut file).unwrap();
+    let entries = chat_server::export(folder.path(), &mut file, &mut |_| {}).unwrap();
     let (mut whole, mut full) = (0, 0);
     for kilobytes in (500..1_500).step_by(25) {
         let (succeeded, said) = import_on_small_disk(folder.path(), &lines, kilobytes);

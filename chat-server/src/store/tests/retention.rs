@@ -427,15 +427,17 @@ fn journal_with_holes_is_exported_and_imported_as_it_is() {
     rig.post("after");
     let before = rig.standing();
     let mut lines = Vec::new();
-    assert_eq!(export(here.path(), &mut lines).unwrap(), before.head.index);
+    assert_eq!(export(here.path(), &mut lines, &mut |_| {}).unwrap(), before.head.index);
     let text = String::from_utf8(lines).unwrap();
     assert!(gone.iter().all(|gone| !text.contains(gone)));
-    let take_in = |text: &str, there: &Path| import(there, super::rig::KEY, &mut text.as_bytes());
+    let take_in = |text: &str, there: &Path| {
+        import(there, super::rig::KEY, &mut text.as_bytes(), &mut |_| {})
+    };
     assert_eq!(take_in(&text, there.path()).unwrap(), before.head.index);
     assert_whole(there.path());
     assert_eq!(standing(there.path()).unwrap(), before);
     let mut again = Vec::new();
-    export(there.path(), &mut again).unwrap();
+    export(there.path(), &mut again, &mut |_| {}).unwrap();
     assert_eq!(String::from_utf8(again).unwrap(), text);
     let mut opened = reopen(there.path()).unwrap();
     for (room, edge) in [("lobby", 295), ("other", 61)] {
@@ -461,10 +463,10 @@ fn e7_import_that_was_killed_at_its_end_is_begun_again() {
     let (mut rig, _) = chat(here.path(), 300);
     rig.retain();
     let mut lines = Vec::new();
-    export(here.path(), &mut lines).unwrap();
-    import(there.path(), super::rig::KEY, &mut lines.as_slice()).unwrap();
+    export(here.path(), &mut lines, &mut |_| {}).unwrap();
+    import(there.path(), super::rig::KEY, &mut lines.as_slice(), &mut |_| {}).unwrap();
     fs::rename(there.path().join("journal.db"), there.path().join("import.db")).unwrap();
-    import(there.path(), super::rig::KEY, &mut lines.as_slice()).unwrap();
+    import(there.path(), super::rig::KEY, &mut lines.as_slice(), &mut |_| {}).unwrap();
     assert_eq!(standing(there.path()).unwrap(), rig.standing());
 }
 
@@ -536,7 +538,7 @@ fn digest_is_left_of_the_last_of_deleted_records_that_follow_each_other_and_of_n
         let wrong: i64 = connection.query_row(wrong, [], |row| row.get(0)).unwrap();
         assert_eq!(wrong, 0);
         let mut lines = Vec::new();
-        export(here.path(), &mut lines).unwrap();
+        export(here.path(), &mut lines, &mut |_| {}).unwrap();
         let gone = String::from_utf8(lines).unwrap().matches("\"type\":\"deleted\"").count();
         assert!(gone < 10, "one for each run: {gone}");
     }
