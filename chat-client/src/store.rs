@@ -107,7 +107,8 @@ impl Store {
         fresh: SessionId,
     ) -> Result<(Self, Saved), StoreError> {
         OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        let file = Connection::open(path)?;
+        // A name that begins with `file:` would be read as a URI.
+        let file = Connection::open(Path::new(".").join(path))?;
         file.pragma_update(None, "journal_mode", "WAL")?;
         file.pragma_update(None, "synchronous", "NORMAL")?;
         migrate(&file)?;

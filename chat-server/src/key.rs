@@ -2,13 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use chatcore::id::PublicKey;
 use ed25519_dalek::SigningKey;
 
-use crate::store::JOURNAL;
+use crate::store::{JOURNAL, make_folder};
 
 /// Who the server is: clients remember this key.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl ServerKey {
         let path = folder.join(KEY);
         let wrap = |source| KeyError::Io { path: path.clone(), source };
         let unmade = |source| KeyError::Folder { path: folder.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unmade)?;
+        make_folder(folder).map_err(unmade)?;
         match File::open(&path) {
             Ok(file) => Ok(Self::from_seed(&read(&path, file)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

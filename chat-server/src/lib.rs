@@ -48,6 +48,6 @@ pub use orders::{IdentityError, OrderError, OrderKey, Orders};
 pub use retention::{Bound, BoundError, Keep};
 pub use server::{Failure, Server, ServerConfig, StartError, Stopped};
 pub use store::{
-    BackedUp, BackupError, BackupStep, Checked, Durability, Fault, Finding, Flaw, LineFlaw,
-    Storage, StoreError, StoreFailure, TransferError, backup, check, export, import,
+    BackedUp, BackupError, BackupStep, Checked, Durability, Fault, Finding, Flaw, LineFlaw, Note,
+    Storage, StoreError, StoreFailure, TransferError, TransferStep, backup, check, export, import,
 };

@@ -108,7 +108,7 @@ pub fn main() -> ExitCode {
         Job::Run(args) => run(args, &report),
         Job::Check(args) => check(args, &report),
         Job::Backup(args) => backup(args, &report),
-        Job::Export(args) => export(args),
+        Job::Export(args) => export(args, &report),
         Job::Import(args) => import(args, &report),
         Job::Status(args) => status(args, &report),
     };
@@ -181,16 +181,19 @@ fn check(args: &FolderArgs, report: &Report) -> Result<(), Failure> {
 fn backup(args: &BackupArgs, report: &Report) -> Result<(), Failure> {
     let folder = data_folder(args.folder.data.clone())?;
     let mut progress = report.progress();
-    let done = store::backup(&folder, &args.dest, &mut |step| progress.show(step))?;
+    let done =
+        store::backup(&folder, &args.dest, &mut |step| progress.show(report::of_backup(step)))?;
     drop(progress);
     report.backed_up(&args.dest, &done);
     Ok(())
 }
 
 /// Writes what is kept to stdout.
-fn export(args: &FolderArgs) -> Result<(), Failure> {
+fn export(args: &FolderArgs, report: &Report) -> Result<(), Failure> {
+    let folder = data_folder(args.data.clone())?;
+    let mut progress = report.progress_beside_lines();
     let mut out = BufWriter::new(std::io::stdout().lock());
-    store::export(&data_folder(args.data.clone())?, &mut out)?;
+    store::export(&folder, &mut out, &mut |step| progress.show(report::of_transfer(step)))?;
     Ok(())
 }
 
@@ -198,7 +201,12 @@ fn export(args: &FolderArgs) -> Result<(), Failure> {
 fn import(args: &FolderArgs, report: &Report) -> Result<(), Failure> {
     let folder = data_folder(args.data.clone())?;
     let key = ServerKey::of_folder(&folder)?;
-    let entries = store::import(&folder, key.public(), &mut std::io::stdin().lock())?;
+    let mut progress = report.progress();
+    let lines = &mut std::io::stdin().lock();
+    let entries = store::import(&folder, key.public(), lines, &mut |step| {
+        progress.show(report::of_transfer(step));
+    })?;
+    drop(progress);
     report.imported(&folder, entries);
     Ok(())
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::program::args::RunArgs;
 use crate::program::{Failure, status};
 use crate::server::Server;
-use crate::store::{BackedUp, BackupStep, Checked, Durability, Storage};
+use crate::store::{BackedUp, BackupStep, Checked, Durability, Storage, TransferStep};
 
 /// For whom stdout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Report {
 
     /// Says what `check` found: each fault, then a summary.
     pub(super) fn checked(&self, folder: &Path, checked: &Checked) {
-        let Checked { entries, state_hash, rooms, checkpoints, findings, .. } = checked;
+        let Checked { entries, state_hash, rooms, checkpoints, findings, notes, .. } = checked;
         let state = state_hash.map_or_else(|| "none".to_owned(), |hash| hash.to_string());
         for finding in findings {
             match self.form {
@@ -75,6 +75,13 @@ impl Report {
                 Form::Plain => say(finding),
             }
         }
+        for note in notes {
+            match self.form {
+                Form::Json => say(&json!({ "type": "note", "text": note.to_string() })),
+                Form::Plain => say(note),
+            }
+        }
+        let all = if notes.is_empty() { "all" } else { "all else" };
         match self.form {
             Form::Json => say(&json!({
                 "type": "checked",
@@ -85,9 +92,11 @@ impl Report {
                 "faults": findings.len(),
             })),
             Form::Plain if findings.is_empty() => say(&format!(
-                "{}: all is as it was written ({entries} entries, {rooms} rooms, {checkpoints} \
-                 checkpoints, state {state})",
+                "{}: {all} is as it was written ({}, {}, {}, state {state})",
                 folder.display(),
+                number(entries.get(), "entry", "entries"),
+                number(rooms, "room", "rooms"),
+                number(checkpoints, "checkpoint", "checkpoints"),
             )),
             Form::Plain => {}
         }
@@ -105,6 +114,13 @@ impl Report {
     pub(super) fn progress(&self) -> ProgressLine {
         let is_watched = self.form == Form::Plain && io::stderr().is_terminal();
         ProgressLine { is_watched, shown: None }
+    }
+
+    /// As [`Self::progress`] for a job that writes lines to stdout: on one terminal they would mix.
+    pub(super) fn progress_beside_lines(&self) -> ProgressLine {
+        let mut progress = self.progress();
+        progress.is_watched &= !io::stdout().is_terminal();
+        progress
     }
 
     pub(super) fn backed_up(&self, dest: &Path, done: &BackedUp) {
@@ -161,26 +177,43 @@ pub(super) struct ProgressLine {
 }
 
 impl ProgressLine {
-    pub(super) fn show(&mut self, step: BackupStep) {
-        let text = match step {
-            BackupStep::Copying { done, total } => {
-                let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
-                format!("copying: {percent} %")
-            }
-            BackupStep::Verifying => "verifying".to_owned(),
-        };
+    pub(super) fn show(&mut self, text: String) {
         if self.is_watched && self.shown.as_ref() != Some(&text) {
-            // The longest text, cleared before the next.
-            let _ = write!(io::stderr(), "\r{text:<16}");
+            // Cleared of the text before, which may be longer.
+            let _ = write!(io::stderr(), "\r{text:<PROGRESS_WIDTH$}");
             self.shown = Some(text);
         }
     }
 }
 
+/// The longest text of a progress line.
+const PROGRESS_WIDTH: usize = 32;
+
+pub(super) fn of_backup(step: BackupStep) -> String {
+    match step {
+        BackupStep::Copying { done, total } => format!("copying: {} %", percent(done, total)),
+        BackupStep::Verifying => "verifying".to_owned(),
+    }
+}
+
+pub(super) fn of_transfer(step: TransferStep) -> String {
+    match step {
+        TransferStep::Entries { done, total: Some(total) } => {
+            format!("writing: {} %", percent(done, total))
+        }
+        TransferStep::Entries { done, total: None } => format!("{done} entries read"),
+        TransferStep::Verifying => "verifying".to_owned(),
+    }
+}
+
+fn percent(done: u64, total: u64) -> u64 {
+    done.saturating_mul(100).checked_div(total).unwrap_or(100)
+}
+
 impl Drop for ProgressLine {
     fn drop(&mut self) {
         if self.shown.is_some() {
-            let _ = write!(io::stderr(), "\r{:16}\r", "");
+            let _ = write!(io::stderr(), "\r{:PROGRESS_WIDTH$}\r", "");
         }
     }
 }
@@ -235,6 +268,12 @@ fn kept(storage: &Storage) -> String {
     }
 }
 
+fn number(count: impl std::fmt::Display, one: &str, more: &str) -> String {
+    let count = count.to_string();
+    let word = if count == "1" { one } else { more };
+    format!("{count} {word}")
+}
+
 /// Writes a line to stdout at once, for whoever waits for it.
 fn say(line: &impl std::fmt::Display) {
     let mut out = io::stdout().lock();
@@ -245,6 +284,16 @@ fn say(line: &impl std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_a_share_where_the_end_is_known_and_a_count_where_it_is_not() {
+        let entries = |done, total| of_transfer(TransferStep::Entries { done, total });
+        assert_eq!(entries(512, Some(1_024)), "writing: 50 %");
+        assert_eq!(entries(0, Some(0)), "writing: 100 %");
+        assert_eq!(entries(1_024, None), "1024 entries read");
+        assert!(entries(1 << 53, None).len() <= PROGRESS_WIDTH);
+        assert_eq!(of_backup(BackupStep::Copying { done: 1, total: 3 }), "copying: 33 %");
+    }
 
     #[test]
     fn welcome_says_how_to_join_and_what_is_kept() {

@@ -7,7 +7,7 @@
 //! hide what is damaged in pages. Until the copy is done the write-ahead log of the server grows by
 //! what is written meanwhile; then it is moved into the database as always.
 //!
-//! Beside the pages a start needs the key, and to be quick the newest checkpoint. The tip is not
+//! Beside the pages a start needs the key and the checkpoints, as far as these are whole. The tip is not
 //! copied but written anew, for what the copy holds.
 //!
 //! A folder with a backup that was cut short has no `journal.db`, and a tip: no server starts on it.
@@ -24,11 +24,12 @@ use chatcore::time::Now;
 
 use crate::key::{KEY, KeyError, ServerKey};
 use crate::store::check::check_rows;
+use crate::store::checkpoint::Checkpoint;
 use crate::store::database::{Access, Database};
-use crate::store::fault::StoreError;
-use crate::store::folder::{Folder, FoundTip, JOURNAL, TIP, TipFile, private, publish};
+use crate::store::fault::{CheckpointError, StoreError};
+use crate::store::folder::{Folder, FoundTip, JOURNAL, TIP, private, publish, write_tip};
 use crate::store::transfer::remove;
-use crate::store::{Finding, checkpoint, recovery};
+use crate::store::{Finding, checkpoint, expect_journal, recovery};
 
 /// Pages that are copied at once: 1 MiB.
 const PAGES_AT_ONCE: i32 = 256;
@@ -104,9 +105,7 @@ pub fn backup(
     to: &Path,
     each: &mut dyn FnMut(BackupStep),
 ) -> Result<BackedUp, BackupError> {
-    if !from.join(JOURNAL).is_file() {
-        return Err(StoreError::Absent(from.to_owned()).into());
-    }
+    expect_journal(from)?;
     let is_new = expect_empty(to)?;
     let folder = Folder::lock(to)?;
     let result = fill(from, &folder, each);
@@ -149,7 +148,7 @@ fn fill(
     // that lost its end would look whole.
     let witness = from.join(TIP);
     let tip = FoundTip::read(&witness).map_err(|source| at(&witness, source))?;
-    let unread = |source| StoreError::Sqlite { path: from.join(JOURNAL), source };
+    let unread = |source| StoreError::sqlite(&from.join(JOURNAL), source);
     let pin = source.pin().map_err(unread)?;
     let damaged = |fault| recovery::damaged(&source, fault);
     let last = source.last().map_err(damaged)?;
@@ -158,8 +157,8 @@ fn fill(
     }
     recovery::hold_against(tip, witness, &source, last)?;
     let head = source.head(last).map_err(damaged)?;
-    // At once, so that the newest checkpoint of this moment is still there.
-    copy_checkpoint(from, to.path(), last).map_err(|source| at(to.path(), source))?;
+    // At once, so that the checkpoints of this moment are still there.
+    copy_checkpoints(from, to.path(), last).map_err(|source| at(to.path(), source))?;
     write_tip(&to.tip(), &head).map_err(|source| at(&to.tip(), source))?;
     ServerKey::of_folder(from)?;
     let key = to.path().join(KEY);
@@ -179,15 +178,25 @@ fn at(path: &Path, source: io::Error) -> StoreError {
     StoreError::Io { path: path.to_owned(), source }
 }
 
-/// Copies the newest checkpoint that is not beyond `last`, if there is one. Without it a start is
-/// slower and the same.
-fn copy_checkpoint(from: &Path, to: &Path, last: Index) -> io::Result<()> {
+/// Copies the checkpoints that are whole and not beyond `last`: as at a start, one may stand for the
+/// other, and when rows were deleted there is no other way back.
+fn copy_checkpoints(from: &Path, to: &Path, last: Index) -> io::Result<()> {
     for index in checkpoint::list(from)?.into_iter().filter(|index| *index <= last) {
-        match copy_file(&checkpoint::path_of(from, index), &checkpoint::path_of(to, index)) {
-            Ok(()) => break,
+        match Checkpoint::load(from, index) {
+            Ok(checkpoint) => checkpoint.save(to)?,
             // A newer one stands for it by now.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(CheckpointError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(CheckpointError::Io(error)) => return Err(error),
+            Err(
+                error @ (CheckpointError::Newer(_)
+                | CheckpointError::Damaged
+                | CheckpointError::Snapshot(_)
+                | CheckpointError::State { .. }
+                | CheckpointError::Elsewhere(_)),
+            ) => {
+                let file = checkpoint::path_of(from, index);
+                tracing::warn!(file = %file.display(), %error, "not copied");
+            }
         }
     }
     Ok(())
@@ -198,11 +207,6 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     let mut copy = private().create_new(true).write(true).open(to)?;
     io::copy(&mut source, &mut copy)?;
     copy.sync_all()
-}
-
-fn write_tip(path: &Path, head: &Head) -> io::Result<()> {
-    TipFile::open(path)?.write(head)?;
-    File::open(path)?.sync_all()
 }
 
 fn copy_pages(
@@ -224,7 +228,7 @@ fn copy_pages(
     });
     copied.map_err(|error| match error {
         CopyError::Io(source) => at(place, source),
-        CopyError::Sqlite(source) => StoreError::Sqlite { path: place.to_owned(), source },
+        CopyError::Sqlite(source) => StoreError::sqlite(place, source),
     })
 }
 
@@ -248,7 +252,15 @@ fn verify(from: &Path, to: &Folder, place: &Path, head: &Head) -> Result<Digest,
     }
     let limits = Limits { window_bytes: 0, ..Limits::default() };
     let config = Config { limits, archive: Archive::Store, ..Config::default() };
-    let recovered = recovery::recover(to, &database, &config, Now::default())?;
+    let recovered = recovery::recover(to, &database, &config, Now::default());
+    let recovered = recovered.map_err(|error| {
+        // The copy is as the folder is, and will not stay.
+        if let StoreError::Damaged { fault, .. } = error {
+            let finding = Box::new(fault.into());
+            return BackupError::Damaged { path: from.to_owned(), finding };
+        }
+        error.into()
+    })?;
     let engine = recovered.map(|recovered| recovered.engine);
     let engine = engine.filter(|engine| engine.head() == *head);
     let engine = engine.ok_or_else(|| BackupError::Elsewhere(to.path().to_owned()))?;

@@ -11,12 +11,13 @@ use chatcore::log::{Change, Head};
 use chatcore::text::RoomName;
 use chatcore::time::Now;
 
-use crate::store::checkpoint;
+use crate::key::{KeyError, ServerKey};
 use crate::store::database::{Access, Database, Row};
 use crate::store::fault::{Fault, Flaw, StoreError};
 use crate::store::folder::{Folder, FoundTip, JOURNAL};
 use crate::store::lives::{Link, Lives};
 use crate::store::recovery::{self, Blocked, ROWS_AT_ONCE, Recovered, Way};
+use crate::store::{checkpoint, expect_journal};
 
 /// Damaged rows that are named; whoever has more needs a backup, not a list.
 const FINDINGS_MAX: usize = 20;
@@ -36,6 +37,17 @@ pub struct Checked {
     pub checkpoints: usize,
     /// What is wrong, at most about 20 things; none when all is as it was written.
     pub findings: Vec<Finding>,
+    /// What cannot be told. It keeps no server from starting.
+    pub notes: Vec<Note>,
+}
+
+/// Something that cannot be told of a folder.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Note {
+    /// The file that tells how far the journal reached is not there, or empty.
+    #[error("{} is not there: nothing tells whether the newest entries are", .0.display())]
+    NoTip(PathBuf),
 }
 
 /// Something that is wrong in a folder.
@@ -70,6 +82,9 @@ pub enum Finding {
     /// The journal cannot be taken up.
     #[error(transparent)]
     Journal(StoreError),
+    /// The server's key cannot be used.
+    #[error(transparent)]
+    Key(KeyError),
 }
 
 /// Verifies everything in a data folder, and changes nothing in it. Of records that retention deleted
@@ -82,10 +97,22 @@ pub enum Finding {
 /// When the folder holds no journal, is in use, or is of a newer program. What is damaged is no
 /// error, but a finding.
 pub fn check(path: &Path) -> Result<Checked, StoreError> {
-    let file = path.join(JOURNAL);
-    if !file.is_file() {
-        return Err(StoreError::Absent(path.to_owned()));
+    let mut checked = check_journal(path)?;
+    match (ServerKey::of_folder(path), checked.founder) {
+        (Ok(key), Some(founder)) if key.public() != founder => {
+            let (path, key) = (path.join(JOURNAL), key.public());
+            checked.findings.push(Finding::Journal(StoreError::OtherKey { path, founder, key }));
+        }
+        (Ok(_), _) => {}
+        (Err(error), _) => checked.findings.push(Finding::Key(error)),
     }
+    Ok(checked)
+}
+
+/// Verifies all but the key.
+pub(crate) fn check_journal(path: &Path) -> Result<Checked, StoreError> {
+    let file = path.join(JOURNAL);
+    expect_journal(path)?;
     let folder = Folder::lock_existing(path)?;
     let database = Database::open(&file, Access::Read)?;
     let at = |source| StoreError::Io { path: path.to_owned(), source };
@@ -100,6 +127,7 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
         rooms: 0,
         checkpoints: checkpoints.len(),
         findings: rows.findings,
+        notes: Vec::new(),
     };
     match database.integrity() {
         Ok(lines) => checked.findings.extend(lines.into_iter().map(Finding::Sqlite)),
@@ -130,10 +158,14 @@ fn check_states(
 ) -> Result<(), StoreError> {
     let tip = folder.tip();
     let at = |source| StoreError::Io { path: tip.clone(), source };
-    if FoundTip::read(&tip).map_err(at)? == FoundTip::Damaged {
-        checked.findings.push(Finding::Tip(tip));
-    } else if let Err(error) = recovery::check_tip(folder, database, checked.entries) {
-        checked.findings.push(Finding::Journal(error));
+    let found = FoundTip::read(&tip).map_err(at)?;
+    match found {
+        FoundTip::Damaged => checked.findings.push(Finding::Tip(tip)),
+        FoundTip::None if checked.entries > Index::ZERO => checked.notes.push(Note::NoTip(tip)),
+        FoundTip::None | FoundTip::At(_) => {
+            let held = recovery::hold_against(found, tip, database, checked.entries);
+            checked.findings.extend(held.err().map(Finding::Journal));
+        }
     }
     if checked.entries == Index::ZERO && checkpoints.is_empty() {
         return Ok(());
@@ -177,6 +209,8 @@ struct Rows<'a> {
     anchors: u64,
     /// Whether there are any that retention deleted.
     deleted: bool,
+    /// Whether the row before is blank, and if so, whether it says that another blank one follows.
+    blank: Option<bool>,
     /// The last record that is missing of the present life of a room, and the row that shows it.
     missing: BTreeMap<RoomName, (Seq, Index)>,
     /// The last record that may be missing.
@@ -193,6 +227,7 @@ impl<'a> Rows<'a> {
             lives: Some(Lives::default()),
             anchors: 0,
             deleted: false,
+            blank: None,
             missing: BTreeMap::new(),
             trimmed: BTreeMap::new(),
             findings: Vec::new(),
@@ -239,7 +274,7 @@ impl<'a> Rows<'a> {
     }
 
     fn lost_track(&mut self, fault: Fault) {
-        self.head = None;
+        (self.head, self.blank) = (None, None);
         self.lives = None;
         self.findings.push(fault.into());
     }
@@ -247,9 +282,14 @@ impl<'a> Rows<'a> {
     fn check_row(&mut self, row: Row) {
         let (place, after) = (self.last.next(), row.head());
         self.last = after.index;
+        let blank = self.blank.take();
         if row.change().is_none() {
-            // Whether it is right the row after it tells.
+            // That of the last in a run the row after it tells; the others have none.
+            if blank.is_some_and(|is_inside| !is_inside) {
+                self.findings.push(Fault::entry(place.previous(), Flaw::Chain).into());
+            }
             (self.head, self.deleted) = (Some(after), true);
+            self.blank = Some(row.is_inside_blank());
             return;
         }
         if after.index != place {

@@ -19,10 +19,13 @@
 //!    in the unused part of a page, where no deletion would ever find it. So far from records there is
 //!    nothing to leave but zeros.
 //!
-//! A blank row says where the chain stood, so that the row after it can still be checked: the last of a
-//! run of them is never removed. A row that is missing and has no blank one after it is damage.
+//! The last of a run of blank rows says where the chain stood, so that the row after it can still be
+//! checked, and is never removed. The others have zeros there: between two digests that are known, a short
+//! text could be guessed. A row that is missing and has no blank one after it is damage.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,8 +36,8 @@ use chatcore::time::Timestamp;
 use rusqlite::backup::{Backup, Progress, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow, Transaction, ffi,
-    params,
+    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow, Transaction,
+    TransactionBehavior, ffi, params,
 };
 
 use crate::store::Durability;
@@ -45,7 +48,7 @@ use crate::store::lives::{self, Link};
 /// The layout of the tables, in `PRAGMA user_version`.
 pub(crate) const LAYOUT: u32 = 2;
 
-/// The layout until rows are deleted: the same tables, none of whose rows is blank. A program that
+/// The layout until an entry trims records: the same tables, none of whose rows is blank. A program that
 /// knows no other can read it.
 const LAYOUT_WHOLE: u32 = 1;
 
@@ -69,8 +72,18 @@ CREATE TABLE anchor (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// The chain in a blank row that another one follows.
+const HIDDEN: Digest = Digest::new([0; 32]);
+
 /// How long is waited for another program that has the database locked.
 const BUSY_TIME: Duration = Duration::from_secs(5);
+
+/// Opens a file that is there.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // The SQLite in this program reads a name that begins with `file:` as a URI, whatever the flags say.
+    Connection::open_with_flags(Path::new(".").join(path), flags)
+}
 
 /// For what a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +141,11 @@ impl Row {
         self.change.as_ref()
     }
 
+    /// Whether a blank row follows it, at once or after rows that are not there.
+    pub(crate) fn is_inside_blank(&self) -> bool {
+        self.change.is_none() && self.chain == HIDDEN
+    }
+
     /// Where the chain is after it, if it is to be believed.
     pub(crate) const fn head(&self) -> Head {
         Head { index: self.number, at: self.at, chain: self.chain }
@@ -138,14 +156,14 @@ impl Row {
 pub(crate) fn create(path: &Path, folder: &Path) -> Result<(), StoreError> {
     let new = path.with_extension("db.new");
     let at = |source| StoreError::Io { path: new.clone(), source };
-    let wrap = |source| StoreError::Sqlite { path: new.clone(), source };
+    let wrap = |source| StoreError::sqlite(&new, source);
     // Left behind by a server that was killed just here: nothing was ever in it.
     match fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
         Ok(()) | Err(_) => {}
     }
     private().create_new(true).write(true).open(&new).map_err(at)?;
-    let connection = Connection::open(&new).map_err(wrap)?;
+    let connection = connect(&new).map_err(wrap)?;
     let pragmas = format!(
         "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {LAYOUT_WHOLE};
          PRAGMA journal_mode = DELETE;"
@@ -169,9 +187,8 @@ impl Database {
     /// Closing never moves the log into the database: that is a sync like any other, and
     /// [`Self::checkpoint`] tells when it fails.
     pub(crate) fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
-        let wrap = |source| StoreError::Sqlite { path: path.to_owned(), source };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(wrap)?;
+        let wrap = |source| StoreError::sqlite(path, source);
+        let connection = connect(path).map_err(wrap)?;
         connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
             .and_then(|_| connection.pragma_update(None, "trusted_schema", false))
@@ -199,7 +216,7 @@ impl Database {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
                 Err(StoreError::NotAJournal(path()))
             }
-            Err(source) => Err(StoreError::Sqlite { path: path(), source }),
+            Err(source) => Err(StoreError::sqlite(&self.path, source)),
         }
     }
 
@@ -222,9 +239,40 @@ impl Database {
         &self.path
     }
 
+    /// The write-ahead log.
+    fn log(&self) -> PathBuf {
+        self.path.with_extension("db-wal")
+    }
+
+    /// Makes sure that the disk has all that the write-ahead log holds.
+    ///
+    /// A server that was killed before a sync, or whose sync failed, leaves entries there that only the
+    /// memory of the system may have; and what a sync could not write, no later one would write. So all
+    /// of it is written once more in its place. That changes nothing and needs no space.
+    pub(crate) fn secure_log(&self) -> Result<(), StoreError> {
+        let sqlite = |source| StoreError::sqlite(&self.path, source);
+        let log = self.log();
+        // Nobody else writes there meanwhile.
+        let immediate = TransactionBehavior::Immediate;
+        let held = Transaction::new_unchecked(&self.connection, immediate).map_err(sqlite)?;
+        rewrite(&log).map_err(|source| StoreError::Io { path: log, source })?;
+        held.finish().map_err(sqlite)
+    }
+
+    /// Makes sure that the disk has all that was appended, where nobody waited for that.
+    pub(crate) fn sync_log(&self) -> io::Result<()> {
+        match File::open(self.log()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            opened => opened?.sync_data(),
+        }
+    }
+
     /// Appends rows, all or none. With [`Durability::Commit`] they are on the disk afterwards.
     pub(crate) fn append(&mut self, rows: &[NewRow<'_>]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
+        if rows.iter().any(|row| matches!(row.entry.change, Change::Trimmed { .. })) {
+            transaction.pragma_update(None, "user_version", LAYOUT)?;
+        }
         {
             let mut entry = transaction.prepare_cached(
                 "INSERT INTO entry (number, at, chain, previous, change)
@@ -260,6 +308,12 @@ impl Database {
                 "UPDATE entry SET change = zeroblob(length(change)), previous = -max(previous, 1)
                  WHERE number = ?1 AND previous >= 0",
             )?;
+            let mut hide = transaction.prepare_cached(
+                "UPDATE entry SET chain = zeroblob(32)
+                 WHERE (number = ?1 OR number = ?1 - 1) AND previous < 0 AND NOT EXISTS
+                 (SELECT 1 FROM entry AS next WHERE next.number = entry.number + 1
+                  AND next.previous >= 0)",
+            )?;
             let mut anchor =
                 transaction.prepare_cached("DELETE FROM anchor WHERE life = ?1 AND seq = ?2")?;
             for (number, seq) in rows {
@@ -267,6 +321,9 @@ impl Database {
                 if lives::is_anchor(*seq) {
                     anchor.execute([to_sql(life.get()), to_sql(seq.get())])?;
                 }
+            }
+            for (number, _) in rows {
+                hide.execute([to_sql(number.get())])?;
             }
         }
         transaction.commit()
@@ -299,10 +356,23 @@ impl Database {
         let transaction = self.connection.transaction()?;
         transaction.pragma_update(None, "user_version", LAYOUT)?;
         transaction.execute(
+            "UPDATE entry SET chain = zeroblob(32)
+             WHERE number = (SELECT max(number) FROM entry) AND previous < 0",
+            [],
+        )?;
+        transaction.execute(
             "INSERT INTO entry (number, at, chain, previous) VALUES (?1, ?2, ?3, -1)",
             params![to_sql(head.index.get()), to_sql(head.at.get()), head.chain.as_bytes()],
         )?;
         transaction.commit()
+    }
+
+    /// Whether anything was ever trimmed, in whatever life of a room, or deleted.
+    pub(crate) fn has_trimmed(&self) -> Result<bool, StoreError> {
+        let layout =
+            self.connection.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0));
+        let layout = layout.map_err(|source| StoreError::sqlite(&self.path, source))?;
+        Ok(layout != LAYOUT_WHOLE)
     }
 
     /// Whether a row was deleted by retention, as it says itself or the next one that is there.
@@ -355,7 +425,7 @@ impl Database {
         pages_at_once: i32,
         mut each: impl FnMut(i32, i32) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut copy = Connection::open(to)?;
+        let mut copy = connect(to)?;
         let backup = Backup::new(&self.connection, &mut copy)?;
         loop {
             let step = backup.step(pages_at_once)?;
@@ -454,6 +524,23 @@ impl Database {
         let lines: Result<Vec<_>, _> = lines.collect();
         Ok(lines?.into_iter().filter(|line| line != "ok").collect())
     }
+}
+
+/// Writes a file over itself and syncs it, if it is there.
+fn rewrite(path: &Path) -> io::Result<()> {
+    const BYTES_AT_ONCE: usize = 64 << 10;
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let (mut bytes, mut place) = (vec![0; BYTES_AT_ONCE], 0);
+    loop {
+        let count = file.read_at(&mut bytes, place)?;
+        let Some(read) = bytes.get(..count).filter(|read| !read.is_empty()) else { break };
+        file.write_all_at(read, place)?;
+        place += u64::try_from(count).unwrap_or_default();
+    }
+    file.sync_data()
 }
 
 fn busy() -> rusqlite::Error {

@@ -1,13 +1,14 @@
 //! What can be wrong with a store, and where.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chatcore::engine::RestoreError;
 use chatcore::id::{Digest, Index, PublicKey, Seq};
 use chatcore::limits::LimitsError;
 use chatcore::log::ChainError;
 use chatcore::wire::DecodeFault;
+use rusqlite::{ErrorCode, ffi};
 
 /// A row that cannot be trusted, or not be read.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -187,6 +188,12 @@ pub enum StoreError {
     /// A limit is out of range.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// There is no space.
+    #[error("the disk with {} is full: make room on it", .0.display())]
+    Full(PathBuf),
+    /// Another program, not a server, writes to it.
+    #[error("another program has {} locked: stop that first", .0.display())]
+    Locked(PathBuf),
     /// SQLite says no.
     #[error("cannot use {}: {source}", path.display())]
     Sqlite {
@@ -206,6 +213,39 @@ pub enum StoreError {
     /// The server stops.
     #[error("it was told to stop")]
     Stopped,
+}
+
+impl StoreError {
+    pub(crate) fn sqlite(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match Hindrance::of(&source) {
+            Some(Hindrance::Full) => Self::Full(path),
+            Some(Hindrance::Locked) => Self::Locked(path),
+            None => Self::Sqlite { path, source },
+        }
+    }
+}
+
+/// What keeps from writing for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hindrance {
+    /// The disk is full.
+    Full,
+    /// Somebody else has the database open and writes to it.
+    Locked,
+}
+
+impl Hindrance {
+    /// What passes by itself; `None` for all other errors. A quota that is used up is among those: what
+    /// the system said, SQLite does not tell.
+    pub(crate) fn of(error: &rusqlite::Error) -> Option<Self> {
+        let ffi::Error { code, extended_code } = *error.sqlite_error()?;
+        // The shared memory beside the log is no data: when it cannot grow, the disk is full.
+        if code == ErrorCode::DiskFull || extended_code == ffi::SQLITE_IOERR_SHMSIZE {
+            return Some(Self::Full);
+        }
+        matches!(code, ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked).then_some(Self::Locked)
+    }
 }
 
 /// Why a checkpoint cannot be used.

@@ -28,7 +28,7 @@ impl Folder {
     /// the process, however that ends.
     pub(crate) fn lock(path: &Path) -> Result<Self, StoreError> {
         let at = |source| StoreError::Io { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
+        make_folder(path).map_err(at)?;
         Self::lock_existing(path)
     }
 
@@ -86,6 +86,21 @@ pub(crate) fn publish(new: &Path, name: &Path, folder: &Path) -> io::Result<()> 
     sync_folder(folder)
 }
 
+/// Makes a folder that nobody else may read, and those that it is in, where they are not there. They
+/// survive a power cut.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    let above = |path: &Path| match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => path.to_owned(),
+    };
+    let missing =
+        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+    let missing: Vec<PathBuf> = missing.map(above).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    missing.iter().try_for_each(|parent| sync_folder(parent))
+}
+
 /// Makes what was made, renamed or removed in a folder survive a power cut.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
@@ -131,6 +146,13 @@ impl TipFile {
         let tip = Tip { index: head.index, chain: head.chain };
         self.0.write_all_at(&tip.to_bytes(), 0)
     }
+}
+
+/// Makes a new tip that is safe, for a journal that is whole.
+pub(crate) fn write_tip(path: &Path, head: &Head) -> io::Result<()> {
+    let tip = TipFile(private().create_new(true).write(true).open(path)?);
+    tip.write(head)?;
+    tip.0.sync_all()
 }
 
 impl FoundTip {

@@ -7,10 +7,9 @@ use chatcore::id::{Incarnation, Index, Seq};
 use chatcore::log::{Entry, Head};
 use chatcore::text::RoomName;
 use chatcore::wire::{LIST_MAX, Record, RecordBody};
-use rusqlite::{ErrorCode, ffi};
 
 use crate::store::database::{Database, NewRow};
-use crate::store::fault::{Fault, Flaw, StoreFailure};
+use crate::store::fault::{Fault, Flaw, Hindrance, StoreFailure};
 use crate::store::folder::TipFile;
 use crate::store::lives::{ANCHOR_INTERVAL, Draft, Life, Lives};
 
@@ -44,8 +43,8 @@ pub(crate) trait History: Send {
 /// Why entries were not kept.
 #[derive(Debug)]
 pub(crate) enum AppendError {
-    /// There is no room for them now; nothing was kept, and trying again is right.
-    Full(rusqlite::Error),
+    /// They cannot be kept now; nothing was kept, and trying again is right.
+    Hindered(Hindrance),
     /// The store is of no more use.
     Failed(StoreFailure),
 }
@@ -124,6 +123,15 @@ impl Journal {
         Ok(())
     }
 
+    /// Moves all of the log into the database, so that this file alone is the journal.
+    pub(crate) fn settle(&self) -> Result<(), AppendError> {
+        match self.database.purge() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(AppendError::Hindered(Hindrance::Locked)),
+            Err(error) => Err(sort(error)),
+        }
+    }
+
     /// Counts rows that were changed, at worst each on a page of its own.
     fn count_rows(&mut self, count: usize) {
         self.log_pages += PAGES_A_COMMIT + u64::try_from(count).unwrap_or(u64::MAX);
@@ -171,7 +179,7 @@ impl Store for Journal {
         self.log_pages = 0;
         match self.database.checkpoint(false).map_err(sort) {
             // What is in the log is as safe there, and it goes on growing until it fits.
-            Err(AppendError::Full(_)) | Ok(()) => Ok(()),
+            Err(AppendError::Hindered(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -198,14 +206,14 @@ impl Store for Journal {
                 self.log_pages = if purged { 0 } else { self.log_pages };
                 Ok(purged)
             }
-            Err(AppendError::Full(_)) => Ok(false),
+            Err(AppendError::Hindered(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     fn close(&mut self) -> Result<(), AppendError> {
         match self.database.checkpoint(true).map_err(sort) {
-            Err(AppendError::Full(_)) | Ok(()) => Ok(()),
+            Err(AppendError::Hindered(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -213,17 +221,9 @@ impl Store for Journal {
 
 /// Tells what passes from what does not.
 fn sort(error: rusqlite::Error) -> AppendError {
-    let Some(ffi::Error { code, extended_code }) = error.sqlite_error().copied() else {
-        return AppendError::Failed(StoreFailure::Write(error));
-    };
-    // The shared memory beside the log is no data: when it cannot grow, the disk is full.
-    let is_full = code == ErrorCode::DiskFull || extended_code == ffi::SQLITE_IOERR_SHMSIZE;
-    // Somebody else has the database open and writes to it.
-    let is_busy = matches!(code, ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked);
-    if is_full || is_busy {
-        AppendError::Full(error)
-    } else {
-        AppendError::Failed(StoreFailure::Write(error))
+    match Hindrance::of(&error) {
+        Some(hindrance) => AppendError::Hindered(hindrance),
+        None => AppendError::Failed(StoreFailure::Write(error)),
     }
 }
 

@@ -23,17 +23,22 @@
 //! what is gone, and would take what gets its numbers next for what they have. Whoever removes `tip`
 //! accepts that.
 //!
+//! What a start finds in the write-ahead log may never have reached the disk: a server that is killed
+//! between writing and syncing leaves it to the memory of the system. So before anything else a start
+//! writes that log once more, as it is, and syncs it; it holds some megabytes.
+//!
 //! **Faults.** A full disk stops admission and nothing else, until there is space. Any other error
 //! of writing or syncing ends the server: what the system could not write it may have forgotten, so
 //! trying again would prove nothing. Rows are checked whenever they are read: those after the newest
 //! checkpoint at the start, a page of history when somebody asks for it, all by `chat-server check`.
-//! What does not fit is refused and named.
+//! What does not fit is refused and named. Retention that comes upon it rests for a minute.
 //!
 //! **Retention.** Records that an entry trimmed are blanked once both checkpoints are newer than them,
 //! which retention asks for: zeros are written over them, and the write-ahead log, which still has them,
 //! is moved into the database and emptied. When a megabyte and a quarter of all is blank, the rows are
 //! removed and their space is used again by what comes next; the file does not become shorter. A server
-//! that is killed in between goes on at the next start.
+//! that is killed in between goes on at the next start, whatever that keeps: the layout says that
+//! something was trimmed once.
 //!
 //! **Cost.** A commit is one sync, whatever the number of entries in it. Memory does not grow with
 //! the history: per room one life of about 100 bytes is kept, and while a checkpoint is made the
@@ -67,17 +72,17 @@ use chatcore::log::{Founding, Head};
 use chatcore::time::Now;
 
 pub use backup::{BackedUp, BackupError, BackupStep, backup};
-pub use check::{Checked, Finding, check};
+pub use check::{Checked, Finding, Note, check};
 pub(crate) use checkpoint::newest as newest_checkpoint;
 pub use fault::{Fault, Flaw, StoreError, StoreFailure};
-pub(crate) use folder::{JOURNAL, bytes_in};
+pub(crate) use folder::{JOURNAL, bytes_in, make_folder};
 pub(crate) use journal::Wanted;
 pub(crate) use threads::{Answer, Closed, Keeper};
-pub use transfer::{LineFlaw, TransferError, export, import};
+pub use transfer::{LineFlaw, TransferError, TransferStep, export, import};
 
 use crate::retention::Keep;
 use database::{Access, Database};
-use folder::{Folder, FoundTip, TipFile};
+use folder::{Folder, FoundTip, TIP, TipFile, sync_folder};
 use journal::{Journal, Records, SharedLives};
 use lives::Lives;
 use recovery::{CheckpointFailure, Recovered, Way};
@@ -136,10 +141,13 @@ pub(crate) fn open(
     let file = folder.database();
     let wrap = |path: &Path, source| StoreError::Io { path: path.to_owned(), source };
     if !file.try_exists().map_err(|error| wrap(&file, error))? {
-        expect_no_trace(&folder)?;
+        expect_no_trace(path)?;
         database::create(&file, folder.path())?;
     }
     let database = Database::open(&file, Access::Write(durability))?;
+    // Before anything in it is taken for safe, and shown to anybody.
+    database.secure_log()?;
+    sync_folder(path).map_err(|error| wrap(path, error))?;
     let begun = match recovery::recover(&folder, &database, config, now)? {
         Some(recovered) => Begun::again(recovered, founding.server_key, &file)?,
         None => Begun::anew(founding, config, now)?,
@@ -150,8 +158,8 @@ pub(crate) fn open(
     let records = Records::new(Database::open(&file, Access::Read)?, lives.clone(), page_bytes);
     let folder = Arc::new(folder);
     let checkpointer = checkpointer(Arc::clone(&folder), config.clone());
-    // What was forgotten once is deleted, whatever is kept from now on.
-    let sweeper = if keep.is_everything() && !begun.engine.has_trimmed() {
+    // What was forgotten once is deleted, whatever is kept from now on, and the log emptied.
+    let sweeper = if keep.is_everything() && !database.has_trimmed()? {
         None
     } else {
         Some(Sweeper::new(Database::open(&file, Access::Read)?, Arc::clone(&folder), keep))
@@ -201,25 +209,42 @@ impl Begun {
 
 /// Where there is no database there must be no trace of one: a journal that is gone is never taken
 /// for one that never was.
-fn expect_no_trace(folder: &Folder) -> Result<(), StoreError> {
-    let at = |source| StoreError::Io { path: folder.path().to_owned(), source };
-    let checkpoints = checkpoint::list(folder.path()).map_err(at)?;
-    let tip = FoundTip::read(&folder.tip()).map_err(at)?;
-    let log = folder.database().with_extension("db-wal");
+fn expect_no_trace(folder: &Path) -> Result<(), StoreError> {
+    let at = |source| StoreError::Io { path: folder.to_owned(), source };
+    let path = folder.join(JOURNAL);
+    let checkpoints = checkpoint::list(folder).map_err(at)?;
+    let tip = FoundTip::read(&folder.join(TIP)).map_err(at)?;
+    let log = path.with_extension("db-wal");
     let witness = match (checkpoints.first(), tip) {
-        (Some(index), _) => checkpoint::path_of(folder.path(), *index),
-        (None, FoundTip::At(_) | FoundTip::Damaged) => folder.tip(),
+        (Some(index), _) => checkpoint::path_of(folder, *index),
+        (None, FoundTip::At(_) | FoundTip::Damaged) => folder.join(TIP),
         (None, FoundTip::None) if log.try_exists().map_err(at)? => log,
         (None, FoundTip::None) => return Ok(()),
     };
-    Err(StoreError::Gone { path: folder.database(), witness })
+    Err(StoreError::Gone { path, witness })
+}
+
+/// Whoever reads a folder says the same of a journal that is gone.
+fn expect_journal(folder: &Path) -> Result<(), StoreError> {
+    if folder.join(JOURNAL).is_file() {
+        return Ok(());
+    }
+    if folder.is_dir() {
+        expect_no_trace(folder)?;
+    }
+    Err(StoreError::Absent(folder.to_owned()))
 }
 
 /// Makes a checkpoint each time it is called.
 fn checkpointer(folder: Arc<Folder>, mut config: Config) -> impl FnMut(&AtomicBool) + Send {
     // Records are in the journal: this engine serves nobody.
     config.limits.window_bytes = 0;
+    // After a sync that failed the next one may say that all is well.
+    let mut sync_failed = false;
     move |stop| {
+        if sync_failed {
+            return;
+        }
         let made = Database::open(&folder.database(), Access::Read)
             .map_err(CheckpointFailure::Store)
             .and_then(|database| {
@@ -230,7 +255,10 @@ fn checkpointer(folder: Arc<Folder>, mut config: Config) -> impl FnMut(&AtomicBo
         match made {
             Ok(index) => tracing::debug!(%index, "checkpoint made"),
             Err(CheckpointFailure::Store(StoreError::Stopped)) => {}
-            Err(error) => tracing::error!(%error, "no checkpoint could be made"),
+            Err(error) => {
+                sync_failed = matches!(error, CheckpointFailure::Sync(_));
+                tracing::error!(%error, "no checkpoint could be made");
+            }
         }
     }
 }

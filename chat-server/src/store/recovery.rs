@@ -15,7 +15,7 @@ use chatcore::time::Now;
 
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::database::{Database, Row};
-use crate::store::fault::{CheckpointError, Fault, Flaw, StoreError};
+use crate::store::fault::{CheckpointError, Fault, Flaw, Hindrance, StoreError};
 use crate::store::folder::{Folder, FoundTip, Tip};
 use crate::store::lives::Lives;
 
@@ -64,7 +64,10 @@ pub(crate) fn recover(
     let last = database.last().map_err(|fault| damaged(database, fault))?;
     let checkpoints = checkpoint::list(folder.path())
         .map_err(|source| StoreError::Io { path: folder.path().to_owned(), source })?;
-    check_tip(folder, database, last)?;
+    let file = folder.tip();
+    let tip =
+        FoundTip::read(&file).map_err(|source| StoreError::Io { path: file.clone(), source })?;
+    hold_against(tip, file, database, last)?;
     if last == Index::ZERO && checkpoints.is_empty() {
         return Ok(None);
     }
@@ -75,18 +78,6 @@ pub(crate) fn recover(
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Checks that the journal holds the entry that is known to have been safe.
-pub(crate) fn check_tip(
-    folder: &Folder,
-    database: &Database,
-    last: Index,
-) -> Result<(), StoreError> {
-    let file = folder.tip();
-    let tip =
-        FoundTip::read(&file).map_err(|source| StoreError::Io { path: file.clone(), source })?;
-    hold_against(tip, file, database, last)
-}
-
-/// As [`check_tip`], for a tip that was read before.
 pub(crate) fn hold_against(
     tip: FoundTip,
     file: PathBuf,
@@ -118,7 +109,13 @@ pub(crate) fn hold_against(
 }
 
 pub(crate) fn damaged(database: &Database, fault: Fault) -> StoreError {
-    StoreError::Damaged { path: database.path().to_owned(), fault }
+    let path = database.path().to_owned();
+    let hindrance = if let Flaw::Sqlite(error) = &fault.flaw { Hindrance::of(error) } else { None };
+    match hindrance {
+        Some(Hindrance::Full) => StoreError::Full(path),
+        Some(Hindrance::Locked) => StoreError::Locked(path),
+        None => StoreError::Damaged { path, fault },
+    }
 }
 
 /// The ways back that a folder allows.
@@ -315,6 +312,8 @@ pub(crate) fn make_checkpoint(way: &Way<'_>) -> Result<Index, CheckpointFailure>
     let (head, state_hash): (Head, Digest) = (engine.head(), engine.state_hash());
     drop(engine);
     if head.index > base {
+        // It must not know of more than the disk has: a power cut would make that a loss.
+        way.database.sync_log().map_err(CheckpointFailure::Sync)?;
         Checkpoint { head, state_hash, lives, snapshot }.save(way.folder.path())?;
         checkpoint::remove_before(way.folder.path(), base)?;
     }
@@ -328,6 +327,8 @@ pub(crate) enum CheckpointFailure {
     Store(#[from] StoreError),
     #[error("it cannot be written: {0}")]
     Io(#[from] io::Error),
+    #[error("the journal cannot be synced before ({0}): none is made any more")]
+    Sync(io::Error),
     #[error("an engine without a journal of its own must be level")]
     NotLevel,
 }

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::retention::ROUND;
-use crate::store::fault::{StoreError, StoreFailure};
+use crate::store::fault::{Hindrance, StoreError, StoreFailure};
 use crate::store::journal::{AppendError, Erasure, History, Store, Wanted};
 use crate::store::sweep::Sweeper;
 
@@ -251,7 +251,7 @@ impl Writer {
         let Kept { entries, commits, busy } = self.kept;
         tracing::debug!(entries, commits, busy_us = busy.as_micros(), "nothing more is to be kept");
         match self.store.close() {
-            Ok(()) | Err(AppendError::Full(_)) => Ok(()),
+            Ok(()) | Err(AppendError::Hindered(_)) => Ok(()),
             Err(AppendError::Failed(failure)) => Err(failure),
         }
     }
@@ -303,7 +303,7 @@ impl Writer {
                 }),
             };
             match done.and_then(|()| self.store.tidy()) {
-                Ok(()) | Err(AppendError::Full(_)) => {}
+                Ok(()) | Err(AppendError::Hindered(_)) => {}
                 Err(AppendError::Failed(failure)) => return Err(failure),
             }
         }
@@ -331,10 +331,9 @@ impl Writer {
         let begun = Instant::now();
         match self.store.append(group) {
             Ok(()) => {}
-            Err(AppendError::Full(error)) => {
+            Err(AppendError::Hindered(hindrance)) => {
                 if !std::mem::replace(&mut self.is_full, true) {
-                    tracing::error!(%error, "the store is full: nothing is accepted until there \
-                        is space");
+                    complain_of(hindrance);
                     self.tell(Answer::Full);
                 }
                 return Ok(0);
@@ -346,14 +345,14 @@ impl Writer {
         self.kept.commits += 1;
         self.tell(Answer::Persisted(through));
         if std::mem::replace(&mut self.is_full, false) {
-            tracing::warn!("the store has space again");
+            tracing::warn!("the store takes what is posted again");
             self.tell(Answer::Free);
         }
         self.count(bytes);
         let tidied = self.store.tidy();
         self.kept.busy += begun.elapsed();
         match tidied {
-            Ok(()) | Err(AppendError::Full(_)) => Ok(count),
+            Ok(()) | Err(AppendError::Hindered(_)) => Ok(count),
             Err(AppendError::Failed(failure)) => Err(failure),
         }
     }
@@ -369,6 +368,17 @@ impl Writer {
     fn tell(&self, answer: Answer) {
         // The engine's task is gone only when the server is.
         let _ = self.answers.blocking_send(answer);
+    }
+}
+
+fn complain_of(hindrance: Hindrance) {
+    match hindrance {
+        Hindrance::Full => {
+            tracing::error!("the store is full: nothing is accepted until there is space");
+        }
+        Hindrance::Locked => tracing::error!(
+            "another program has the journal locked: nothing is accepted until it lets go"
+        ),
     }
 }
 
@@ -441,6 +451,9 @@ impl Checkpoints {
 /// state there is, the longer what is forgotten stays on the disk.
 const CHECKPOINT_SHARE: u64 = 20;
 
+/// How long retention rests after an error.
+const RETENTION_RETRY: Duration = Duration::from_mins(1);
+
 /// Has records forgotten that are due, and deleted that are forgotten.
 struct Retention {
     sweeper: Sweeper,
@@ -472,18 +485,22 @@ impl From<StoreError> for Stuck {
 
 impl Retention {
     fn run(mut self, until: &Receiver<()>) {
-        loop {
-            match self.round() {
-                Ok(()) => {}
-                Err(Stuck::Stopped) => return,
-                // Nothing is lost by it, and the next start says more.
-                Err(Stuck::Store(error)) => {
-                    tracing::error!(%error, "retention ends until the next start");
-                    return;
-                }
-            }
-            if until.recv_timeout(ROUND) != Err(RecvTimeoutError::Timeout) {
+        while let Some(rest) = self.turn() {
+            if until.recv_timeout(rest) != Err(RecvTimeoutError::Timeout) {
                 return;
+            }
+        }
+    }
+
+    /// Does what can be done now; how long to rest then, unless the server stops.
+    fn turn(&mut self) -> Option<Duration> {
+        match self.round() {
+            Ok(()) => Some(ROUND),
+            Err(Stuck::Stopped) => None,
+            // Nothing is lost by it: it goes on where it is.
+            Err(Stuck::Store(error)) => {
+                tracing::error!(%error, "retention is held up, and tried again in a minute");
+                Some(RETENTION_RETRY)
             }
         }
     }
@@ -538,5 +555,41 @@ impl Retention {
         if rested && self.sweeper.lacks_checkpoint() && self.due.try_send(()).is_ok() {
             self.asked = Some(Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retention::Bound;
+    use crate::store::tests::rig::{Rig, folder};
+
+    #[test]
+    fn retention_goes_on_after_a_row_that_could_not_be_read_for_a_while() {
+        let here = folder();
+        let mut rig = Rig::start_keeping(here.path(), [Bound::Records(1)].into_iter().collect());
+        (0..10).for_each(|number| rig.post(&format!("post {number}")));
+        let (answers, mut told) = tokio_mpsc::channel(ANSWERS);
+        let mut retention = Retention {
+            sweeper: rig.parts.sweeper.take().unwrap(),
+            clock: Clock::new(),
+            work: mpsc::channel().0,
+            answers,
+            due: mpsc::sync_channel(1).0,
+            took: Arc::default(),
+            asked: None,
+            purged: true,
+            stop: Arc::default(),
+        };
+        let flip = || {
+            let database = rusqlite::Connection::open(here.path().join("journal.db")).unwrap();
+            database.execute("UPDATE entry SET at = -at WHERE number = 8", []).unwrap();
+        };
+        flip();
+        assert_eq!(retention.turn(), Some(RETENTION_RETRY));
+        assert!(told.try_recv().is_err());
+        flip();
+        assert_eq!(retention.turn(), Some(ROUND));
+        assert!(matches!(told.try_recv(), Ok(Answer::Trim(_))));
     }
 }

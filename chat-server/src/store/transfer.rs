@@ -32,12 +32,12 @@ use serde_json::{Value, json};
 
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::database::{self, Access, Database, Row};
-use crate::store::fault::{Fault, Flaw, StoreError, StoreFailure};
-use crate::store::folder::{Folder, FoundTip, JOURNAL, private, publish};
+use crate::store::fault::{Fault, Flaw, Hindrance, StoreError, StoreFailure};
+use crate::store::folder::{Folder, FoundTip, JOURNAL, TIP, private, publish, write_tip};
 use crate::store::journal::{AppendError, Journal, SharedLives, Store as _};
 use crate::store::lives::Lives;
 use crate::store::recovery::{self, Blocked, ROWS_AT_ONCE, Recovered, Way};
-use crate::store::{Durability, expect_no_trace};
+use crate::store::{Durability, expect_journal, expect_no_trace};
 
 /// The layout of the lines, and the newest that can be read.
 const LAYOUT: u64 = 2;
@@ -82,9 +82,6 @@ pub enum TransferError {
     /// The new store cannot keep it.
     #[error("cannot keep it: {0}")]
     Keep(#[from] StoreFailure),
-    /// The disk is full.
-    #[error("the disk is full: {0}")]
-    Full(rusqlite::Error),
 }
 
 /// What is wrong with a line.
@@ -114,16 +111,32 @@ pub enum LineFlaw {
     Chain,
 }
 
+/// How far an export or an import is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferStep {
+    /// Entries are written, or taken in.
+    Entries {
+        /// How many are.
+        done: u64,
+        /// How many there are; an import does not know.
+        total: Option<u64>,
+    },
+    /// What was taken in is verified.
+    Verifying,
+}
+
 /// Writes the journal of a folder, up to what is its end now; how many entries that were. A server
-/// may be running on it.
+/// may be running on it. `each` is told how far it is.
 ///
 /// # Errors
 /// When there is no journal, when a row of it is damaged, or when nobody takes the lines.
-pub fn export(path: &Path, out: &mut impl Write) -> Result<Index, TransferError> {
+pub fn export(
+    path: &Path,
+    out: &mut impl Write,
+    each: &mut dyn FnMut(TransferStep),
+) -> Result<Index, TransferError> {
     let file = path.join(JOURNAL);
-    if !file.is_file() {
-        return Err(StoreError::Absent(path.to_owned()).into());
-    }
+    expect_journal(path)?;
     let database = Database::open(&file, Access::Read)?;
     let damaged = |fault| recovery::damaged(&database, fault);
     let last = database.last().map_err(damaged)?;
@@ -135,7 +148,15 @@ pub fn export(path: &Path, out: &mut impl Write) -> Result<Index, TransferError>
     };
     let log_id = founding.log_id.to_string();
     line(out, &json!({ "type": "journal", "layout": LAYOUT, "log_id": log_id }))?;
-    let mut rows = Rows { database: &database, head, lives: Lives::default(), deleted: false };
+    let mut rows = Rows {
+        database: &database,
+        head,
+        lives: Lives::default(),
+        deleted: false,
+        inside_blank: false,
+        total: last,
+        each,
+    };
     rows.write(out, last)?;
     if let Some(checkpoint) = rows.write_to_checkpoint(out, path)? {
         for part in checkpoint.to_bytes().chunks(PART_BYTES) {
@@ -155,23 +176,30 @@ struct Rows<'a> {
     lives: Lives,
     /// Whether some were deleted.
     deleted: bool,
+    /// Whether the last one was, and so is the next one.
+    inside_blank: bool,
+    /// The end of the journal when it began.
+    total: Index,
+    each: &'a mut dyn FnMut(TransferStep),
 }
 
 impl Rows<'_> {
     /// Writes the rows up to one, or to the end of what was deleted around it.
     fn write(&mut self, out: &mut impl Write, through: Index) -> Result<(), TransferError> {
         let damaged = |fault| recovery::damaged(self.database, fault);
-        while self.head.index < through {
+        while self.head.index < through || self.inside_blank {
             let place = self.head.index.next();
             let rows = self.database.rows_after(self.head.index, ROWS_AT_ONCE).map_err(damaged)?;
             if rows.is_empty() {
                 return Err(damaged(Fault::entry(place, Flaw::Missing)).into());
             }
             for row in rows {
-                if self.head.index < through {
+                if self.head.index < through || self.inside_blank {
                     self.write_row(out, row)?;
                 }
             }
+            let (done, total) = (self.head.index.get(), self.total.max(self.head.index).get());
+            (self.each)(TransferStep::Entries { done, total: Some(total) });
         }
         Ok(())
     }
@@ -181,6 +209,10 @@ impl Rows<'_> {
         let place = self.head.index.next();
         if row.change().is_none() {
             (self.head, self.deleted) = (row.head(), true);
+            self.inside_blank = row.is_inside_blank();
+            if self.inside_blank {
+                return Ok(());
+            }
             let Head { index, at, chain } = self.head;
             let gone = json!({ "type": "deleted", "through": index, "at": at, "chain": chain });
             return line(out, &gone);
@@ -229,7 +261,7 @@ fn line(out: &mut impl Write, value: &Value) -> Result<(), TransferError> {
 }
 
 /// Makes a journal in a folder from lines; how many entries that were. It appears whole, after all of
-/// it has been replayed, or not at all.
+/// it has been replayed, or not at all. `each` is told how far it is.
 ///
 /// # Errors
 /// When the folder holds a journal or is in use, when the lines are not whole and unchanged, when
@@ -238,6 +270,7 @@ pub fn import(
     path: &Path,
     key: PublicKey,
     lines: &mut impl BufRead,
+    each: &mut dyn FnMut(TransferStep),
 ) -> Result<Index, TransferError> {
     let folder = Folder::lock(path)?;
     if folder.database().exists() {
@@ -245,27 +278,40 @@ pub fn import(
     }
     let place = path.join("import.db");
     forget_killed(&folder, &place)?;
-    expect_no_trace(&folder)?;
-    let result = fill(&folder, &place, key, lines);
+    expect_no_trace(path)?;
+    let result = fill(&folder, &place, key, lines, each);
     if result.is_err() {
         // What is left of it is of no use, and the space may be what was missing.
+        let _ = forget_killed(&folder, &place);
         remove(&place);
     }
     result
 }
 
-/// An import that was killed when all was there but the journal's name left a checkpoint.
+/// An import that ended when all was there but the journal's name left a checkpoint and a tip, which
+/// says so.
 fn forget_killed(folder: &Folder, place: &Path) -> Result<(), StoreError> {
     let at = |source| StoreError::Io { path: folder.path().to_owned(), source };
-    if place.exists() && FoundTip::read(&folder.tip()).map_err(at)? == FoundTip::None {
+    if !place.exists() || folder.database().exists() {
+        return Ok(());
+    }
+    let is_of_it = match FoundTip::read(&folder.tip()).map_err(at)? {
+        FoundTip::None => true,
+        FoundTip::Damaged => false,
+        FoundTip::At(tip) => Database::open(place, Access::Read)
+            .is_ok_and(|new| new.head(tip.index).is_ok_and(|head| head.chain == tip.chain)),
+    };
+    if is_of_it {
         checkpoint::remove_before(folder.path(), Index::MAX).map_err(at)?;
+        // Last, because it is what tells whose they are.
+        let _ = fs::remove_file(folder.tip());
     }
     Ok(())
 }
 
 /// Removes a database that is of no use, or that was given its name, and what was left beside it.
 pub(crate) fn remove(place: &Path) {
-    for end in ["db", "db-wal", "db-shm", CHECKPOINT] {
+    for end in ["db", "db-wal", "db-shm", CHECKPOINT, TIP] {
         // It may not be there.
         let _ = fs::remove_file(place.with_extension(end));
     }
@@ -279,6 +325,7 @@ fn fill(
     place: &Path,
     key: PublicKey,
     lines: &mut impl BufRead,
+    each: &mut dyn FnMut(TransferStep),
 ) -> Result<Index, TransferError> {
     remove(place);
     database::create(place, folder.path())?;
@@ -286,15 +333,21 @@ fn fill(
     let mut lines = Lines { lines, number: 0 };
     let mut import = Import::new(place, lines.beginning()?)?;
     while let Some(item) = lines.item(&import.head)? {
-        import.take(item)?;
+        if import.take(item)? {
+            each(TransferStep::Entries { done: import.head.index.get(), total: None });
+        }
     }
     let head = import.close()?;
+    each(TransferStep::Verifying);
     let checkpoint = check(folder, place, key)?;
     let name = folder.database();
     if let Some(index) = checkpoint {
         let name = checkpoint::path_of(folder.path(), index);
         publish(&place.with_extension(CHECKPOINT), &name, folder.path()).map_err(at)?;
     }
+    let tip = place.with_extension(TIP);
+    let named = write_tip(&tip, &head).and_then(|()| publish(&tip, &folder.tip(), folder.path()));
+    named.map_err(|source| StoreError::Io { path: tip, source })?;
     publish(place, &name, folder.path()).map_err(at)?;
     remove(place);
     Ok(head.index)
@@ -306,6 +359,8 @@ struct Import {
     lives: SharedLives,
     head: Head,
     group: Vec<Arc<Entry>>,
+    /// Where it is made.
+    place: PathBuf,
     checkpoint: PathBuf,
 }
 
@@ -316,10 +371,12 @@ impl Import {
         // Nobody is told that anything is safe before all is.
         let journal = Journal::new(database, head, lives.clone(), None);
         let group = Vec::with_capacity(GROUP);
-        Ok(Self { journal, lives, head, group, checkpoint: place.with_extension(CHECKPOINT) })
+        let checkpoint = place.with_extension(CHECKPOINT);
+        Ok(Self { journal, lives, head, group, place: place.to_owned(), checkpoint })
     }
 
-    fn take(&mut self, item: Item) -> Result<(), TransferError> {
+    /// Takes in what a line says; whether entries were made safe.
+    fn take(&mut self, item: Item) -> Result<bool, TransferError> {
         match item {
             Item::Entry { at, change, previous } => {
                 let entry = Arc::new(self.head.append(at, *change));
@@ -328,39 +385,46 @@ impl Import {
                     self.lives.lock().resume(&record, previous);
                 }
                 self.group.push(entry);
-                if self.group.len() == GROUP { self.keep() } else { Ok(()) }
+                if self.group.len() == GROUP { self.keep().map(|()| true) } else { Ok(false) }
             }
             Item::Deleted(head) => {
                 self.keep()?;
                 self.head = head;
-                self.journal.skip(head).map_err(sort)
+                self.journal.skip(head).map(|()| true).map_err(sort(&self.place))
             }
             Item::Checkpoint(part) => {
                 let mut options = private();
                 let file = options.create(true).append(true).open(&self.checkpoint);
                 file.and_then(|mut file| file.write_all(&part).and_then(|()| file.sync_all()))
                     .map_err(|source| StoreError::Io { path: self.checkpoint.clone(), source })?;
-                Ok(())
+                Ok(false)
             }
         }
     }
 
     fn keep(&mut self) -> Result<(), TransferError> {
-        self.journal.append(&self.group).and_then(|()| self.journal.tidy()).map_err(sort)?;
+        self.journal
+            .append(&self.group)
+            .and_then(|()| self.journal.tidy())
+            .map_err(sort(&self.place))?;
         self.group.clear();
         Ok(())
     }
 
+    /// All of it is in one file then, and safe.
     fn close(mut self) -> Result<Head, TransferError> {
         self.keep()?;
-        self.journal.close().map_err(sort)?;
+        self.journal.settle().map_err(sort(&self.place))?;
         Ok(self.head)
     }
 }
 
-fn sort(error: AppendError) -> TransferError {
-    match error {
-        AppendError::Full(error) => TransferError::Full(error),
+/// An import does not wait until there is space.
+fn sort(path: &Path) -> impl Fn(AppendError) -> TransferError {
+    let path = path.to_owned();
+    move |error| match error {
+        AppendError::Hindered(Hindrance::Full) => StoreError::Full(path.clone()).into(),
+        AppendError::Hindered(Hindrance::Locked) => StoreError::Locked(path.clone()).into(),
         AppendError::Failed(failure) => TransferError::Keep(failure),
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use chatcore::codec::{FrameBuffer, decode};
 use chatcore::id::Counter;
-use chatcore::wire::ServerFrame;
+use chatcore::wire::{Record, RecordBody, ServerFrame};
 
 /// What is written as one.
 const SECTOR: usize = 512;
@@ -46,7 +46,7 @@ pub(crate) enum Event {
         moved: bool,
     },
     Removed(String),
-    /// The program told somebody that posts are safe, up to this one.
+    /// The program told somebody that posts are safe, or showed them, up to this one.
     Acknowledged(Counter),
 }
 
@@ -126,14 +126,20 @@ impl Trace {
         self.events.push(event);
     }
 
-    /// Whoever is told that a post is accepted may rely on it.
+    /// Whoever is told that a post is accepted, or is shown it, may rely on it. Its text is its number.
     fn send(&mut self, socket: String, bytes: &[u8]) {
         let buffer = self.sent.entry(socket).or_default();
         buffer.feed(bytes);
         while let Ok(Some(frame)) = buffer.next_frame() {
-            if let Ok(ServerFrame::Accepted { counter, .. }) = decode(&frame) {
-                self.events.push(Event::Acknowledged(counter));
-            }
+            let counter = match decode(&frame) {
+                Ok(ServerFrame::Accepted { counter, .. }) => Some(counter),
+                Ok(ServerFrame::Record(Record { body: RecordBody::Post { text, .. }, .. })) => {
+                    let number = text.as_str().parse().ok();
+                    number.and_then(|number| Counter::new(number).ok())
+                }
+                _ => None,
+            };
+            self.events.extend(counter.map(Event::Acknowledged));
         }
     }
 
@@ -164,7 +170,7 @@ impl Trace {
 }
 
 /// What the first descriptor of a call stands for.
-fn annotation(arguments: &str) -> Option<String> {
+pub(crate) fn annotation(arguments: &str) -> Option<String> {
     let digits = arguments.find(|sign: char| !sign.is_ascii_digit())?;
     let inside = arguments[digits..].strip_prefix('<').filter(|_| digits > 0)?;
     String::from_utf8(unescaped(inside.split_once('>')?.0)).ok()
@@ -219,7 +225,7 @@ pub(crate) struct Disk {
     unsure_names: Vec<Naming>,
     /// Syncs that have begun, and how much was unsure then: of a file, or of the names.
     syncs: HashMap<u32, (Option<usize>, usize)>,
-    /// The last post that somebody was told is safe.
+    /// The last post that somebody was told is safe, or was shown.
     pub(crate) acknowledged: Counter,
 }
 

@@ -198,7 +198,109 @@ async fn e1_full_disk_takes_nothing_shows_nothing_and_goes_on_when_there_is_spac
     let (status, stderr) = tokio::task::spawn_blocking(|| program.wait()).await.unwrap();
     assert_eq!(status.code(), Some(0), "{stderr}");
     assert_eq!(stderr.matches("the store is full").count(), 1, "{stderr}");
-    assert!(stderr.contains("has space again"), "{stderr}");
+    assert!(stderr.contains("takes what is posted again"), "{stderr}");
+}
+
+/// A server whose folder is a copy of another one, on a disk that is full then.
+fn on_full_disk(from: &Path, folder: &Path, without: &str) -> Command {
+    let mut command = Command::new("unshare");
+    let script = format!(
+        "mount -t tmpfs -o size=1024k tmpfs {0} && cp -a {1}/. {0} && rm -f {0}/{without} && \
+         {{ cat /dev/zero > {0}/filler 2> /dev/null; exec \"$0\" \"$@\"; }}",
+        folder.display(),
+        from.display(),
+    );
+    command.args(["-rm", "sh", "-c", &script]).arg(env!("CARGO_BIN_EXE_chat-server"));
+    command
+}
+
+#[tokio::test]
+async fn e1_server_starts_on_a_full_disk_where_it_can_and_says_that_it_is_full_where_it_cannot() {
+    let (from, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    if !may_mount(folder.path()) {
+        crate::not_tried("this machine allows no mount");
+        return;
+    }
+    let (program, address) = serve(server(), from.path());
+    let mut ana = Peer::join(&address, "ana").await;
+    ana.post_and_wait("kept").await;
+    drop(program);
+
+    let (program, address) =
+        serve(on_full_disk(from.path(), folder.path(), "nothing"), folder.path());
+    let mut ana = Peer::join_from_the_first(&address, "ana").await;
+    assert_eq!(ana.posts(1).await, ["kept"]);
+    drop(program);
+
+    let command = on_full_disk(from.path(), folder.path(), "journal.db-shm");
+    let (status, stderr) = Program::start_by(command, &options(folder.path())).wait();
+    assert!(status.code() == Some(1) && stderr.contains("is full: make room"), "{stderr}");
+}
+
+#[tokio::test]
+async fn folder_whose_name_looks_like_a_uri_is_a_folder() {
+    let here = tempfile::tempdir().unwrap();
+    let name = Path::new("file:data?mode=memory");
+    let mut command = server();
+    command.current_dir(here.path());
+    let (program, address) = serve(command, name);
+    let mut ana = Peer::join(&address, "ana").await;
+    ana.post_and_wait("kept").await;
+    assert!(here.path().join(name).join("journal.db").is_file());
+    let mut command = server();
+    command.current_dir(here.path()).args(["backup", "file:copy", "--data"]).arg(name);
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert!(here.path().join("file:copy/journal.db").is_file());
+    drop(program);
+}
+
+/// What an import says that runs on a disk of its own, what is in the folder then, and what a check says.
+fn import_on_small_disk(from: &Path, lines: &Path, kilobytes: usize) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size={kilobytes}k tmpfs {0} && cp -p {1}/server.key {0} && \
+         \"$0\" import --data {0} < {2} 2>&1; status=$?; ls {0}; \
+         \"$0\" check --data {0} 2>&1; exit $status",
+        folder.path().display(),
+        from.display(),
+        lines.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", &script]).arg(env!("CARGO_BIN_EXE_chat-server"));
+    let output = command.env_remove("CHAT_JSON").output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn e1_import_is_whole_however_small_the_disk_is_or_says_that_it_is_full_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    if !may_mount(folder.path()) {
+        crate::not_tried("this machine allows no mount");
+        return;
+    }
+    let (server, address) = crate::store::start(folder.path()).await;
+    let mut ana = Peer::join(&address, "ana").await;
+    let texts: Vec<String> = (0..150).map(|number| format!("{number:02000}")).collect();
+    crate::store::post_all(&mut ana, &texts).await;
+    server.stop().await;
+    let lines = folder.path().join("lines");
+    let mut file = std::fs::File::create(&lines).unwrap();
+    let entries = chat_server::export(folder.path(), &mut file, &mut |_| {}).unwrap();
+    let (mut whole, mut full) = (0, 0);
+    for kilobytes in (500..1_500).step_by(25) {
+        let (succeeded, said) = import_on_small_disk(folder.path(), &lines, kilobytes);
+        if succeeded {
+            whole += 1;
+            let all = format!("all is as it was written ({entries} entries");
+            assert!(said.contains(&all), "{kilobytes} KiB: {said}");
+        } else {
+            full += 1;
+            assert!(said.contains("is full"), "{kilobytes} KiB: {said}");
+            assert!(said.contains("\nlock\nserver.key\n"), "{kilobytes} KiB: {said}");
+        }
+    }
+    assert!(whole > 3 && full > 10, "{whole} were whole, and {full} times the disk was full");
 }
 
 #[test]

@@ -1,22 +1,24 @@
 //! The power is cut while a server writes.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 
 use chat_server::{Server, StartError};
 use chatcore::id::Counter;
 use chatcore::wire::ServerFrame;
 
 use crate::disk::{self, Disk, Event};
-use crate::killed::serve;
+use crate::killed::{options, serve};
 use crate::peer::Peer;
+use crate::program::Program;
 use crate::store::config;
 
 /// How often the power is cut.
 const CUTS: usize = 80;
 
-/// The server under a tracer that writes down every byte; `None` where there is no tracer.
-fn traced(trace: &Path, durability: &str) -> Option<Command> {
+/// The server under a tracer that writes down every byte, and does this to its calls; `None` where there
+/// is no tracer.
+fn traced(trace: &Path, durability: &str, injected: &[&str]) -> Option<Command> {
     let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
         crate::not_tried("this machine has no strace that may trace");
@@ -25,8 +27,15 @@ fn traced(trace: &Path, durability: &str) -> Option<Command> {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-y", "-xx", "-s", "1000000", "-o"]).arg(trace);
     command.args(["-e", &format!("trace={}", disk::CALLS)]);
+    command.args(injected);
     command.arg(env!("CARGO_BIN_EXE_chat-server")).env("CHAT_DURABILITY", durability);
     Some(command)
+}
+
+/// Stops a server in order that is traced: the tracer keeps signals to itself.
+fn stop(program: Program) -> ExitStatus {
+    rustix::process::kill_process(program.children()[0], rustix::process::Signal::TERM).unwrap();
+    program.wait().0
 }
 
 /// What servers did on a new folder: a first one that is stopped in order, and one that comes after
@@ -38,7 +47,7 @@ async fn story(durability: &str) -> Option<Vec<Event>> {
     let mut events = Vec::new();
     for (run, commits) in [(0, 60), (1, 560)] {
         let trace = traces.path().join(run.to_string());
-        let (program, address) = serve(traced(&trace, durability)?, &data);
+        let (program, address) = serve(traced(&trace, durability, &[])?, &data);
         let mut ana = Peer::join(&address, "ana").await;
         for _ in 0..commits {
             post(&mut ana, 1).await;
@@ -47,10 +56,7 @@ async fn story(durability: &str) -> Option<Vec<Event>> {
             post(&mut ana, 30).await;
         }
         if run == 0 {
-            // The tracer keeps signals to itself.
-            rustix::process::kill_process(program.children()[0], rustix::process::Signal::TERM)
-                .unwrap();
-            assert!(tokio::task::spawn_blocking(|| program.wait()).await.unwrap().0.success());
+            assert!(tokio::task::spawn_blocking(|| stop(program)).await.unwrap().success());
         } else {
             drop(program);
         }
@@ -58,6 +64,31 @@ async fn story(durability: &str) -> Option<Vec<Event>> {
         events.extend(disk::read_trace(&text, &data));
     }
     Some(events)
+}
+
+/// What servers did on a new folder: a first one that is killed between writing a post and syncing it,
+/// and one that comes after it, shows that post to somebody, and is killed. And the number of the post.
+async fn story_of_a_post_that_was_not_synced(durability: &str) -> Option<(Vec<Event>, Counter)> {
+    let (folder, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let data = folder.path().join("data");
+    let read = |trace: &Path| disk::read_trace(&std::fs::read_to_string(trace).unwrap(), &data);
+    let (first, second) = (traces.path().join("first"), traces.path().join("second"));
+    let killed = ["-e", "inject=fdatasync:signal=KILL:when=30"];
+    // Calls are counted for each thread, and only the writer of the store makes so many.
+    let (program, address) = serve(traced(&first, "commit", &killed)?, &data);
+    let mut ana = Peer::join(&address, "ana").await;
+    let mut last = ana.next_counter();
+    while ana.post_and_wait(&last.to_string()).await.is_some() {
+        last = ana.next_counter();
+    }
+    drop(program);
+    let (program, address) = serve(traced(&second, durability, &[])?, &data);
+    // She is in the room still, so that nothing new has to be kept.
+    let mut ana = Peer::join_from_the_first(&address, "ana").await;
+    let posts = ana.posts(usize::try_from(last.get()).unwrap()).await;
+    assert_eq!(posts.last(), Some(&last.to_string()));
+    drop(program);
+    Some(([read(&first), read(&second)].concat(), last))
 }
 
 /// Posts so many numbers at once, and waits for all to be acknowledged.
@@ -117,6 +148,87 @@ async fn e4_power_cut_costs_what_was_acknowledged_before_the_disk_had_it() {
     let Some(events) = story("relaxed").await else { return };
     let cuts = cut_again_and_again(&events).await;
     assert!(cuts.lossy > 0, "{cuts:?}");
+}
+
+#[tokio::test]
+async fn e4_post_that_was_shown_after_a_restart_survives_a_power_cut_though_it_was_not_synced_before()
+ {
+    for durability in ["commit", "relaxed"] {
+        let Some((events, last)) = story_of_a_post_that_was_not_synced(durability).await else {
+            return;
+        };
+        let (mut disk, mut random) = (Disk::default(), fastrand::Rng::with_seed(4));
+        for event in &events {
+            disk.follow(event);
+            if disk.acknowledged < last || !matches!(event, Event::Acknowledged(_)) {
+                continue;
+            }
+            for chance in [0.0, 0.5] {
+                let folder = tempfile::tempdir().unwrap();
+                disk.after_power_cut(folder.path(), chance, &mut random);
+                assert_eq!(come_back(folder.path()).await.unwrap(), last, "{durability}");
+            }
+        }
+        assert_eq!(disk.acknowledged, last);
+    }
+}
+
+#[tokio::test]
+async fn e4_checkpoint_is_never_ahead_of_a_journal_whose_disk_is_not_waited_for() {
+    let (folder, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (data, trace) = (folder.path().join("data"), traces.path().join("trace"));
+    let Some(command) = traced(&trace, "relaxed", &[]) else { return };
+    let options = [&options(&data)[..], &["--keep", "5"]].concat();
+    let mut program = Program::start_by(command, &options);
+    let mut ana = Peer::join(&program.address(), "ana").await;
+    let is_checkpoint = |name: &str| name.starts_with("checkpoint-");
+    let made = || {
+        let files = std::fs::read_dir(&data).unwrap().map(|file| file.unwrap().file_name());
+        files.filter(|name| is_checkpoint(name.to_str().unwrap())).count()
+    };
+    while made() < 2 {
+        post(&mut ana, 1).await;
+    }
+    drop(program);
+    let events = disk::read_trace(&std::fs::read_to_string(&trace).unwrap(), &data);
+    let (mut disk, mut random) = (Disk::default(), fastrand::Rng::with_seed(4));
+    let (mut seen, mut after) = (0, usize::MAX);
+    for event in &events {
+        disk.follow(event);
+        if matches!(event, Event::Named { to, .. } if is_checkpoint(to)) {
+            (seen, after) = (seen + 1, 0);
+        }
+        if after < 8 {
+            after += 1;
+            let cut = tempfile::tempdir().unwrap();
+            disk.after_power_cut(cut.path(), 0.0, &mut random);
+            Server::start(config(cut.path())).await.unwrap().stop().await;
+        }
+    }
+    assert!(seen >= 2, "{seen}");
+}
+
+#[test]
+fn e4_folder_that_was_made_survives_a_power_cut_and_so_do_those_above_it() {
+    let (here, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let above = here.path().canonicalize().unwrap();
+    let (data, copy) = (above.join("new/data"), above.join("backups/copy"));
+    let trace = traces.path().join("trace");
+    let Some(mut backup) = traced(&trace, "commit", &[]) else { return };
+    let synced = || -> Vec<PathBuf> {
+        let text = std::fs::read_to_string(&trace).unwrap();
+        let calls = text.lines().filter(|line| line.contains("fsync("));
+        let paths = calls.filter_map(|line| disk::annotation(line.split_once("fsync(")?.1));
+        paths.map(PathBuf::from).collect()
+    };
+    let (program, _) = serve(traced(&trace, "commit", &[]).unwrap(), &data);
+    assert!(stop(program).success());
+    let found = synced();
+    assert!(found.contains(&above) && found.contains(&above.join("new")), "{found:?}");
+    let done = backup.args(["backup", "--data"]).arg(&data).arg(&copy).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let found = synced();
+    assert!(found.contains(&above) && found.contains(&above.join("backups")), "{found:?}");
 }
 
 /// Starts a server on what is left; the last post that it has, after all of them were read.

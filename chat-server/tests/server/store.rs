@@ -167,6 +167,45 @@ async fn e5_check_finds_a_whole_folder_whole_and_names_every_row_that_is_not() {
 }
 
 #[tokio::test]
+async fn e6_check_is_not_silent_about_any_file_that_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, address) = start(folder.path()).await;
+    let mut ana = Peer::join(&address, "ana").await;
+    post_all(&mut ana, &numbers(0..3)).await;
+    server.stop().await;
+    let (status, said) = check(folder.path());
+    assert!(status == Some(0) && said.contains(", 1 room, 0 checkpoints, "), "{said}");
+    let file = |name: &str| folder.path().join(name);
+    let aside = folder.path().join("aside");
+
+    // A server starts without it, and nobody may take that for more than it is.
+    for empty in [true, false] {
+        std::fs::rename(file("tip"), &aside).unwrap();
+        if empty {
+            std::fs::write(file("tip"), "").unwrap();
+        }
+        let (status, said) = check(folder.path());
+        assert!(status == Some(0) && said.contains("tip is not there"), "{said}");
+        assert!(said.contains("all else is as it was written"), "{said}");
+        std::fs::rename(&aside, file("tip")).unwrap();
+    }
+    for (name, part) in
+        [("server.key", "there is no server key"), ("journal.db", "journal.db is gone, and ")]
+    {
+        std::fs::rename(file(name), &aside).unwrap();
+        let (status, said) = check(folder.path());
+        assert!(status == Some(1) && said.contains(part), "{name}: {said}");
+        std::fs::rename(&aside, file(name)).unwrap();
+    }
+    std::fs::rename(file("server.key"), &aside).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    ServerKey::in_folder(other.path()).unwrap();
+    std::fs::copy(other.path().join("server.key"), file("server.key")).unwrap();
+    let (status, said) = check(folder.path());
+    assert!(status == Some(1) && said.contains("belongs to the server"), "{said}");
+}
+
+#[tokio::test]
 async fn chat_that_is_exported_while_it_runs_goes_on_in_the_folder_it_is_imported_to() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (server, address) = start(folder.path()).await;

@@ -8,8 +8,9 @@ use chatcore::engine::ReadOrder;
 use chatcore::id::{Incarnation, Index, Seq};
 
 use super::rig::{Rig, Standing, copy, folder, history, reopen, standing};
+use crate::store::check::check_journal as check;
 use crate::store::journal::Wanted;
-use crate::store::{Finding, StoreError, check};
+use crate::store::{Finding, StoreError};
 
 /// Where the chat stood after each commit, by the length of the write-ahead log then.
 struct Story {

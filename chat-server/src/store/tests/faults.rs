@@ -10,11 +10,12 @@ use chatcore::time::{Now, Timestamp};
 use chatcore::wire::Record;
 use rusqlite::ffi;
 
-use super::rig::{config, folder, founding, reopen, standing};
-use crate::store::fault::{Fault, StoreFailure};
+use super::rig::{Rig, config, folder, founding, reopen, standing};
+use crate::store::check::check_journal as check;
+use crate::store::fault::{Fault, Hindrance, StoreFailure};
 use crate::store::journal::{AppendError, Erasure, History, Store, Wanted};
 use crate::store::threads::{Answer, Closed, Keeper, Parts};
-use crate::store::{Opened, check, checkpoint};
+use crate::store::{Opened, StoreError, checkpoint};
 
 /// What the disk does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Store for Fake {
                 state.1.extend(entries.iter().map(|entry| entry.header.index));
                 Ok(())
             }
-            Disk::Full => Err(AppendError::Full(error(ffi::SQLITE_FULL))),
+            Disk::Full => Err(AppendError::Hindered(Hindrance::Full)),
             Disk::FailsOnce => {
                 state.0 = Disk::Well;
                 let failure = StoreFailure::Write(error(ffi::SQLITE_IOERR_FSYNC));
@@ -189,6 +190,26 @@ async fn checkpoint_is_made_beside_the_running_server_after_so_many_bytes() {
     assert!(!checkpoint::list(here.path()).unwrap().is_empty());
     assert_eq!(standing(here.path()).unwrap().head, head);
     assert!(check(here.path()).unwrap().findings.is_empty());
+}
+
+#[test]
+fn program_that_has_the_journal_locked_is_told_of_as_what_it_is() {
+    let here = folder();
+    let mut rig = Rig::start(here.path());
+    let other = rusqlite::Connection::open(here.path().join("journal.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let change = Change::UserAdded { user: "beto".parse().unwrap(), key: PublicKey::new([2; 32]) };
+    let mut head = rig.engine.head();
+    let entry = Arc::new(head.append(Timestamp::ZERO, change));
+    let hindered = rig.parts.store.append(&[Arc::clone(&entry)]);
+    assert!(matches!(hindered, Err(AppendError::Hindered(Hindrance::Locked))), "{hindered:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    rig.parts.store.append(&[entry]).unwrap();
+    rig.close();
+
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = standing(here.path()).unwrap_err();
+    assert!(matches!(refused, StoreError::Locked(_)), "{refused}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ mod damage;
 mod faults;
 mod recovery;
 mod retention;
-mod rig;
+pub(super) mod rig;
 mod transfer;
 
 use std::fs;
@@ -14,8 +14,9 @@ use chatcore::engine::ReadOrder;
 use chatcore::id::{Incarnation, Index, Seq};
 use chatcore::wire::RecordBody;
 
+use crate::store::check::check_journal as check;
+use crate::store::checkpoint;
 use crate::store::journal::Wanted;
-use crate::store::{check, checkpoint};
 use rig::{Rig, copy, folder, reopen, standing};
 
 #[test]

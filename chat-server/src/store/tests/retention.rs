@@ -11,10 +11,11 @@ use chatcore::wire::RecordBody;
 
 use super::rig::{Rig, copy, folder, history_after, reopen, reopen_keeping, standing};
 use crate::retention::{Bound, Keep};
+use crate::store::check::check_journal as check;
 use crate::store::journal::Wanted;
 use crate::store::sweep::Sweeper;
 use crate::store::threads::Parts;
-use crate::store::{Finding, Flaw, StoreError, check, checkpoint, export, import};
+use crate::store::{Finding, Flaw, StoreError, checkpoint, export, import};
 
 fn keep(bound: Bound) -> Keep {
     [bound].into_iter().collect()
@@ -269,6 +270,29 @@ fn e7_server_killed_before_the_log_is_emptied_empties_it_at_the_next_start() {
 }
 
 #[test]
+fn e7_what_was_trimmed_of_a_life_that_is_over_is_deleted_whatever_is_kept_from_then_on() {
+    let here = folder();
+    let (mut rig, gone) = chat(here.path(), 300);
+    rig.trim();
+    rig.reset();
+    rig.checkpoint_twice();
+    for is_blank in [false, true] {
+        if is_blank {
+            sweep(&mut rig.parts);
+        }
+        let killed = folder();
+        copy(here.path(), killed.path());
+        assert!(!found_in(killed.path(), &gone).is_empty(), "the log has them");
+        let mut opened = reopen(killed.path()).unwrap();
+        assert_eq!(sweep(&mut opened.parts), if is_blank { 0 } else { 291 });
+        assert!(opened.parts.store.purge().unwrap());
+        drop(opened);
+        assert_eq!(found_in(killed.path(), &gone), BTreeSet::new());
+        assert_whole(killed.path());
+    }
+}
+
+#[test]
 fn row_that_a_checkpoint_lacks_is_not_deleted() {
     let here = folder();
     let (mut rig, _) = chat(here.path(), 300);
@@ -403,15 +427,17 @@ fn journal_with_holes_is_exported_and_imported_as_it_is() {
     rig.post("after");
     let before = rig.standing();
     let mut lines = Vec::new();
-    assert_eq!(export(here.path(), &mut lines).unwrap(), before.head.index);
+    assert_eq!(export(here.path(), &mut lines, &mut |_| {}).unwrap(), before.head.index);
     let text = String::from_utf8(lines).unwrap();
     assert!(gone.iter().all(|gone| !text.contains(gone)));
-    let take_in = |text: &str, there: &Path| import(there, super::rig::KEY, &mut text.as_bytes());
+    let take_in = |text: &str, there: &Path| {
+        import(there, super::rig::KEY, &mut text.as_bytes(), &mut |_| {})
+    };
     assert_eq!(take_in(&text, there.path()).unwrap(), before.head.index);
     assert_whole(there.path());
     assert_eq!(standing(there.path()).unwrap(), before);
     let mut again = Vec::new();
-    export(there.path(), &mut again).unwrap();
+    export(there.path(), &mut again, &mut |_| {}).unwrap();
     assert_eq!(String::from_utf8(again).unwrap(), text);
     let mut opened = reopen(there.path()).unwrap();
     for (room, edge) in [("lobby", 295), ("other", 61)] {
@@ -437,10 +463,10 @@ fn e7_import_that_was_killed_at_its_end_is_begun_again() {
     let (mut rig, _) = chat(here.path(), 300);
     rig.retain();
     let mut lines = Vec::new();
-    export(here.path(), &mut lines).unwrap();
-    import(there.path(), super::rig::KEY, &mut lines.as_slice()).unwrap();
+    export(here.path(), &mut lines, &mut |_| {}).unwrap();
+    import(there.path(), super::rig::KEY, &mut lines.as_slice(), &mut |_| {}).unwrap();
     fs::rename(there.path().join("journal.db"), there.path().join("import.db")).unwrap();
-    import(there.path(), super::rig::KEY, &mut lines.as_slice()).unwrap();
+    import(there.path(), super::rig::KEY, &mut lines.as_slice(), &mut |_| {}).unwrap();
     assert_eq!(standing(there.path()).unwrap(), rig.standing());
 }
 
@@ -464,10 +490,20 @@ fn e5_hole_that_retention_did_not_make_is_found() {
     let blank = last(&rusqlite::Connection::open(here.path().join("journal.db")).unwrap());
     for (statement, flaw) in [
         // The oldest that is left, too.
-        (format!("UPDATE entry SET previous = -1 WHERE number = {}", blank + 1), Flaw::Untrimmed),
+        (
+            format!(
+                "UPDATE entry SET previous = -1, chain = iif(number = {blank}, zeroblob(32), chain)
+                 WHERE number IN ({blank}, {blank} + 1)"
+            ),
+            Flaw::Untrimmed,
+        ),
         (format!("DELETE FROM entry WHERE number = {blank}"), Flaw::Missing),
         (format!("UPDATE entry SET previous = -1 WHERE number = {}", blank + 3), Flaw::Record),
         (format!("UPDATE entry SET chain = zeroblob(32) WHERE number = {blank}"), Flaw::Chain),
+        (
+            format!("UPDATE entry SET chain = randomblob(32) WHERE number = {blank} - 1"),
+            Flaw::Chain,
+        ),
     ] {
         let tampered = folder();
         copy(here.path(), tampered.path());
@@ -481,7 +517,38 @@ fn e5_hole_that_retention_did_not_make_is_found() {
 }
 
 #[test]
-fn older_program_reads_a_journal_of_which_nothing_was_deleted() {
+fn digest_is_left_of_the_last_of_deleted_records_that_follow_each_other_and_of_no_other() {
+    let here = folder();
+    let (mut rig, _) = chat(here.path(), 300);
+    rig.enter(1, "other");
+    for number in 0..9 {
+        rig.post_in("other", &format!("other {number}"));
+        rig.post(&format!("lobby {number}"));
+    }
+    // First what is between others, then what joins these.
+    for (room, through) in [("other", 5), ("lobby", 309)] {
+        let (room, incarnation) = (room.parse().unwrap(), Incarnation::new(1).unwrap());
+        rig.input(Input::Trim { room, incarnation, through: Seq::new(through).unwrap() });
+        rig.checkpoint_twice();
+        sweep(&mut rig.parts);
+        let connection = rusqlite::Connection::open(here.path().join("journal.db")).unwrap();
+        let wrong = "SELECT count(*) FROM entry WHERE previous < 0 AND (chain = zeroblob(32)) =
+            EXISTS (SELECT 1 FROM entry AS next WHERE next.number = entry.number + 1
+            AND next.previous >= 0)";
+        let wrong: i64 = connection.query_row(wrong, [], |row| row.get(0)).unwrap();
+        assert_eq!(wrong, 0);
+        let mut lines = Vec::new();
+        export(here.path(), &mut lines, &mut |_| {}).unwrap();
+        let gone = String::from_utf8(lines).unwrap().matches("\"type\":\"deleted\"").count();
+        assert!(gone < 10, "one for each run: {gone}");
+    }
+    let before = rig.close();
+    assert_whole(here.path());
+    assert_eq!(standing(here.path()).unwrap(), before);
+}
+
+#[test]
+fn older_program_reads_a_journal_of_which_nothing_was_trimmed() {
     let here = folder();
     let (mut rig, _) = chat(here.path(), 300);
     let layout = || -> u32 {
@@ -489,6 +556,8 @@ fn older_program_reads_a_journal_of_which_nothing_was_deleted() {
         connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
     };
     assert_eq!(layout(), 1);
+    rig.trim();
+    assert_eq!(layout(), 2);
     rig.retain();
     assert_eq!(layout(), 2);
     let lost = StoreError::Newer { path: here.path().to_owned(), found: 2, known: 1 };

@@ -22,57 +22,57 @@ use crate::store::journal::{AppendError, Wanted};
 use crate::store::threads::Parts;
 use crate::store::{Durability, Opened, StoreError, open};
 
-pub(super) const KEY: PublicKey = PublicKey::new([9; 32]);
+pub(in crate::store) const KEY: PublicKey = PublicKey::new([9; 32]);
 
 /// What the engine is told: nothing stays in memory.
-pub(super) fn config() -> Config {
+pub(in crate::store) fn config() -> Config {
     let limits = Limits { window_bytes: 0, ..Limits::default() };
     Config { limits, archive: Archive::Store, ..Config::default() }
 }
 
-pub(super) fn founding() -> Founding {
+pub(in crate::store) fn founding() -> Founding {
     let (log_id, threshold) = (LogId::new([7; 16]), Threshold::new(1).unwrap());
     Founding { log_id, server_key: KEY, threshold, operators: Vec::new() }
 }
 
 /// What a folder says: where its journal ends, and the state there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub(super) head: Head,
-    pub(super) state_hash: Digest,
+pub(in crate::store) struct Standing {
+    pub(in crate::store) head: Head,
+    pub(in crate::store) state_hash: Digest,
 }
 
 /// Opens a folder as a server does that keeps everything.
-pub(super) fn reopen(folder: &Path) -> Result<Opened, StoreError> {
+pub(in crate::store) fn reopen(folder: &Path) -> Result<Opened, StoreError> {
     reopen_keeping(folder, Keep::default())
 }
 
 /// Opens a folder as a server does that keeps so much.
-pub(super) fn reopen_keeping(folder: &Path, keep: Keep) -> Result<Opened, StoreError> {
+pub(in crate::store) fn reopen_keeping(folder: &Path, keep: Keep) -> Result<Opened, StoreError> {
     open(folder, Durability::Commit, founding(), &config(), keep, Now::default())
 }
 
 /// Where a folder stands, if a server would take it up.
-pub(super) fn standing(folder: &Path) -> Result<Standing, StoreError> {
+pub(in crate::store) fn standing(folder: &Path) -> Result<Standing, StoreError> {
     let Opened { engine, .. } = reopen(folder)?;
     Ok(Standing { head: engine.head(), state_hash: engine.state_hash() })
 }
 
-pub(super) struct Rig {
-    pub(super) engine: Engine,
-    pub(super) parts: Parts,
-    pub(super) counter: Counter,
+pub(in crate::store) struct Rig {
+    pub(in crate::store) engine: Engine,
+    pub(in crate::store) parts: Parts,
+    pub(in crate::store) counter: Counter,
     /// Every record that anybody was shown.
-    pub(super) shown: usize,
+    pub(in crate::store) shown: usize,
 }
 
 impl Rig {
     /// A chat in which one user is in the lobby.
-    pub(super) fn start(folder: &Path) -> Self {
+    pub(in crate::store) fn start(folder: &Path) -> Self {
         Self::start_keeping(folder, Keep::default())
     }
 
-    pub(super) fn start_keeping(folder: &Path, keep: Keep) -> Self {
+    pub(in crate::store) fn start_keeping(folder: &Path, keep: Keep) -> Self {
         let Opened { engine, parts } = reopen_keeping(folder, keep).unwrap();
         let mut rig = Self { engine, parts, counter: Counter::ZERO, shown: 0 };
         rig.pump();
@@ -80,7 +80,7 @@ impl Rig {
         rig
     }
 
-    pub(super) fn join(&mut self, name: &str, number: u8) {
+    pub(in crate::store) fn join(&mut self, name: &str, number: u8) {
         let conn = ConnId::new(number.into());
         let (nonce, channel, address) = (Nonce::new([number; 32]), None, None);
         self.input(Input::Connected { conn, nonce, channel, address });
@@ -103,22 +103,22 @@ impl Rig {
         self.enter(number, "lobby");
     }
 
-    pub(super) fn enter(&mut self, number: u8, room: &str) {
+    pub(in crate::store) fn enter(&mut self, number: u8, room: &str) {
         let question = Question::Join { room: Untrusted::new(room), start: Start::Last(10) };
         let request = RequestId::ZERO.next();
         self.frame(ConnId::new(number.into()), ClientFrame::Ask { request, question });
     }
 
-    pub(super) fn post(&mut self, text: &str) {
+    pub(in crate::store) fn post(&mut self, text: &str) {
         self.post_in("lobby", text);
     }
 
-    pub(super) fn post_in(&mut self, room: &str, text: &str) {
+    pub(in crate::store) fn post_in(&mut self, room: &str, text: &str) {
         let (room, body) = (Untrusted::new(room), Untrusted::new(text));
         self.command(Command::Post { room, incarnation: None, body });
     }
 
-    pub(super) fn reset(&mut self) {
+    pub(in crate::store) fn reset(&mut self) {
         let (room, threshold) = (Untrusted::new("lobby"), Threshold::new(1).unwrap());
         self.command(Command::Reset { room, threshold });
     }
@@ -133,7 +133,7 @@ impl Rig {
         self.input(Input::Frame { conn, frame });
     }
 
-    pub(super) fn input(&mut self, input: Input) {
+    pub(in crate::store) fn input(&mut self, input: Input) {
         let wall = Timestamp::new(1_000 + self.engine.head().index.get()).unwrap();
         self.engine.handle(Now { wall, ..Now::default() }, input).unwrap();
         self.pump();
@@ -164,24 +164,24 @@ impl Rig {
         self.parts.store.append(entries)
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(in crate::store) fn standing(&self) -> Standing {
         Standing { head: self.engine.head(), state_hash: self.engine.state_hash() }
     }
 
     /// Ends as a server does that stops in order.
-    pub(super) fn close(mut self) -> Standing {
+    pub(in crate::store) fn close(mut self) -> Standing {
         self.parts.store.close().unwrap();
         self.standing()
     }
 
     /// Reads the present life of the lobby, page by page.
-    pub(super) fn history(&mut self, incarnation: u64) -> Vec<Record> {
+    pub(in crate::store) fn history(&mut self, incarnation: u64) -> Vec<Record> {
         history(&mut self.parts, incarnation).unwrap()
     }
 }
 
 /// Reads a life of the lobby from the first record to the last, page by page.
-pub(super) fn history(
+pub(in crate::store) fn history(
     parts: &mut Parts,
     incarnation: u64,
 ) -> Result<Vec<Record>, crate::store::Fault> {
@@ -189,7 +189,7 @@ pub(super) fn history(
 }
 
 /// Reads a life of a room from the record after one to the last, page by page.
-pub(super) fn history_after(
+pub(in crate::store) fn history_after(
     parts: &mut Parts,
     room: &str,
     incarnation: u64,
@@ -214,14 +214,14 @@ pub(super) fn history_after(
 }
 
 /// A folder in memory where the machine has one: the disk is not what is tried.
-pub(super) fn folder() -> tempfile::TempDir {
+pub(in crate::store) fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let here = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     tempfile::tempdir_in(here).unwrap()
 }
 
 /// Copies the files of a folder into an empty one, but for the lock.
-pub(super) fn copy(from: &Path, to: &Path) {
+pub(in crate::store) fn copy(from: &Path, to: &Path) {
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
         let name = file.file_name();

@@ -6,7 +6,8 @@ use std::path::Path;
 use chatcore::id::{Index, PublicKey};
 
 use super::rig::{KEY, Rig, Standing, folder, history, reopen, standing};
-use crate::store::{TransferError, check, export, import};
+use crate::store::check::check_journal as check;
+use crate::store::{TransferError, TransferStep, export, import};
 
 /// A chat with a reset and a second life, still open, and its lines.
 fn exported(here: &Path) -> (Rig, String) {
@@ -16,13 +17,13 @@ fn exported(here: &Path) -> (Rig, String) {
     rig.join("beto", 2);
     (0..100).for_each(|number| rig.post(&format!("post {number}")));
     let mut lines = Vec::new();
-    let count = export(here, &mut lines).unwrap();
+    let count = export(here, &mut lines, &mut |_| {}).unwrap();
     assert_eq!(count, rig.engine.head().index);
     (rig, String::from_utf8(lines).unwrap())
 }
 
 fn import_text(here: &Path, text: &str) -> Result<Index, TransferError> {
-    import(here, KEY, &mut text.as_bytes())
+    import(here, KEY, &mut text.as_bytes(), &mut |_| {})
 }
 
 #[test]
@@ -38,7 +39,7 @@ fn journal_that_is_exported_beside_a_writer_and_imported_is_the_same() {
     drop(opened);
     assert!(check(there.path()).unwrap().findings.is_empty());
     let mut again = Vec::new();
-    export(there.path(), &mut again).unwrap();
+    export(there.path(), &mut again, &mut |_| {}).unwrap();
     assert_eq!(String::from_utf8(again).unwrap(), lines);
     let occupied = import_text(there.path(), &lines);
     assert!(matches!(occupied, Err(TransferError::Occupied(_))), "{occupied:?}");
@@ -81,9 +82,25 @@ fn lines_that_are_lost_moved_or_changed_are_refused_and_nothing_is_left() {
 }
 
 #[test]
+fn whoever_exports_and_imports_is_told_how_far_it_is() {
+    let (here, there) = (folder(), folder());
+    let mut rig = Rig::start(here.path());
+    (0..1_500).for_each(|number| rig.post(&format!("post {number}")));
+    let (mut lines, mut steps) = (Vec::new(), Vec::new());
+    let last = export(here.path(), &mut lines, &mut |step| steps.push(step)).unwrap().get();
+    let entries = |done, total| TransferStep::Entries { done, total };
+    let of = |done| entries(done, Some(last));
+    assert_eq!(steps, [of(512), of(1_024), of(last)]);
+    let mut steps = Vec::new();
+    import(there.path(), KEY, &mut lines.as_slice(), &mut |step| steps.push(step)).unwrap();
+    assert_eq!(steps, [entries(1_024, None), TransferStep::Verifying]);
+}
+
+#[test]
 fn journal_of_another_server_is_not_imported() {
     let (here, there) = (folder(), folder());
     let (_, text) = exported(here.path());
-    let refused = import(there.path(), PublicKey::new([8; 32]), &mut text.as_bytes()).unwrap_err();
+    let refused = import(there.path(), PublicKey::new([8; 32]), &mut text.as_bytes(), &mut |_| {})
+        .unwrap_err();
     assert!(refused.to_string().contains("server.key"), "{refused}");
 }
