@@ -43,7 +43,7 @@ struct Args {
     /// Fail when a situation was reached less often.
     #[arg(long, default_value_t = 0, value_name = "TIMES")]
     marks: u64,
-    /// List how often each situation was reached.
+    /// List how often each situation was reached, and what it is about.
     #[arg(long)]
     list_marks: bool,
     /// Go on after a failure, and list all.
@@ -183,7 +183,8 @@ fn report(args: &Args, summary: &Summary, seconds: f64, threads: usize) -> std::
     writeln!(out, "digest of all: {digest:016x}")?;
     if args.list_marks {
         for mark in Mark::ALL {
-            writeln!(out, "{:>10} {mark}", marks.count(*mark))?;
+            let kinds: Vec<&str> = mark.kinds().iter().map(|kind| kind.name()).collect();
+            writeln!(out, "{:>10} {mark} ({})", marks.count(*mark), kinds.join(" and "))?;
         }
     }
     let missing: Vec<Mark> = marks.rarer_than(args.marks).collect();

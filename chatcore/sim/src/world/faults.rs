@@ -9,6 +9,7 @@ use crate::marks::Mark;
 use crate::plan::{Deed, Fault, NetOptions};
 use crate::witness::Wish;
 use crate::world::World;
+use crate::world::client::Slot;
 use crate::world::disk::Disk;
 use crate::world::queue::{Event, Side};
 use crate::world::store::Wanted;
@@ -165,7 +166,11 @@ impl World<'_> {
         if self.server.is_none() {
             return Ok(());
         }
-        if self.disk.written() > self.disk.told {
+        let awaits = |slot: &Slot| {
+            slot.program.as_ref().is_some_and(|program| program.client.is_online())
+                && slot.unsent() > 0
+        };
+        if self.slots.iter().any(awaits) {
             self.hit(Mark::StopWithUnanswered);
         }
         self.input(Input::Stop)?;

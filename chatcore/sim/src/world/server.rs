@@ -369,9 +369,8 @@ impl World<'_> {
         let Some(server) = self.server.as_mut().filter(|server| server.boot == boot) else {
             return Ok(());
         };
-        let Some(buffer) = server.buffers.remove(&conn) else { return Ok(()) };
-        if buffer.is_inside_frame() {
-            self.hit(Mark::CutInsideFrame);
+        if server.buffers.remove(&conn).is_none() {
+            return Ok(());
         }
         self.input(Input::Disconnected { conn })
     }
@@ -382,7 +381,16 @@ impl World<'_> {
         }
     }
 
-    /// The server hears that a connection is broken.
+    /// A connection breaks.
+    pub(crate) fn break_at_server(&mut self, conn: ConnId) -> Result<(), Broken> {
+        let buffer = self.server.as_ref().and_then(|server| server.buffers.get(&conn));
+        if buffer.is_some_and(FrameBuffer::is_inside_frame) {
+            self.hit(Mark::CutInsideFrame);
+        }
+        self.hang_up_at_server(conn)
+    }
+
+    /// The server hears that a connection has ended.
     pub(crate) fn hang_up_at_server(&mut self, conn: ConnId) -> Result<(), Broken> {
         self.drop_connection(conn);
         self.gone(self.boot, conn)
