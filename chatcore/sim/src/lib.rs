@@ -17,6 +17,7 @@
 //! | [`marks`] | situations that a run must have reached |
 //! | [`broken`] | a rule that was broken |
 //! | [`runner`], [`shrink`], [`panics`] | many worlds at once; the smallest story of a failure |
+//! | [`watchdog`] | a world that takes no step any more tells its seed |
 //! | [`off`] | rules that a build for tests can switch off, to prove that the checkers notice |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //!
@@ -43,5 +44,6 @@ pub mod plan;
 pub mod runner;
 pub mod shrink;
 mod tap;
+pub mod watchdog;
 mod witness;
 pub mod world;

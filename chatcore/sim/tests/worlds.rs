@@ -6,6 +6,7 @@ use chat_sim::marks::{Kind, Mark};
 use chat_sim::off::Off;
 use chat_sim::plan::{Plan, Profile};
 use chat_sim::runner::{Batch, run_many};
+use chat_sim::watchdog::Watch;
 use chat_sim::world::run;
 
 /// How many worlds; `CHAT_SIM_SEEDS` says otherwise.
@@ -21,7 +22,7 @@ fn every_rule_holds_in_every_world() {
     let (first, count) = (1, seeds());
     println!("seeds {first} to {count}");
     let batch = Batch { first, count, threads: 2, stops_at_failure: true, off: Off::default() };
-    let summary = run_many(batch, |_| {});
+    let summary = run_many(batch, &Watch::default(), |_| {});
     for (seed, broken) in &summary.failures {
         println!("replay: cargo run -p chat-sim --release -- --seed {seed}\n{broken}");
     }

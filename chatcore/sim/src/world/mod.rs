@@ -35,6 +35,7 @@ use crate::model::Model;
 use crate::off::Off;
 use crate::panics;
 use crate::plan::{NetOptions, Plan, Profile};
+use crate::watchdog::Pulse;
 use crate::witness::Witness;
 use crate::world::boot::Inspected;
 use crate::world::client::Slot;
@@ -84,15 +85,31 @@ pub struct Outcome {
 /// Runs a world to its end, or to the first broken rule. `off` is what is switched off in it, and
 /// `traced` whether to write down what happens.
 pub fn run(plan: &Plan, off: Off, traced: bool) -> Outcome {
-    let mut world = World::new(plan, off, traced);
+    let mut lines = Vec::new();
+    let mut tell = |line| lines.push(line);
+    let outcome = run_watched(plan, off, traced.then_some(&mut tell), &Pulse::default());
+    Outcome { trace: lines, ..outcome }
+}
+
+/// As [`run`]; `tell` is told what happens when it happens, so that it is known also of a step that
+/// does not end, and `pulse` of every step.
+pub fn run_watched<'a>(
+    plan: &'a Plan,
+    off: Off,
+    tell: Option<&'a mut dyn FnMut(String)>,
+    pulse: &Pulse,
+) -> Outcome {
+    let mut world = World::new(plan, off, tell);
+    pulse.begin(plan.seed, off);
     // What was written down until then is worth the most when something panics.
-    let result = panics::catch(|| world.run());
+    let result = panics::catch(|| world.run(pulse));
+    pulse.end();
     Outcome {
         steps: world.steps,
         digest: world.digest,
         marks: world.marks,
         broken: result.err(),
-        trace: world.trace.unwrap_or_default(),
+        trace: Vec::new(),
     }
 }
 
@@ -103,7 +120,7 @@ pub(crate) struct World<'a> {
     steps: u64,
     digest: u64,
     marks: Marks,
-    trace: Option<Vec<String>>,
+    tell: Option<&'a mut dyn FnMut(String)>,
     queue: Queue,
     rng: Rng,
     disk: Disk,
@@ -134,7 +151,7 @@ pub(crate) struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(plan: &'a Plan, off: Off, traced: bool) -> Self {
+    fn new(plan: &'a Plan, off: Off, tell: Option<&'a mut dyn FnMut(String)>) -> Self {
         let rooms = (0..plan.options.rooms.max(1)).map(|number| match number {
             0 => "lobby".parse(),
             _ => format!("room-{number}").parse(),
@@ -147,7 +164,7 @@ impl<'a> World<'a> {
             steps: 0,
             digest: plan.seed,
             marks: Marks::default(),
-            trace: traced.then(Vec::new),
+            tell,
             queue: Queue::default(),
             rng: Rng::with_seed(plan.seed ^ 0x0C_EA_75),
             disk: Disk::default(),
@@ -171,7 +188,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn run(&mut self) -> Result<(), Broken> {
+    fn run(&mut self, pulse: &Pulse) -> Result<(), Broken> {
         self.queue.push(0, Event::Boot { boot: self.boot });
         for (place, action) in self.plan.actions.iter().enumerate() {
             self.queue.push(action.at, Event::Act(place));
@@ -183,6 +200,7 @@ impl<'a> World<'a> {
             assert!(at >= self.now, "time must not run back");
             self.now = at;
             self.steps += 1;
+            pulse.beat(self.steps);
             self.happen(event)?;
             if self.steps.is_multiple_of(INSPECT_STEPS) {
                 self.check_whole()?;
@@ -328,8 +346,8 @@ impl<'a> World<'a> {
 
     /// Writes down what happens, if anybody wants to read it.
     fn note(&mut self, line: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:>8} {}", self.now, line()));
+        if let Some(tell) = &mut self.tell {
+            tell(format!("{:>8} {}", self.now, line()));
         }
     }
 
