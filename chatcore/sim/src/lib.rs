@@ -18,6 +18,7 @@
 //! | [`broken`] | a rule that was broken |
 //! | [`runner`], [`shrink`], [`panics`] | many worlds at once; the smallest story of a failure |
 //! | [`watchdog`] | a world that takes no step any more tells its seed |
+//! | `telling` | what happens, in words |
 //! | [`off`] | rules that a build for tests can switch off, to prove that the checkers notice |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //!
@@ -44,6 +45,7 @@ pub mod plan;
 pub mod runner;
 pub mod shrink;
 mod tap;
+mod telling;
 pub mod watchdog;
 mod witness;
 pub mod world;

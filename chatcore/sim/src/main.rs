@@ -183,10 +183,13 @@ fn tell_failure(
     let mut world = Vec::new();
     let mut tell = |line| world.push(line);
     let outcome = run_watched(&small, off, Some(&mut tell), pulse);
-    writeln!(out, "\n{:#?}", small.options)?;
+    writeln!(out, "\nThe world can be simpler:")?;
+    for line in small.options.differences(&plan.options) {
+        writeln!(out, "{line}")?;
+    }
     writeln!(out, "\n{} of {} actions are enough:", small.actions.len(), plan.actions.len())?;
     for action in &small.actions {
-        writeln!(out, "{:>8} {:?}", action.at, action.deed)?;
+        writeln!(out, "{:>8} {}", action.at, small.tell(action.deed))?;
     }
     writeln!(out, "\nWhat happened:")?;
     let skipped = world.len().saturating_sub(300);

@@ -150,7 +150,7 @@ impl From<StartAt> for Start {
 impl World<'_> {
     /// The machine of a client, by any number.
     pub(crate) fn machine(&self, number: u8) -> usize {
-        usize::from(number) % self.slots.len()
+        self.plan.options.client(number)
     }
 
     pub(crate) fn start_client(&mut self, place: usize) -> Result<(), Broken> {
@@ -230,6 +230,7 @@ impl World<'_> {
         let id = ConnId::new(self.dials);
         let run = self.slots[client].run;
         self.slots[client].sent_before = self.slots[client].sent.0;
+        self.note(|| format!("client {client} dials: {id}"));
         self.conns.insert(id, Conn::new(Dialler::Client { client, run }, self.boot));
         if let Some(program) = &mut self.slots[client].program {
             program.conn = Some(id);
@@ -245,6 +246,7 @@ impl World<'_> {
     fn hang_up(&mut self, client: usize) {
         let id = self.slots[client].program.as_mut().and_then(|program| program.conn.take());
         let Some(id) = id else { return };
+        self.note(|| format!("client {client} closes {id}"));
         let Some((conn, mut wire)) = self.wire(id) else { return };
         conn.client_open = false;
         conn.lose(Side::Client);
@@ -501,6 +503,7 @@ impl World<'_> {
             self.wild.remove(&id);
             return Ok(());
         };
+        self.note(|| format!("client {client} hears of {id}: {reason}"));
         if self.conns.get(&id).is_some_and(|conn| conn.server_open && !conn.welcomed) {
             self.hit(Mark::CutDuringLogin);
         }
@@ -541,7 +544,9 @@ impl World<'_> {
         let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.stalled_until <= now) else {
             return Ok(());
         };
-        for _ in 0..std::mem::take(&mut conn.waiting) {
+        let waiting = std::mem::take(&mut conn.waiting);
+        self.note(|| format!("{id} is read again: {waiting} pieces wait"));
+        for _ in 0..waiting {
             self.arrive_at_client(id)?;
         }
         Ok(())
@@ -559,6 +564,7 @@ impl World<'_> {
         {
             let Some(frame) = next_frame(&mut program.buffer)? else { break };
             program.waits.hears(self.now, &frame);
+            self.note_answer(id, &frame);
             if let ServerFrame::Answer { answer: Answer::History { .. }, .. } = &frame {
                 self.witness.page_came();
             }

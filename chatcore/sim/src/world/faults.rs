@@ -58,6 +58,39 @@ impl World<'_> {
         }
     }
 
+    /// What a deed lacks to have any effect.
+    pub(crate) fn lack(&self, deed: Deed) -> Option<&'static str> {
+        let program = |client| self.slots[self.machine(client)].program.as_ref();
+        let idle = |client| program(client).is_none().then_some("it does not run");
+        let deaf = |client| self.conn_of(client).is_none().then_some("it has no connection");
+        match deed {
+            Deed::Start(client) => program(client).is_some().then_some("it runs"),
+            Deed::Post { client, .. }
+            | Deed::Reset { client, .. }
+            | Deed::Join { client, .. }
+            | Deed::Part { client, .. }
+            | Deed::Ask { client, .. }
+            | Deed::Quit(client)
+            | Deed::Leave(client)
+            | Deed::Wrong(Fault::Kill(client)) => idle(client),
+            Deed::Wrong(
+                Fault::Cut(client) | Fault::Silence(client) | Fault::Stall { client, .. },
+            ) => deaf(client),
+            Deed::Trim { .. } | Deed::Wrong(Fault::Crash { .. } | Fault::Stop { .. }) => {
+                self.server.is_none().then_some("the server does not run")
+            }
+            Deed::Wild { .. }
+            | Deed::Wrong(
+                Fault::Unreachable { .. }
+                | Fault::Slow { .. }
+                | Fault::Full { .. }
+                | Fault::Unreadable { .. }
+                | Fault::Jump { .. }
+                | Fault::Err(_),
+            ) => None,
+        }
+    }
+
     fn go_wrong(&mut self, fault: Fault) -> Result<(), Broken> {
         let later = |millis: u32| self.now + u64::from(millis);
         match fault {
@@ -90,16 +123,20 @@ impl World<'_> {
         let delays = [self.rng.u64(0..50), self.rng.u64(0..50)];
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.silent = true;
+        let lost = (conn.to_client.unread, conn.to_server.unread);
         for (side, delay) in [Side::Client, Side::Server].into_iter().zip(delays) {
             conn.lose(side);
             self.queue.push(self.now + delay, Event::Broken(id, side));
         }
+        let (down, up) = lost;
+        self.note(|| format!("  {id} breaks: {down} bytes are lost on the way down, {up} up"));
     }
 
     fn silence(&mut self, client: u8) {
         let Some(id) = self.conn_of(client) else { return };
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.silent = true;
+            self.note(|| format!("  {id} carries nothing any more"));
         }
     }
 
@@ -113,6 +150,7 @@ impl World<'_> {
     pub(crate) fn stall_connection(&mut self, id: ConnId, until: u64) {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.stalled_until = until;
+            self.note(|| format!("  {id} is not read until {until}"));
             self.queue.push(until, Event::Resume(id));
         }
     }
@@ -131,6 +169,7 @@ impl World<'_> {
 
     fn lose_server(&mut self, kept: u8, down: u64) {
         if self.plan.options.archive == Archive::None && self.carried.is_none() {
+            self.note(|| "  the server is gone, and its journal with it".to_owned());
             self.disk = Disk::default();
         } else {
             let (told, written) = (self.disk.told, self.disk.written());
@@ -143,7 +182,8 @@ impl World<'_> {
                 self.hit(Mark::CrashLostUnsafe);
             }
             self.note(|| {
-                format!("of {written} entries {kept} are kept, {told} were reported safe")
+                let lost = written.since(kept);
+                format!("  the server is gone; its store has entries up to {kept}: {lost} are lost, {told} were reported safe")
             });
         }
         self.boot += 1;
@@ -197,6 +237,7 @@ impl World<'_> {
         self.queue.push(until, Event::StoreWell);
         if self.server.is_some() && !self.troubles.is_full {
             self.troubles.is_full = true;
+            self.note(|| format!("  the store is full until {until}"));
             return self.input(Input::StoreFull);
         }
         Ok(())
@@ -207,6 +248,7 @@ impl World<'_> {
             return Ok(());
         }
         self.troubles.is_full = false;
+        self.note(|| "  the store is free".to_owned());
         self.input(Input::StoreFree)
     }
 

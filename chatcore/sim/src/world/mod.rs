@@ -35,6 +35,7 @@ use crate::model::Model;
 use crate::off::Off;
 use crate::panics;
 use crate::plan::{NetOptions, Plan, Profile};
+use crate::telling::room_name;
 use crate::watchdog::Pulse;
 use crate::witness::Witness;
 use crate::world::boot::Inspected;
@@ -152,10 +153,7 @@ pub(crate) struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, off: Off, tell: Option<&'a mut dyn FnMut(String)>) -> Self {
-        let rooms = (0..plan.options.rooms.max(1)).map(|number| match number {
-            0 => "lobby".parse(),
-            _ => format!("room-{number}").parse(),
-        });
+        let rooms = (0..plan.options.rooms.max(1)).map(|number| room_name(number.into()).parse());
         let options = plan.options.clients.iter().enumerate();
         Self {
             plan,
@@ -249,7 +247,8 @@ impl<'a> World<'a> {
         if self.healed.is_some() {
             return Ok(());
         }
-        self.note(|| format!("{:?}", action.deed));
+        let effect = self.lack(action.deed).map_or(String::new(), |why| format!(" (not: {why})"));
+        self.note(|| format!("{}{effect}", plan.tell(action.deed)));
         self.do_deed(action.deed)?;
         if place + 1 == plan.actions.len() {
             self.heal()?;
@@ -373,6 +372,6 @@ impl<'a> World<'a> {
     }
 
     fn room(&self, number: u8) -> RoomName {
-        self.rooms[usize::from(number) % self.rooms.len()].clone()
+        self.rooms[self.plan.options.room(number)].clone()
     }
 }

@@ -8,13 +8,16 @@ use chatcore::delivery::Delivery;
 use chatcore::engine::{Directive, Engine, Event as EngineEvent, Input, Output, ReadToken};
 use chatcore::id::{ConnId, Nonce};
 use chatcore::time::Moment;
-use chatcore::wire::{ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, Refusal};
+use chatcore::wire::{
+    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, Refusal, ServerFrame,
+};
 
 use crate::broken::{Broken, hold};
 use crate::marks::Mark;
 use crate::model::Model;
 use crate::off::Off;
 use crate::tap::{Cause, Tap};
+use crate::telling::{tell_answer, tell_frame};
 use crate::world::World;
 use crate::world::client::verify;
 use crate::world::net::Piece;
@@ -344,6 +347,13 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Writes down what somebody is told.
+    pub(crate) fn note_answer(&mut self, conn: ConnId, frame: &ServerFrame) {
+        if !matches!(frame, ServerFrame::Ping { .. } | ServerFrame::Pong { .. }) {
+            self.note(|| format!("{conn} < {}", tell_answer(frame)));
+        }
+    }
+
     fn condemn(&mut self, conn: ConnId, refusal: Refusal) -> Result<(), Broken> {
         let known = self.server.as_ref().is_some_and(|server| server.buffers.contains_key(&conn));
         if known { self.input(Input::Condemned { conn, refusal }) } else { Ok(()) }
@@ -361,6 +371,7 @@ impl World<'_> {
         if std::mem::replace(&mut conn.server_open, false) {
             wire.end(id, conn, Side::Client);
             self.queue.push(at, Event::Gone { boot, conn: id });
+            self.note(|| format!("  the server closes {id}"));
         }
     }
 
@@ -384,7 +395,9 @@ impl World<'_> {
     /// A connection breaks.
     pub(crate) fn break_at_server(&mut self, conn: ConnId) -> Result<(), Broken> {
         let buffer = self.server.as_ref().and_then(|server| server.buffers.get(&conn));
-        if buffer.is_some_and(FrameBuffer::is_inside_frame) {
+        let is_inside = buffer.is_some_and(FrameBuffer::is_inside_frame);
+        self.note(|| format!("  the server hears that {conn} is broken"));
+        if is_inside {
             self.hit(Mark::CutInsideFrame);
         }
         self.hang_up_at_server(conn)
@@ -448,7 +461,7 @@ impl World<'_> {
             match frame {
                 Ok(frame) => {
                     if !matches!(frame, ClientFrame::Ping { .. } | ClientFrame::Pong { .. }) {
-                        self.note(|| format!("{conn} > {frame:?}"));
+                        self.note(|| format!("{conn} > {}", tell_frame(&frame)));
                     }
                     self.mark_frame(conn, &frame);
                     self.input(Input::Frame { conn, frame })?;
