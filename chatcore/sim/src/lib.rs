@@ -31,7 +31,8 @@
 //! soon as nothing waits for the store,
 //! the engine is made again from its snapshot and has to be the same; and the same visitor is told
 //! the same by an engine of that snapshot and by one of the snapshot before and the entries since
-//! then. After every restart a second engine, made from a snapshot of the first, does the same as
+//! then. At every crash the engine that lived and one made from its snapshot are visited likewise.
+//! After every restart a second engine, made from a snapshot of the first, does the same as
 //! the first for 300 inputs.
 #![forbid(unsafe_code)]
 

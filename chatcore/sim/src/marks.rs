@@ -117,6 +117,8 @@ marks! {
     HostErred [Fault],
     /// Engines restored in two ways were visited.
     TwoRestored [Other],
+    /// The engine that lived until a crash and one restored from its snapshot were visited.
+    LivingCompared [Other],
     /// The host answered a read with records that were not asked for.
     HostGaveWrongRecords [Fault],
     /// A session expired.

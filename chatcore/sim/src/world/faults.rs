@@ -99,7 +99,7 @@ impl World<'_> {
             Fault::Silence(client) => self.silence(client),
             Fault::Stall { client, millis } => self.stall(client, later(millis)),
             Fault::Unreachable { millis } => self.troubles.unreachable_until = later(millis),
-            Fault::Crash { kept, down } => self.crash(kept, down.into()),
+            Fault::Crash { kept, down } => return self.crash(kept, down.into()),
             Fault::Stop { down } => return self.stop(down.into()),
             Fault::Slow { millis } => self.troubles.slowness = millis.into(),
             Fault::Full { millis } => return self.fill_store(later(millis)),
@@ -156,15 +156,16 @@ impl World<'_> {
     }
 
     /// The server dies. Everything it held is gone, and of the store what was not safe, perhaps.
-    fn crash(&mut self, kept: u8, down: u64) {
+    fn crash(&mut self, kept: u8, down: u64) -> Result<(), Broken> {
         let Some(server) = self.server.take() else {
-            return;
+            return Ok(());
         };
         self.carried = None;
         let catches_up = server.reads.values().any(Wanted::is_catching_up);
         self.mark_crash(catches_up);
-        drop(server);
+        self.check_living(server)?;
         self.lose_server(kept, down);
+        Ok(())
     }
 
     fn lose_server(&mut self, kept: u8, down: u64) {

@@ -9,6 +9,7 @@ mod boot;
 mod client;
 mod disk;
 mod faults;
+mod living;
 mod marking;
 mod net;
 mod queue;

@@ -20,6 +20,7 @@ use crate::tap::{Cause, Tap};
 use crate::telling::{tell_answer, tell_frame};
 use crate::world::World;
 use crate::world::client::verify;
+use crate::world::living::Gates;
 use crate::world::net::Piece;
 use crate::world::queue::{Event, Side};
 use crate::world::store::Wanted;
@@ -48,6 +49,8 @@ pub(crate) struct Server {
     pub(crate) twin: Option<Twin>,
     /// Reads that are not answered, and what they ask for.
     pub(crate) reads: BTreeMap<ReadToken, Wanted>,
+    /// What the shards were last told of each gate.
+    pub(crate) gates: Gates,
     /// The last read that was answered.
     pub(crate) answered: Option<ReadToken>,
 }
@@ -76,8 +79,8 @@ impl Server {
         };
         let shards = (0..shards.max(1)).map(|_| shard()).collect();
         let buffers = BTreeMap::new();
-        let (reads, answered) = (BTreeMap::new(), None);
-        Self { boot, engine, shards, buffers, timer: None, twin: None, reads, answered }
+        let (reads, gates, answered) = (BTreeMap::new(), Gates::new(), None);
+        Self { boot, engine, shards, buffers, timer: None, twin: None, reads, gates, answered }
     }
 
     fn shard_of(&self, conn: ConnId) -> usize {
@@ -233,6 +236,9 @@ impl World<'_> {
         if let Directive::Close { conn, .. } = directive {
             let event = Event::GiveUp { boot: self.boot, conn: *conn };
             self.queue.push(self.now + CLOSING_TIME, event);
+        }
+        if let Directive::Gate { room, gate } = directive {
+            server.gates.insert(room.clone(), *gate);
         }
         let shards = match directive.conn() {
             Some(conn) => server.shard_of(conn)..=server.shard_of(conn),
