@@ -87,6 +87,12 @@ marks! {
     GraceOver [Other],
     /// A shard asked for records that it did not have.
     Fetched [Other],
+    /// What a shard asked for was for a connection that had gone meanwhile.
+    FetchedByNobody [Other],
+    /// What a shard asked for was of a life that a reset had ended meanwhile.
+    FetchedFromEarlierLife [Reset],
+    /// What a shard asked for had been trimmed.
+    FetchedWhatIsTrimmed [Other],
     /// Records were read from the store.
     ReadFromStore [Other],
     /// A reader was told that records are gone.

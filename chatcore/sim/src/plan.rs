@@ -101,7 +101,8 @@ pub struct NetOptions {
     pub pieces_max: u8,
     /// What a socket takes before it is full.
     pub socket_bytes: usize,
-    /// How long a shard may wait before it looks at its directives.
+    /// How long a shard may wait before it looks at its directives, and what it has to say may be on
+    /// its way to the engine.
     pub shard_delay_max: u64,
     /// How long the check of a signature takes, at most. What takes longer than a client's patience
     /// lets a log-in be decided after a later one of the same session.

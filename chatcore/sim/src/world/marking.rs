@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chatcore::client::Event as Shown;
-use chatcore::engine::Directive;
+use chatcore::engine::{Directive, Need};
 use chatcore::id::{ConnId, Counter, Incarnation, Index};
 use chatcore::log::{Change, Entry};
 use chatcore::text::{BODY_BYTES_MAX, RoomName, UserName};
@@ -285,6 +285,20 @@ impl World<'_> {
             (records, Mark::HeldFull),
             (bytes && !records, Mark::HeldBytesFull),
             (total > limits.held_bytes_total_max && !bytes && !records, Mark::HeldTotalFull),
+        ];
+        self.hit_those(&marks);
+    }
+
+    /// A need reaches the engine: what happened while it was on its way.
+    pub(crate) fn mark_need(&mut self, need: &Need) {
+        let known = self.server.as_ref().is_some_and(|it| it.buffers.contains_key(&need.conn));
+        let life = self.witness.life(&need.room).map(|(life, _)| life);
+        let trimmed = self.witness.trimmed(&need.room, need.incarnation);
+        let marks = [
+            (true, Mark::Fetched),
+            (!known, Mark::FetchedByNobody),
+            (life.is_some_and(|life| life > need.incarnation), Mark::FetchedFromEarlierLife),
+            (trimmed > need.after, Mark::FetchedWhatIsTrimmed),
         ];
         self.hit_those(&marks);
     }

@@ -230,6 +230,7 @@ impl<'a> World<'a> {
             Event::Read { boot, token, records } => self.read_done(boot, token, records),
             Event::Shard { boot, shard } => self.work_shard(boot, shard),
             Event::EngineTimer { boot } => self.engine_timer(boot),
+            Event::Reported { boot, shard } => self.reported(boot, shard),
             Event::ShardTimer { boot, shard } => self.shard_timer(boot, shard),
             Event::ClientTimer { client, run } => self.client_timer(client, run),
             Event::Gone { boot, conn } => self.gone(boot, conn),

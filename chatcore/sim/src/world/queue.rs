@@ -39,6 +39,8 @@ pub(crate) enum Event {
     Read { boot: u64, token: ReadToken, records: Option<Vec<Record>> },
     /// A shard looks at its directives.
     Shard { boot: u64, shard: usize },
+    /// Something that a shard had to say reaches the engine.
+    Reported { boot: u64, shard: usize },
     /// The engine wanted to be asked again.
     EngineTimer { boot: u64 },
     /// A shard wanted to be asked again.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use chatcore::codec::{FrameBuffer, decode};
 use chatcore::delivery::Delivery;
-use chatcore::engine::{Directive, Engine, Event as EngineEvent, Input, Output, ReadToken};
+use chatcore::engine::{Directive, Engine, Event as EngineEvent, Input, Need, Output, ReadToken};
 use chatcore::id::{ConnId, Nonce};
 use chatcore::time::Moment;
 use chatcore::wire::{
@@ -63,9 +63,21 @@ struct Shard {
     inbox: VecDeque<Directive>,
     /// Connections that it condemned, and the engine has not heard of.
     condemned: VecDeque<(ConnId, Refusal)>,
+    /// What is on its way to the engine, in order, and when the last of it arrives.
+    reports: VecDeque<Report>,
+    reports_at: u64,
     /// Whether it was told to look.
     awake: bool,
     timer: Option<u64>,
+}
+
+/// What a shard has to say to the engine.
+#[derive(Debug)]
+enum Report {
+    /// It lacks records.
+    Fetch(Need),
+    /// A connection reads too slowly.
+    Condemned(ConnId, Refusal),
 }
 
 impl Server {
@@ -73,9 +85,16 @@ impl Server {
         let shard = || {
             let mut delivery = Delivery::new(engine.limits());
             off.delivery(&mut delivery);
-            let (tap, inbox, condemned) =
-                (Tap::new(engine.limits()), VecDeque::new(), VecDeque::new());
-            Shard { delivery, tap, inbox, condemned, awake: false, timer: None }
+            Shard {
+                delivery,
+                tap: Tap::new(engine.limits()),
+                inbox: VecDeque::new(),
+                condemned: VecDeque::new(),
+                reports: VecDeque::new(),
+                reports_at: 0,
+                awake: false,
+                timer: None,
+            }
         };
         let shards = (0..shards.max(1)).map(|_| shard()).collect();
         let buffers = BTreeMap::new();
@@ -113,7 +132,8 @@ impl Server {
 
     /// Whether nothing waits inside.
     pub(crate) fn is_idle(&self) -> bool {
-        self.reads.is_empty() && self.shards.iter().all(|shard| shard.inbox.is_empty())
+        let is_idle = |shard: &Shard| shard.inbox.is_empty() && shard.reports.is_empty();
+        self.reads.is_empty() && self.shards.iter().all(is_idle)
     }
 }
 
@@ -337,20 +357,43 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Tells the engine what a shard has to say.
+    /// Puts on its way to the engine what a shard has to say: it arrives in order, and other things
+    /// may reach the engine before.
     fn report(&mut self, shard: usize) -> Result<(), Broken> {
-        while let Some(need) = self.delivery(shard).and_then(Delivery::poll_need) {
-            self.hit(Mark::Fetched);
-            if let Some(state) = self.shard(shard) {
-                state.tap.needs(&need)?;
-            }
-            self.input(Input::Fetch(need))?;
+        let now = self.now;
+        let Some(state) = self.server.as_mut().and_then(|server| server.shards.get_mut(shard))
+        else {
+            return Ok(());
+        };
+        let before = state.reports.len();
+        while let Some(need) = state.delivery.poll_need() {
+            state.tap.needs(&need)?;
+            state.reports.push_back(Report::Fetch(need));
         }
-        while let Some((conn, refusal)) = self.shard(shard).and_then(|it| it.condemned.pop_front())
-        {
-            self.condemn(conn, refusal)?;
+        let condemned = std::mem::take(&mut state.condemned);
+        state.reports.extend(condemned.into_iter().map(|(conn, why)| Report::Condemned(conn, why)));
+        for _ in before..state.reports.len() {
+            let at = now + self.rng.u64(0..=self.net.shard_delay_max);
+            state.reports_at = state.reports_at.max(at);
+            self.queue.push(state.reports_at, Event::Reported { boot: self.boot, shard });
         }
         Ok(())
+    }
+
+    /// The next thing that a shard had to say reaches the engine.
+    pub(crate) fn reported(&mut self, boot: u64, shard: usize) -> Result<(), Broken> {
+        if boot != self.boot {
+            return Ok(());
+        }
+        match self.shard(shard).and_then(|state| state.reports.pop_front()) {
+            None => Ok(()),
+            Some(Report::Condemned(conn, refusal)) => self.condemn(conn, refusal),
+            Some(Report::Fetch(need)) => {
+                self.mark_need(&need);
+                self.note(|| format!("  {need:?}"));
+                self.input(Input::Fetch(need))
+            }
+        }
     }
 
     /// Writes down what somebody is told.
