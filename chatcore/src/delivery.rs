@@ -87,9 +87,11 @@ enum Stage {
     /// It serves.
     #[default]
     Open,
-    /// It leaves too many answers unread; the engine has yet to close it.
+    /// It reads too slowly, and the engine has yet to close it. It is written on until then, and told
+    /// why.
     Condemned,
-    /// It took no byte for too long: nothing more is written to it.
+    /// It took no byte for too long, and takes none: nothing more is written to it. One that takes
+    /// bytes again before it is closed is condemned all the same.
     Stalled,
     /// What is queued is its last.
     Closing,
@@ -318,6 +320,9 @@ impl Delivery {
         let Some(outgoing) = self.connections.get_mut(&conn) else { return };
         if outgoing.readiness == Readiness::Blocked {
             outgoing.readiness = Readiness::Idle;
+            if outgoing.stage == Stage::Stalled {
+                outgoing.stage = Stage::Condemned;
+            }
             self.end_stall(conn);
             self.make_ready(conn);
         }

@@ -17,6 +17,8 @@
 //! | [`marks`] | situations that a run must have reached |
 //! | [`broken`] | a rule that was broken |
 //! | [`runner`], [`shrink`], [`panics`] | many worlds at once; the smallest story of a failure |
+//! | [`watchdog`] | a world that takes no step any more tells its seed |
+//! | `telling` | what happens, in words |
 //! | [`off`] | rules that a build for tests can switch off, to prove that the checkers notice |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //!
@@ -29,7 +31,8 @@
 //! soon as nothing waits for the store,
 //! the engine is made again from its snapshot and has to be the same; and the same visitor is told
 //! the same by an engine of that snapshot and by one of the snapshot before and the entries since
-//! then. After every restart a second engine, made from a snapshot of the first, does the same as
+//! then. At every crash the engine that lived and one made from its snapshot are visited likewise.
+//! After every restart a second engine, made from a snapshot of the first, does the same as
 //! the first for 300 inputs.
 #![forbid(unsafe_code)]
 
@@ -43,5 +46,7 @@ pub mod plan;
 pub mod runner;
 pub mod shrink;
 mod tap;
+mod telling;
+pub mod watchdog;
 mod witness;
 pub mod world;

@@ -3,8 +3,10 @@
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::num::NonZeroUsize;
-use std::process::ExitCode;
-use std::time::Instant;
+use std::process::{ExitCode, exit};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use chat_sim::broken::Broken;
 use chat_sim::marks::Mark;
@@ -12,9 +14,14 @@ use chat_sim::off::Off;
 use chat_sim::panics::keep_quiet;
 use chat_sim::plan::Plan;
 use chat_sim::runner::{Batch, Summary, run_many, shrink_failure};
-use chat_sim::world::run;
-use clap::{Parser, value_parser};
+use chat_sim::watchdog::{self, Pulse, Seen, Watch};
+use chat_sim::world::run_watched;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// Why there is nothing to switch off.
+const NO_MUTANTS: &str = "nothing can be switched off: build with RUSTFLAGS='--cfg chat_mutants'";
 
 /// Runs whole chat worlds from seeds, and checks every rule after every step.
 #[derive(Debug, Parser)]
@@ -43,12 +50,15 @@ struct Args {
     /// Fail when a situation was reached less often.
     #[arg(long, default_value_t = 0, value_name = "TIMES")]
     marks: u64,
-    /// List how often each situation was reached.
+    /// List how often each situation was reached, and what it is about.
     #[arg(long)]
     list_marks: bool,
     /// Go on after a failure, and list all.
     #[arg(long)]
     keep_going: bool,
+    /// Run with one rule of chatcore switched off. Needs a build like `--mutants`.
+    #[arg(long, value_name = "NAME", conflicts_with = "mutants")]
+    mutant: Option<String>,
     /// Switch off one rule of chatcore after the other, and fail unless each is caught within as
     /// many worlds as `--seeds` says. Needs a build with
     /// `RUSTFLAGS='--cfg chat_mutants'`.
@@ -58,11 +68,17 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let off = match args.mutant.as_deref().map_or(Ok(Off::default()), named) {
+        Ok(off) => off,
+        Err(why) => Args::command().error(ErrorKind::InvalidValue, why).exit(),
+    };
     keep_quiet();
+    let watch = Arc::<Watch>::default();
+    watch_over(Arc::clone(&watch));
     let result = match args.seed {
-        Some(seed) => replay(&args, seed),
-        None if args.mutants => prove_checkers(&args),
-        None => run_batch(&args),
+        Some(seed) => replay(&args, off, seed, &watch.pulse()),
+        None if args.mutants => prove_checkers(&args, &watch),
+        None => run_batch(&args, off, &watch),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -70,19 +86,43 @@ fn main() -> ExitCode {
     }
 }
 
+/// The rule of a name, switched off.
+fn named(name: &str) -> Result<Off, String> {
+    if let Some((off, _)) = Off::all().find(|(_, other)| *other == name) {
+        return Ok(off);
+    }
+    let names: Vec<&str> = Off::all().map(|(_, name)| name).collect();
+    if names.is_empty() { Err(NO_MUTANTS.to_owned()) } else { Err(names.join(", ")) }
+}
+
+/// Looks from time to time whether every world goes on.
+fn watch_over(watch: Arc<Watch>) {
+    let (begun, mut seen) = (Instant::now(), Seen::default());
+    thread::spawn(move || {
+        loop {
+            thread::sleep(Duration::from_secs(1));
+            if let Some(sign) = seen.look(begun.elapsed(), &watch.signs()) {
+                // Nothing can be done about an error of the terminal.
+                let _ = writeln!(stderr(), "{}", watchdog::tell(sign));
+                exit(1);
+            }
+        }
+    });
+}
+
 fn threads(args: &Args) -> usize {
-    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let cores = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     args.threads.unwrap_or_else(cores).get()
 }
 
 /// Switches off each rule in turn: a simulator that finds nothing then has not been shown to work.
-fn prove_checkers(args: &Args) -> std::io::Result<bool> {
+fn prove_checkers(args: &Args, watch: &Watch) -> std::io::Result<bool> {
     let mut out = stdout().lock();
     let (first, count, threads) = (args.first, args.seeds, threads(args));
     let (mut caught, mut all) = (0, 0);
     for (off, name) in Off::all() {
         let batch = Batch { first, count, threads, stops_at_failure: true, off };
-        let summary = run_many(batch, |_| {});
+        let summary = run_many(batch, watch, |_| {});
         all += 1;
         let seeds = summary.seeds;
         match summary.failures.first() {
@@ -93,26 +133,31 @@ fn prove_checkers(args: &Args) -> std::io::Result<bool> {
                     "caught after {seeds:>4} worlds: {name}: seed {seed}: {}",
                     broken.rule
                 )?;
+                writeln!(out, "    {}", off.replay(*seed))?;
             }
             None => writeln!(out, "NOT CAUGHT in {seeds} worlds: {name}")?,
         }
     }
     if all == 0 {
-        writeln!(out, "nothing can be switched off: build with RUSTFLAGS='--cfg chat_mutants'")?;
+        writeln!(out, "{NO_MUTANTS}")?;
         return Ok(false);
     }
     writeln!(out, "{caught} of {all} mutants caught within {count} worlds each")?;
     Ok(caught == all)
 }
 
-fn replay(args: &Args, seed: u64) -> std::io::Result<bool> {
+fn replay(args: &Args, off: Off, seed: u64, pulse: &Pulse) -> std::io::Result<bool> {
     let mut out = stdout().lock();
     let plan = Plan::draw(seed);
     writeln!(out, "seed {seed}\n{:#?}", plan.options)?;
-    let outcome = run(&plan, Off::default(), args.trace);
-    for line in &outcome.trace {
-        writeln!(out, "{line}")?;
-    }
+    let mut told = Ok(());
+    let mut tell = |line: String| {
+        if told.is_ok() {
+            told = writeln!(out, "{line}");
+        }
+    };
+    let outcome = run_watched(&plan, off, args.trace.then_some(&mut tell), pulse);
+    told?;
     let Some(broken) = outcome.broken else {
         let (steps, digest) = (outcome.steps, outcome.digest);
         writeln!(out, "seed {seed}: {steps} steps, digest {digest:016x}, every rule held")?;
@@ -122,34 +167,44 @@ fn replay(args: &Args, seed: u64) -> std::io::Result<bool> {
         writeln!(out, "seed {seed} breaks a rule after {} steps: {broken}", outcome.steps)?;
         return Ok(false);
     }
-    tell_failure(&mut out, &plan, &broken)?;
+    tell_failure(&mut out, off, &plan, &broken, pulse)?;
     Ok(false)
 }
 
-/// Tells the shortest story of a failure that can be found.
-fn tell_failure(out: &mut impl Write, plan: &Plan, broken: &Broken) -> std::io::Result<()> {
-    let small = shrink_failure(plan, broken);
-    let outcome = run(&small, Off::default(), true);
-    writeln!(out, "\n{:#?}", small.options)?;
+/// Tells the shortest story of a failure that can be found, after the options of its world.
+fn tell_failure(
+    out: &mut impl Write,
+    off: Off,
+    plan: &Plan,
+    broken: &Broken,
+    pulse: &Pulse,
+) -> std::io::Result<()> {
+    let small = shrink_failure(plan, off, broken, pulse);
+    let mut world = Vec::new();
+    let mut tell = |line| world.push(line);
+    let outcome = run_watched(&small, off, Some(&mut tell), pulse);
+    writeln!(out, "\nThe world can be simpler:")?;
+    for line in small.options.differences(&plan.options) {
+        writeln!(out, "{line}")?;
+    }
     writeln!(out, "\n{} of {} actions are enough:", small.actions.len(), plan.actions.len())?;
     for action in &small.actions {
-        writeln!(out, "{:>8} {:?}", action.at, action.deed)?;
+        writeln!(out, "{:>8} {}", action.at, small.tell(action.deed))?;
     }
     writeln!(out, "\nWhat happened:")?;
-    let mut world = outcome.trace;
     let skipped = world.len().saturating_sub(300);
     if skipped > 0 {
-        writeln!(out, "({skipped} lines before: --seed {} --trace tells all)", plan.seed)?;
+        writeln!(out, "({skipped} lines before: with --trace all is told)")?;
     }
     for line in world.drain(skipped..) {
         writeln!(out, "{line}")?;
     }
     let now = outcome.broken.as_ref().unwrap_or(broken);
     writeln!(out, "\nseed {} breaks a rule: {now}", plan.seed)?;
-    writeln!(out, "replay: cargo run -p chat-sim --release -- --seed {}", plan.seed)
+    writeln!(out, "replay: {}", off.replay(plan.seed))
 }
 
-fn run_batch(args: &Args) -> std::io::Result<bool> {
+fn run_batch(args: &Args, off: Off, watch: &Watch) -> std::io::Result<bool> {
     let (first, count, threads) = (args.first, args.seeds, threads(args));
     let Some(last) = first.checked_add(count - 1) else {
         writeln!(stderr(), "chat-sim: there are no {count} seeds from {first} on")?;
@@ -158,12 +213,21 @@ fn run_batch(args: &Args) -> std::io::Result<bool> {
     writeln!(stdout(), "seeds {first} to {last}, {threads} at once")?;
     let bar = progress_bar(count);
     let begun = Instant::now();
-    let (stops_at_failure, off) = (!args.keep_going, Off::default());
+    let stops_at_failure = !args.keep_going;
     let batch = Batch { first, count, threads, stops_at_failure, off };
-    let summary = run_many(batch, |_| bar.inc(1));
+    let summary = run_many(batch, watch, |_| bar.inc(1));
     bar.finish_and_clear();
     let seconds = begun.elapsed().as_secs_f64();
-    report(args, &summary, seconds, threads)
+    let well = report(args, &summary, seconds, threads)?;
+    if let Some((seed, broken)) = summary.failures.first()
+        && !args.keep_going
+        && !args.no_shrink
+    {
+        let (mut out, plan) = (stdout().lock(), Plan::draw(*seed));
+        writeln!(out, "{:#?}", plan.options)?;
+        tell_failure(&mut out, off, &plan, broken, &watch.pulse())?;
+    }
+    Ok(well)
 }
 
 fn progress_bar(count: u64) -> ProgressBar {
@@ -183,7 +247,8 @@ fn report(args: &Args, summary: &Summary, seconds: f64, threads: usize) -> std::
     writeln!(out, "digest of all: {digest:016x}")?;
     if args.list_marks {
         for mark in Mark::ALL {
-            writeln!(out, "{:>10} {mark}", marks.count(*mark))?;
+            let kinds: Vec<&str> = mark.kinds().iter().map(|kind| kind.name()).collect();
+            writeln!(out, "{:>10} {mark} ({})", marks.count(*mark), kinds.join(" and "))?;
         }
     }
     let missing: Vec<Mark> = marks.rarer_than(args.marks).collect();
@@ -193,12 +258,6 @@ fn report(args: &Args, summary: &Summary, seconds: f64, threads: usize) -> std::
     }
     for (seed, broken) in failures {
         writeln!(out, "seed {seed} breaks a rule: {broken}")?;
-    }
-    if let Some((seed, broken)) = failures.first()
-        && !args.keep_going
-        && !args.no_shrink
-    {
-        tell_failure(&mut out, &Plan::draw(*seed), broken)?;
     }
     Ok(failures.is_empty() && missing.is_empty())
 }

@@ -6,8 +6,39 @@
 
 use std::fmt;
 
+/// What a situation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Something went wrong, or somebody did what they may not.
+    Fault,
+    /// A closed gate, or one that opens.
+    Gate,
+    /// A room was reset.
+    Reset,
+    /// Somebody came back.
+    Reconnect,
+    /// The server began again, or stopped in order to do so.
+    Restart,
+    /// None of these.
+    Other,
+}
+
+impl Kind {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fault => "fault",
+            Self::Gate => "gate",
+            Self::Reset => "reset",
+            Self::Reconnect => "reconnect",
+            Self::Restart => "restart",
+            Self::Other => "other",
+        }
+    }
+}
+
 macro_rules! marks {
-    ($($(#[doc = $doc:literal])* $name:ident $kind:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident [$($kind:ident),*],)*) => {
         /// A situation.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Mark { $($(#[doc = $doc])* $name,)* }
@@ -16,9 +47,9 @@ macro_rules! marks {
             /// Every mark.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Whether it combines two of fault, gate, reset, reconnect and restart.
-            pub const fn is_combined(self) -> bool {
-                match self { $(Self::$name => marks!(@$kind),)* }
+            /// What it is about; each kind once.
+            pub const fn kinds(self) -> &'static [Kind] {
+                match self { $(Self::$name => &[$(Kind::$kind,)*],)* }
             }
 
             /// Its name in reports.
@@ -27,162 +58,187 @@ macro_rules! marks {
             }
         }
     };
-    (@simple) => { false };
-    (@combined) => { true };
 }
 
 marks! {
     /// A gate opened.
-    GateOpened simple,
+    GateOpened [Gate],
     /// A post was accepted behind a closed gate.
-    PostHeld simple,
+    PostHeld [Gate],
     /// A post was accepted in an open room.
-    PostShown simple,
+    PostShown [Other],
     /// A room was reset.
-    RoomReset simple,
+    RoomReset [Reset],
     /// Somebody who may not reset tried.
-    ResetNotAllowed simple,
+    ResetNotAllowed [Reset],
     /// An operator reset too often.
-    ResetTooOften simple,
+    ResetTooOften [Reset],
     /// A client came back and went on where it was.
-    Resumed simple,
+    Resumed [Reconnect],
     /// A client sent a command again.
-    SentAgain simple,
+    SentAgain [Other],
     /// Two devices of one user were connected at once.
-    TwoDevices simple,
+    TwoDevices [Other],
     /// Somebody asked for a name that is taken.
-    NameTaken simple,
+    NameTaken [Other],
     /// A connection was replaced by a newer one of its session.
-    Replaced simple,
+    Replaced [Reconnect],
     /// A user left because the grace was over.
-    GraceOver simple,
+    GraceOver [Other],
     /// A shard asked for records that it did not have.
-    Fetched simple,
+    Fetched [Other],
+    /// What a shard asked for was for a connection that had gone meanwhile.
+    FetchedByNobody [Other],
+    /// What a shard asked for was of a life that a reset had ended meanwhile.
+    FetchedFromEarlierLife [Reset],
+    /// What a shard asked for had been trimmed.
+    FetchedWhatIsTrimmed [Other],
     /// Records were read from the store.
-    ReadFromStore simple,
+    ReadFromStore [Other],
     /// A reader was told that records are gone.
-    GapTold simple,
+    GapTold [Other],
     /// A reader was closed because it did not read.
-    SlowReaderClosed simple,
+    SlowReaderClosed [Fault],
     /// A reader was condemned because it left too many answers unread.
-    UnreadBoundReached simple,
+    UnreadBoundReached [Fault],
     /// A connection was closed because it was silent.
-    SilentClosed simple,
+    SilentClosed [Fault],
     /// A connection was closed because it did not log in.
-    LoginTimeOver simple,
+    LoginTimeOver [Fault],
     /// A connection was refused because there are too many.
-    ServerFull simple,
+    ServerFull [Other],
     /// A question came too soon after others.
-    AskedTooOften simple,
+    AskedTooOften [Other],
     /// Too many answers waited for the store.
-    TooMuchWaits simple,
+    TooMuchWaits [Other],
     /// A closed gate held as many records as it may.
-    HeldFull simple,
+    HeldFull [Gate],
     /// A closed gate held as many bytes as it may.
-    HeldBytesFull simple,
+    HeldBytesFull [Gate],
     /// All closed gates together held as many bytes as they may.
-    HeldTotalFull simple,
+    HeldTotalFull [Gate],
     /// A log-in was decided after a later one of its session.
-    LoginOvertaken simple,
+    LoginOvertaken [Reconnect],
     /// The host told the engine what cannot be.
-    HostErred simple,
+    HostErred [Fault],
     /// Engines restored in two ways were visited.
-    TwoRestored simple,
+    TwoRestored [Other],
+    /// The engine that lived until a crash and one restored from its snapshot were visited.
+    LivingCompared [Other],
     /// The host answered a read with records that were not asked for.
-    HostGaveWrongRecords simple,
+    HostGaveWrongRecords [Fault],
     /// A session expired.
-    SessionExpired simple,
+    SessionExpired [Other],
     /// A client gave up a command of a session that expired.
-    CommandAbandoned simple,
+    CommandAbandoned [Reconnect],
     /// A crowd was joined without a record.
-    JoinedUntold simple,
+    JoinedUntold [Other],
     /// Bytes that are no frame were refused.
-    NoiseRefused simple,
+    NoiseRefused [Fault],
     /// A frame that means nothing was refused.
-    NonsenseRefused simple,
+    NonsenseRefused [Fault],
     /// A frame before the log-in was refused.
-    UnrulyRefused simple,
+    UnrulyRefused [Fault],
     /// A signature was refused.
-    ForgeryRefused simple,
+    ForgeryRefused [Fault],
     /// A number was skipped.
-    CounterSkipped simple,
+    CounterSkipped [Fault],
     /// A number was used for another text.
-    CounterReused simple,
+    CounterReused [Fault],
     /// A store was slow enough that answers waited for more than a second.
-    StoreSlow simple,
+    StoreSlow [Fault],
     /// Records of a room were trimmed.
-    RoomTrimmed simple,
+    RoomTrimmed [Other],
     /// Records were trimmed while some were being read.
-    TrimmedWhileReading simple,
+    TrimmedWhileReading [Other],
     /// Records were trimmed while a reader read nothing.
-    TrimmedWhileStalled simple,
+    TrimmedWhileStalled [Fault],
     /// Records were trimmed soon after a restart.
-    TrimmedAfterRestart simple,
+    TrimmedAfterRestart [Restart],
     /// Many entries were made safe by one sync.
-    GroupCommit simple,
+    GroupCommit [Other],
 
     /// The server died while a gate held records.
-    CrashWithHeldRecords combined,
+    CrashWithHeldRecords [Fault, Gate],
     /// The server died after a gate opened and before that was safe.
-    CrashBeforeOpeningSafe combined,
+    CrashBeforeOpeningSafe [Fault, Gate],
     /// The server died after a reset and before that was safe.
-    CrashBeforeResetSafe combined,
+    CrashBeforeResetSafe [Fault, Reset],
     /// Entries were safe when the server died, and nobody had been told.
-    CrashInDoubt combined,
+    CrashInDoubt [Fault],
     /// Entries were lost when the server died.
-    CrashLostUnsafe combined,
+    CrashLostUnsafe [Fault],
     /// The server died while a reader was being brought up to date from the store.
-    CrashDuringCatchUp combined,
+    CrashDuringCatchUp [Fault],
     /// The server died again before anybody was back.
-    CrashAfterCrash combined,
+    CrashAfterCrash [Fault, Restart],
     /// The server came back from a checkpoint and entries after it.
-    RestoredWithTail combined,
+    RestoredWithTail [Restart],
     /// A gate opened soon after a restart.
-    GateOpenedAfterRestart combined,
+    GateOpenedAfterRestart [Gate, Restart],
     /// A gate that was closed before a restart opened after it, in the same life.
-    GateOpenedAcrossRestart combined,
+    GateOpenedAcrossRestart [Gate, Restart],
     /// A gate was opened by somebody who came back.
-    GateOpenedByReturn combined,
+    GateOpenedByReturn [Gate, Reconnect],
     /// A gate opened while the store was full or slow.
-    GateOpenedInTrouble combined,
+    GateOpenedInTrouble [Fault, Gate],
     /// A reset opened the gate again in the same step.
-    ResetOpensAtOnce combined,
+    ResetOpensAtOnce [Reset, Gate],
+    /// A gate opened in a life that a reset began, and not in the same step.
+    GateOpenedAfterReset [Gate, Reset],
+    /// A room was reset while the store was full or slow.
+    ResetInTrouble [Fault, Reset],
+    /// A reset was sent again by a client that came back.
+    ResetSentAgain [Reset, Reconnect],
     /// A room was reset while some of its members were not connected.
-    ResetWhileAway combined,
+    ResetWhileAway [Reset],
     /// A room was reset while a reader of it was being brought up to date from the store.
-    ResetDuringCatchUp combined,
+    ResetDuringCatchUp [Reset],
     /// A room was reset while one of its readers read nothing.
-    ResetWhileStalled combined,
+    ResetWhileStalled [Fault, Reset],
     /// A room was reset soon after a restart.
-    ResetAfterRestart combined,
+    ResetAfterRestart [Reset, Restart],
     /// Somebody came back after a room was reset.
-    ReturnAfterReset combined,
-    /// Somebody came back while the gate was closed.
-    ReturnToClosedGate combined,
+    ReturnAfterReset [Reset, Reconnect],
+    /// The first gate that somebody was told after coming back was closed.
+    ReturnToClosedGate [Gate, Reconnect],
+    /// A client went on where it was with a server that had been restarted.
+    ResumedAfterRestart [Reconnect, Restart],
     /// A command was sent again to a server that had been restarted.
-    SentAgainAfterRestart combined,
+    SentAgainAfterRestart [Reconnect, Restart],
     /// A post was refused because it was for an earlier life.
-    PostForEarlierLife combined,
+    PostForEarlierLife [Reset],
     /// A connection broke before its log-in was answered.
-    CutDuringLogin combined,
-    /// A connection broke inside a frame.
-    CutInsideFrame combined,
+    CutDuringLogin [Fault],
+    /// A connection broke inside a frame of its client.
+    CutInsideFrame [Fault],
+    /// A connection broke inside a frame of the server.
+    CutInsideAnswer [Fault],
     /// A client died with commands unanswered, and came back.
-    ReturnWithOutbox combined,
+    ReturnWithOutbox [Fault, Reconnect],
+    /// A client came back while the store was full or slow.
+    ReturnInTrouble [Fault, Reconnect],
     /// A client came back while its old connection hung.
-    ReturnWhileHanging combined,
+    ReturnWhileHanging [Fault, Reconnect],
     /// A user left because the grace after a restart was over.
-    GraceOverAfterRestart combined,
+    GraceOverAfterRestart [Restart],
     /// The wall clock was behind the journal at a restart.
-    RestartInThePast combined,
+    RestartInThePast [Fault, Restart],
     /// A post was refused because the store was full, and accepted later.
-    PostedAfterFull combined,
+    PostedAfterFull [Fault],
     /// A read failed, was asked for again, and was answered.
-    ReadAgain combined,
+    ReadAgain [Fault],
     /// A read failed while its reader already needed something else.
-    ReadFailedWithNewerNeed combined,
-    /// The server stopped in order while commands were unanswered.
-    StopWithUnanswered combined,
+    ReadFailedWithNewerNeed [Fault],
+    /// The server stopped in order while commands of connected clients were unanswered.
+    StopWithUnanswered [Restart],
+}
+
+impl Mark {
+    /// Whether it combines two of fault, gate, reset, reconnect and restart.
+    pub fn is_combined(self) -> bool {
+        self.kinds().iter().filter(|kind| **kind != Kind::Other).count() > 1
+    }
 }
 
 impl fmt::Display for Mark {
@@ -220,5 +276,29 @@ impl Marks {
     /// What was reached less often than `least`.
     pub fn rarer_than(&self, least: u64) -> impl Iterator<Item = Mark> {
         Mark::ALL.iter().copied().filter(move |mark| self.count(*mark) < least)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_forty_and_twenty_of_them_combine_two_things() {
+        let combined = Mark::ALL.iter().filter(|mark| mark.is_combined()).count();
+        assert!(Mark::ALL.len() >= 40, "there are {} marks", Mark::ALL.len());
+        assert!(combined >= 20, "{combined} marks combine two things");
+    }
+
+    #[test]
+    fn kinds_of_a_mark_are_told_once_each() {
+        for mark in Mark::ALL {
+            let mut kinds = mark.kinds().to_vec();
+            kinds.sort();
+            kinds.dedup();
+            assert_eq!(kinds.len(), mark.kinds().len(), "{mark}");
+            assert!(!kinds.is_empty(), "{mark}");
+            assert!(kinds.len() == 1 || !kinds.contains(&Kind::Other), "{mark}");
+        }
     }
 }

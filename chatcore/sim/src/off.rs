@@ -26,6 +26,29 @@ impl Off {
         all
     }
 
+    /// Its name, if anything is switched off.
+    pub fn name(self) -> Option<&'static str> {
+        #[cfg(chat_mutants)]
+        let name = self.mutant.map(Mutant::name);
+        #[cfg(not(chat_mutants))]
+        let name = {
+            let Self {} = self;
+            None
+        };
+        name
+    }
+
+    /// The command that runs the world of a seed again.
+    pub fn replay(self, seed: u64) -> String {
+        match self.name() {
+            None => format!("cargo run -p chat-sim --release -- --seed {seed}"),
+            Some(name) => format!(
+                "RUSTFLAGS='--cfg chat_mutants' cargo run -p chat-sim --release \
+                 --target-dir target/mutants -- --seed {seed} --mutant {name}"
+            ),
+        }
+    }
+
     pub(crate) fn engine(self, engine: &mut Engine) {
         #[cfg(chat_mutants)]
         self.mutant.into_iter().for_each(|mutant| engine.mutate(mutant));

@@ -101,7 +101,8 @@ pub struct NetOptions {
     pub pieces_max: u8,
     /// What a socket takes before it is full.
     pub socket_bytes: usize,
-    /// How long a shard may wait before it looks at its directives.
+    /// How long a shard may wait before it looks at its directives, and what it has to say may be on
+    /// its way to the engine.
     pub shard_delay_max: u64,
     /// How long the check of a signature takes, at most. What takes longer than a client's patience
     /// lets a log-in be decided after a later one of the same session.
@@ -404,6 +405,30 @@ impl Plan {
 }
 
 impl Options {
+    /// The client that a number stands for.
+    pub(crate) fn client(&self, number: u8) -> usize {
+        usize::from(number) % self.clients.len().max(1)
+    }
+
+    /// Where these differ from those that they were before a failure was made smaller.
+    pub fn differences(&self, before: &Self) -> Vec<String> {
+        let told = |options: &Self| {
+            [
+                format!("clients: {:?}", options.clients),
+                format!("shards: {}", options.shards),
+                format!("net: {:?}", options.net),
+                format!("store: {:?}", options.store),
+            ]
+        };
+        let before = told(before);
+        told(self).into_iter().zip(before).filter(|(it, old)| it != old).map(|it| it.0).collect()
+    }
+
+    /// The room that a number stands for.
+    pub(crate) fn room(&self, number: u8) -> usize {
+        usize::from(number) % usize::from(self.rooms.max(1))
+    }
+
     fn draw(rng: &mut Rng, profile: Profile) -> Self {
         let count = rng.u8(2..=6);
         let threshold = u16::from(rng.u8(1..=count.min(4)));

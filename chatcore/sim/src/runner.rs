@@ -10,7 +10,8 @@ use crate::off::Off;
 use crate::panics::NO_PANIC;
 use crate::plan::Plan;
 use crate::shrink::shrink;
-use crate::world::{Outcome, run};
+use crate::watchdog::{Pulse, Watch};
+use crate::world::{Outcome, run_watched};
 
 /// What came of many worlds.
 #[derive(Clone, Debug, Default)]
@@ -42,18 +43,19 @@ pub struct Batch {
     pub off: Off,
 }
 
-/// Runs worlds on many threads; `progress` is told of each.
-pub fn run_many(batch: Batch, progress: impl Fn(&Outcome) + Sync) -> Summary {
+/// Runs worlds on many threads; `progress` is told of each, and `watch` where each thread is.
+pub fn run_many(batch: Batch, watch: &Watch, progress: impl Fn(&Outcome) + Sync) -> Summary {
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let summary = Mutex::new(Summary::default());
     let work = || {
+        let pulse = watch.pulse();
         while !stop.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= batch.count {
                 return;
             }
             let seed = batch.first + number;
-            let outcome = run(&Plan::draw(seed), batch.off, false);
+            let outcome = run_watched(&Plan::draw(seed), batch.off, None, &pulse);
             progress(&outcome);
             if batch.stops_at_failure && outcome.broken.is_some() {
                 stop.store(true, Ordering::Relaxed);
@@ -83,9 +85,10 @@ impl Summary {
 }
 
 /// The smallest plan found that breaks the same rule, after [`shrink`].
-pub fn shrink_failure(plan: &Plan, broken: &Broken) -> Plan {
+pub fn shrink_failure(plan: &Plan, off: Off, broken: &Broken, pulse: &Pulse) -> Plan {
     shrink(plan, |plan| {
-        run(plan, Off::default(), false).broken.is_some_and(|other| is_same(&other, broken))
+        let other = run_watched(plan, off, None, pulse).broken;
+        other.is_some_and(|other| is_same(&other, broken))
     })
 }
 

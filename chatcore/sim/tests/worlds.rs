@@ -2,9 +2,11 @@
 
 use std::env;
 
+use chat_sim::marks::{Kind, Mark};
 use chat_sim::off::Off;
-use chat_sim::plan::Plan;
+use chat_sim::plan::{Plan, Profile};
 use chat_sim::runner::{Batch, run_many};
+use chat_sim::watchdog::Watch;
 use chat_sim::world::run;
 
 /// How many worlds; `CHAT_SIM_SEEDS` says otherwise.
@@ -20,7 +22,7 @@ fn every_rule_holds_in_every_world() {
     let (first, count) = (1, seeds());
     println!("seeds {first} to {count}");
     let batch = Batch { first, count, threads: 2, stops_at_failure: true, off: Off::default() };
-    let summary = run_many(batch, |_| {});
+    let summary = run_many(batch, &Watch::default(), |_| {});
     for (seed, broken) in &summary.failures {
         println!("replay: cargo run -p chat-sim --release -- --seed {seed}\n{broken}");
     }
@@ -37,6 +39,19 @@ fn same_seed_gives_the_same_world_byte_for_byte() {
         // Writing down what happens changes nothing.
         let traced = run(&plan, Off::default(), true);
         assert_eq!((one.digest, one.steps), (traced.digest, traced.steps), "seed {seed}");
+    }
+}
+
+#[test]
+fn where_nothing_goes_wrong_no_mark_combines_a_fault() {
+    let plans = (1..).map(Plan::draw).filter(|plan| plan.options.profile == Profile::Calm);
+    let count = usize::try_from(seeds()).expect("a number of worlds fits");
+    for plan in plans.take(count) {
+        let outcome = run(&plan, Off::default(), false);
+        let of_a_fault = |mark: &&Mark| mark.is_combined() && mark.kinds().contains(&Kind::Fault);
+        for mark in Mark::ALL.iter().filter(of_a_fault) {
+            assert_eq!(outcome.marks.count(*mark), 0, "seed {}: {mark}", plan.seed);
+        }
     }
 }
 

@@ -305,6 +305,25 @@ fn stalled_connection_is_condemned_once_and_then_abandoned() {
 }
 
 #[test]
+fn stalled_connection_that_takes_bytes_again_is_told_why_it_closes() {
+    let mut shard = shard();
+    shard.handle(pong(1));
+    assert_eq!(shard.poll_ready(), Some(READER));
+    shard.blocked(READER, Moment::from_millis(5));
+    shard.expire(Moment::from_millis(5) + Limits::default().stall_time);
+    let refusal = Refusal::Limit(LimitFault::SlowReader);
+    assert_eq!(shard.poll_condemned(), Some((READER, refusal)));
+    shard.writable(READER);
+    assert_eq!(shard.poll_condemned(), None);
+    // Condemned it is all the same: it is answered no more.
+    shard.handle(pong(2));
+    shard.handle(Directive::Close { conn: READER, refusal: Some(refusal) });
+    let told = frames(&write_all(&mut shard, READER, 9));
+    assert!(matches!(told[..], [ServerFrame::Pong { .. }, ServerFrame::Close(_)]), "{told:?}");
+    assert!(shard.is_finished(READER));
+}
+
+#[test]
 fn nothing_is_written_after_the_last_frame() {
     let mut shard = shard();
     shard.handle(pong(1));

@@ -315,7 +315,8 @@ impl Line {
         let gone = Gone { room, life, to };
         let told = self.gone.iter().position(|other| *other == gone);
         hold!(told.is_some(), "what is said to be gone is gone", "{gone:?}");
-        self.gone.retain(|other| *other != gone);
+        // A reader that joined again may be told the same by a page that it had asked for before.
+        told.map(|place| self.gone.remove(place));
         Ok(())
     }
 

@@ -185,10 +185,12 @@ impl Tap {
         }
     }
 
-    /// The socket of a connection takes bytes again.
+    /// The socket of a connection takes bytes again. Who had stalled, and is not dropped yet, has to
+    /// be told why it is closed.
     pub(crate) fn writable(&mut self, conn: ConnId) {
         if let Some(line) = self.lines.get_mut(&conn) {
             line.blocked_since = None;
+            line.stalled = false;
         }
     }
 

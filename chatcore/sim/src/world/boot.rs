@@ -26,7 +26,7 @@ pub(crate) struct Inspected {
 }
 
 impl World<'_> {
-    fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config {
             limits: self.plan.options.limits.clone(),
             archive: self.plan.options.archive,
@@ -193,7 +193,7 @@ impl World<'_> {
             .map_err(|error| Broken::new("a snapshot can be restored", error.to_string()))?;
         self.off.engine(&mut engine);
         let (slot, room) = (&self.slots[0], &self.rooms[0]);
-        Ok(Visit::new(&self.disk, now, (&slot.name, slot.key), room).to(engine))
+        Ok(Visit::new(&self.disk, now, (&slot.name, slot.key), room).to(&mut engine).outputs)
     }
 
     /// The whole journal, replayed, gives the state that was lived through.

@@ -8,7 +8,7 @@ use chatcore::id::{ConnId, Counter, PublicKey, Seq, SessionId, Signature, Thresh
 use chatcore::text::{RoomName, UserName};
 use chatcore::time::Moment;
 use chatcore::wire::{
-    Answer, ClientFrame, NameFault, Question as Asked, Refusal, ServerFrame, Start,
+    Answer, ClientFrame, Command, NameFault, Question as Asked, Refusal, ServerFrame, Start,
 };
 
 use crate::broken::{Broken, hold};
@@ -48,8 +48,11 @@ pub(crate) struct Slot {
     pub(crate) stop: Option<Stop>,
     /// The server told it not to dial before this.
     dials_from: u64,
-    /// The highest number that a command was sent under, and to which run of the server.
+    /// The highest number that a command of its session was sent under, and to which run of the
+    /// server.
     sent: (Counter, u64),
+    /// The highest one that was sent by an earlier connection.
+    sent_before: Counter,
     /// Whether the last run died with commands unanswered.
     died_with_outbox: bool,
 }
@@ -94,6 +97,7 @@ impl Slot {
             stop: None,
             dials_from: 0,
             sent: (Counter::ZERO, 0),
+            sent_before: Counter::ZERO,
             died_with_outbox: false,
         }
     }
@@ -146,7 +150,7 @@ impl From<StartAt> for Start {
 impl World<'_> {
     /// The machine of a client, by any number.
     pub(crate) fn machine(&self, number: u8) -> usize {
-        usize::from(number) % self.slots.len()
+        self.plan.options.client(number)
     }
 
     pub(crate) fn start_client(&mut self, place: usize) -> Result<(), Broken> {
@@ -225,6 +229,8 @@ impl World<'_> {
         self.dials += 1;
         let id = ConnId::new(self.dials);
         let run = self.slots[client].run;
+        self.slots[client].sent_before = self.slots[client].sent.0;
+        self.note(|| format!("client {client} dials: {id}"));
         self.conns.insert(id, Conn::new(Dialler::Client { client, run }, self.boot));
         if let Some(program) = &mut self.slots[client].program {
             program.conn = Some(id);
@@ -240,6 +246,7 @@ impl World<'_> {
     fn hang_up(&mut self, client: usize) {
         let id = self.slots[client].program.as_mut().and_then(|program| program.conn.take());
         let Some(id) = id else { return };
+        self.note(|| format!("client {client} closes {id}"));
         let Some((conn, mut wire)) = self.wire(id) else { return };
         conn.client_open = false;
         conn.lose(Side::Client);
@@ -256,11 +263,15 @@ impl World<'_> {
             let starts = (*start, slot.options.start.into());
             self.witness.joins(slot.number, room.as_str(), starts)?;
         }
-        if let ClientFrame::Submit { counter, .. } = frame {
+        if let ClientFrame::Submit { counter, command } = frame {
             let (highest, last_boot) = slot.sent;
+            let before = *counter <= slot.sent_before;
             slot.sent = (highest.max(*counter), boot);
             if *counter <= highest {
                 self.hit(Mark::SentAgain);
+                if matches!(command, Command::Reset { .. }) && before {
+                    self.hit(Mark::ResetSentAgain);
+                }
                 if last_boot != boot {
                     self.hit(Mark::SentAgainAfterRestart);
                 }
@@ -295,6 +306,8 @@ impl World<'_> {
             Save::Renewed { session, outbox, .. } => {
                 let written = |unsent: &Unsent| (*session, unsent.counter);
                 outbox.iter().for_each(|it| self.witness.written(&it.id, written(it)));
+                slot.sent.0 = Counter::ZERO;
+                slot.sent_before = Counter::ZERO;
             }
             Save::Settled(_) | Save::Seen(..) | Save::Attach(_) => {}
         }
@@ -318,11 +331,15 @@ impl World<'_> {
         self.witness.event(number, event)
     }
 
+    /// The run of the server that a client is connected to.
+    pub(crate) fn boot_of(&self, client: usize) -> u64 {
+        let conn = self.slots[client].program.as_ref().and_then(|program| program.conn);
+        conn.and_then(|conn| self.conns.get(&conn)).map_or(0, |conn| conn.boot)
+    }
+
     /// The journal of the server that a client is connected to.
     fn log_of(&self, client: usize) -> usize {
-        let conn = self.slots[client].program.as_ref().and_then(|program| program.conn);
-        let boot = conn.and_then(|conn| self.conns.get(&conn)).map_or(0, |conn| conn.boot);
-        self.logs.get(&boot).copied().unwrap_or(0)
+        self.logs.get(&self.boot_of(client)).copied().unwrap_or(0)
     }
 
     fn connected(&mut self, client: usize) {
@@ -461,7 +478,7 @@ impl World<'_> {
     }
 
     /// The client that a connection is for, if that run still uses it.
-    fn client_of(&self, id: ConnId) -> Option<usize> {
+    pub(crate) fn client_of(&self, id: ConnId) -> Option<usize> {
         let Dialler::Client { client, run } = self.conns.get(&id)?.dialler else { return None };
         let slot = self.slots.get(client).filter(|slot| slot.run == run)?;
         (slot.program.as_ref()?.conn == Some(id)).then_some(client)
@@ -486,11 +503,21 @@ impl World<'_> {
             self.wild.remove(&id);
             return Ok(());
         };
+        self.note(|| format!("client {client} hears of {id}: {reason}"));
         if self.conns.get(&id).is_some_and(|conn| conn.server_open && !conn.welcomed) {
             self.hit(Mark::CutDuringLogin);
         }
         self.hang_up(client);
         self.tell(client, Input::Lost { reason: reason.to_owned() })
+    }
+
+    /// The connection of a client breaks.
+    pub(crate) fn break_at_client(&mut self, id: ConnId) -> Result<(), Broken> {
+        let program = self.client_of(id).and_then(|client| self.slots[client].program.as_ref());
+        if program.is_some_and(|program| program.buffer.is_inside_frame()) {
+            self.hit(Mark::CutInsideAnswer);
+        }
+        self.lose_at_client(id, "connection reset")
     }
 
     pub(crate) fn arrive_at_client(&mut self, id: ConnId) -> Result<(), Broken> {
@@ -517,7 +544,9 @@ impl World<'_> {
         let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.stalled_until <= now) else {
             return Ok(());
         };
-        for _ in 0..std::mem::take(&mut conn.waiting) {
+        let waiting = std::mem::take(&mut conn.waiting);
+        self.note(|| format!("{id} is read again: {waiting} pieces wait"));
+        for _ in 0..waiting {
             self.arrive_at_client(id)?;
         }
         Ok(())
@@ -535,6 +564,7 @@ impl World<'_> {
         {
             let Some(frame) = next_frame(&mut program.buffer)? else { break };
             program.waits.hears(self.now, &frame);
+            self.note_answer(id, &frame);
             if let ServerFrame::Answer { answer: Answer::History { .. }, .. } = &frame {
                 self.witness.page_came();
             }

@@ -9,6 +9,7 @@ use crate::marks::Mark;
 use crate::plan::{Deed, Fault, NetOptions};
 use crate::witness::Wish;
 use crate::world::World;
+use crate::world::client::Slot;
 use crate::world::disk::Disk;
 use crate::world::queue::{Event, Side};
 use crate::world::store::Wanted;
@@ -57,6 +58,39 @@ impl World<'_> {
         }
     }
 
+    /// What a deed lacks to have any effect.
+    pub(crate) fn lack(&self, deed: Deed) -> Option<&'static str> {
+        let program = |client| self.slots[self.machine(client)].program.as_ref();
+        let idle = |client| program(client).is_none().then_some("it does not run");
+        let deaf = |client| self.conn_of(client).is_none().then_some("it has no connection");
+        match deed {
+            Deed::Start(client) => program(client).is_some().then_some("it runs"),
+            Deed::Post { client, .. }
+            | Deed::Reset { client, .. }
+            | Deed::Join { client, .. }
+            | Deed::Part { client, .. }
+            | Deed::Ask { client, .. }
+            | Deed::Quit(client)
+            | Deed::Leave(client)
+            | Deed::Wrong(Fault::Kill(client)) => idle(client),
+            Deed::Wrong(
+                Fault::Cut(client) | Fault::Silence(client) | Fault::Stall { client, .. },
+            ) => deaf(client),
+            Deed::Trim { .. } | Deed::Wrong(Fault::Crash { .. } | Fault::Stop { .. }) => {
+                self.server.is_none().then_some("the server does not run")
+            }
+            Deed::Wild { .. }
+            | Deed::Wrong(
+                Fault::Unreachable { .. }
+                | Fault::Slow { .. }
+                | Fault::Full { .. }
+                | Fault::Unreadable { .. }
+                | Fault::Jump { .. }
+                | Fault::Err(_),
+            ) => None,
+        }
+    }
+
     fn go_wrong(&mut self, fault: Fault) -> Result<(), Broken> {
         let later = |millis: u32| self.now + u64::from(millis);
         match fault {
@@ -65,7 +99,7 @@ impl World<'_> {
             Fault::Silence(client) => self.silence(client),
             Fault::Stall { client, millis } => self.stall(client, later(millis)),
             Fault::Unreachable { millis } => self.troubles.unreachable_until = later(millis),
-            Fault::Crash { kept, down } => self.crash(kept, down.into()),
+            Fault::Crash { kept, down } => return self.crash(kept, down.into()),
             Fault::Stop { down } => return self.stop(down.into()),
             Fault::Slow { millis } => self.troubles.slowness = millis.into(),
             Fault::Full { millis } => return self.fill_store(later(millis)),
@@ -89,16 +123,20 @@ impl World<'_> {
         let delays = [self.rng.u64(0..50), self.rng.u64(0..50)];
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.silent = true;
+        let lost = (conn.to_client.unread, conn.to_server.unread);
         for (side, delay) in [Side::Client, Side::Server].into_iter().zip(delays) {
             conn.lose(side);
             self.queue.push(self.now + delay, Event::Broken(id, side));
         }
+        let (down, up) = lost;
+        self.note(|| format!("  {id} breaks: {down} bytes are lost on the way down, {up} up"));
     }
 
     fn silence(&mut self, client: u8) {
         let Some(id) = self.conn_of(client) else { return };
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.silent = true;
+            self.note(|| format!("  {id} carries nothing any more"));
         }
     }
 
@@ -112,24 +150,27 @@ impl World<'_> {
     pub(crate) fn stall_connection(&mut self, id: ConnId, until: u64) {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.stalled_until = until;
+            self.note(|| format!("  {id} is not read until {until}"));
             self.queue.push(until, Event::Resume(id));
         }
     }
 
     /// The server dies. Everything it held is gone, and of the store what was not safe, perhaps.
-    fn crash(&mut self, kept: u8, down: u64) {
+    fn crash(&mut self, kept: u8, down: u64) -> Result<(), Broken> {
         let Some(server) = self.server.take() else {
-            return;
+            return Ok(());
         };
         self.carried = None;
         let catches_up = server.reads.values().any(Wanted::is_catching_up);
         self.mark_crash(catches_up);
-        drop(server);
+        self.check_living(server)?;
         self.lose_server(kept, down);
+        Ok(())
     }
 
     fn lose_server(&mut self, kept: u8, down: u64) {
         if self.plan.options.archive == Archive::None && self.carried.is_none() {
+            self.note(|| "  the server is gone, and its journal with it".to_owned());
             self.disk = Disk::default();
         } else {
             let (told, written) = (self.disk.told, self.disk.written());
@@ -142,7 +183,8 @@ impl World<'_> {
                 self.hit(Mark::CrashLostUnsafe);
             }
             self.note(|| {
-                format!("of {written} entries {kept} are kept, {told} were reported safe")
+                let lost = written.since(kept);
+                format!("  the server is gone; its store has entries up to {kept}: {lost} are lost, {told} were reported safe")
             });
         }
         self.boot += 1;
@@ -165,7 +207,11 @@ impl World<'_> {
         if self.server.is_none() {
             return Ok(());
         }
-        if self.disk.written() > self.disk.told {
+        let awaits = |slot: &Slot| {
+            slot.program.as_ref().is_some_and(|program| program.client.is_online())
+                && slot.unsent() > 0
+        };
+        if self.slots.iter().any(awaits) {
             self.hit(Mark::StopWithUnanswered);
         }
         self.input(Input::Stop)?;
@@ -192,6 +238,7 @@ impl World<'_> {
         self.queue.push(until, Event::StoreWell);
         if self.server.is_some() && !self.troubles.is_full {
             self.troubles.is_full = true;
+            self.note(|| format!("  the store is full until {until}"));
             return self.input(Input::StoreFull);
         }
         Ok(())
@@ -202,6 +249,7 @@ impl World<'_> {
             return Ok(());
         }
         self.troubles.is_full = false;
+        self.note(|| "  the store is free".to_owned());
         self.input(Input::StoreFree)
     }
 

@@ -1,11 +1,11 @@
 //! Which of the situations in [`Mark`] a world is in.
 #![expect(clippy::wildcard_enum_match_arm, reason = "most of what happens is worth no mark")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chatcore::client::Event as Shown;
-use chatcore::engine::Directive;
-use chatcore::id::{ConnId, Index};
+use chatcore::engine::{Directive, Need};
+use chatcore::id::{ConnId, Counter, Incarnation, Index};
 use chatcore::log::{Change, Entry};
 use chatcore::text::{BODY_BYTES_MAX, RoomName, UserName};
 use chatcore::wire::{
@@ -31,12 +31,16 @@ pub(crate) struct Memory {
     pub(crate) in_timeout: bool,
     /// The next read is to be answered wrongly first.
     pub(crate) owes_wrong_records: bool,
-    /// Connections that were refused because the store was full.
-    refused_when_full: BTreeSet<ConnId>,
+    /// Commands that were refused because the store was full: the last of each connection.
+    refused_when_full: BTreeMap<ConnId, Counter>,
     crashed_at: Option<u64>,
     restarted_at: Option<u64>,
     /// Rooms whose gate was closed at the last restart.
     closed_at_restart: BTreeSet<RoomName>,
+    /// Clients that came back, until they are told a gate.
+    came_back: BTreeSet<usize>,
+    /// The run of the server that each client was last logged in to.
+    boots: BTreeMap<usize, u64>,
     /// Rooms that were reset since each client was last connected.
     reset_since: BTreeSet<(usize, RoomName)>,
     /// Room and index of gate openings and resets that are not safe.
@@ -67,11 +71,15 @@ impl World<'_> {
         let index = entry.header.index;
         let after_reset = std::mem::take(&mut self.memory.after_reset);
         match &entry.change {
-            Change::GateOpened { room, .. } => {
+            Change::GateOpened { room, incarnation, .. } => {
                 self.hit(Mark::GateOpened);
                 self.memory.unsafe_openings.push(index);
                 let marks = [
                     (after_reset, Mark::ResetOpensAtOnce),
+                    (
+                        !after_reset && *incarnation > Incarnation::ZERO.next(),
+                        Mark::GateOpenedAfterReset,
+                    ),
                     (self.is_soon_after_restart(), Mark::GateOpenedAfterRestart),
                     (self.memory.closed_at_restart.remove(room), Mark::GateOpenedAcrossRestart),
                     (self.memory.returning, Mark::GateOpenedByReturn),
@@ -141,6 +149,7 @@ impl World<'_> {
             (stalled, Mark::ResetWhileStalled),
             (reads, Mark::ResetDuringCatchUp),
             (self.is_soon_after_restart(), Mark::ResetAfterRestart),
+            (self.is_in_trouble(), Mark::ResetInTrouble),
         ];
         for client in away {
             self.memory.reset_since.insert((client, room.clone()));
@@ -189,9 +198,16 @@ impl World<'_> {
     }
 
     pub(crate) fn mark_return(&mut self, client: usize) {
+        let returned = self.slots[client].returned();
+        if returned {
+            self.memory.came_back.insert(client);
+            if self.is_in_trouble() {
+                self.hit(Mark::ReturnInTrouble);
+            }
+        }
         let rooms: Vec<RoomName> = self.rooms.clone();
         for room in rooms {
-            if self.memory.reset_since.remove(&(client, room)) {
+            if self.memory.reset_since.remove(&(client, room)) && returned {
                 self.hit(Mark::ReturnAfterReset);
             }
         }
@@ -202,13 +218,10 @@ impl World<'_> {
 
     /// Whether a frame is one that may bring somebody back.
     pub(crate) fn mark_frame(&mut self, conn: ConnId, frame: &ClientFrame) {
+        let returned = self.client_of(conn).is_some_and(|client| self.slots[client].returned());
         self.memory.returning = match frame {
             ClientFrame::Ask { question: Question::Join { start, .. }, .. } => {
-                matches!(start, Start::After(cursor) if cursor.seq.get() > 0)
-                    || self.memory.reset_since.iter().any(|(client, _)| {
-                        self.slots[*client].program.as_ref().and_then(|program| program.conn)
-                            == Some(conn)
-                    })
+                returned && matches!(start, Start::After(_))
             }
             _ => false,
         };
@@ -224,13 +237,19 @@ impl World<'_> {
 
     fn mark_answer(&mut self, conn: ConnId, frame: &ServerFrame) {
         match frame {
-            ServerFrame::Refused { refusal: Refusal::Store, .. } => {
-                self.memory.refused_when_full.insert(conn);
+            ServerFrame::Refused { refusal: Refusal::Store, counter } => {
+                self.memory.refused_when_full.insert(conn, *counter);
             }
+            ServerFrame::Refused {
+                refusal: Refusal::State(StateFault::OtherIncarnation), ..
+            } if self.client_of(conn).is_none() => {}
             ServerFrame::Refused { refusal, .. }
             | ServerFrame::Answer { answer: Answer::Refused(refusal), .. }
             | ServerFrame::Rejected(refusal) => self.mark_refusal(*refusal),
-            ServerFrame::Accepted { .. } if self.memory.refused_when_full.remove(&conn) => {
+            ServerFrame::Accepted { counter, .. }
+                if self.memory.refused_when_full.get(&conn) == Some(counter) =>
+            {
+                self.memory.refused_when_full.remove(&conn);
                 self.hit(Mark::PostedAfterFull);
             }
             _ => {}
@@ -270,6 +289,20 @@ impl World<'_> {
         self.hit_those(&marks);
     }
 
+    /// A need reaches the engine: what happened while it was on its way.
+    pub(crate) fn mark_need(&mut self, need: &Need) {
+        let known = self.server.as_ref().is_some_and(|it| it.buffers.contains_key(&need.conn));
+        let life = self.witness.life(&need.room).map(|(life, _)| life);
+        let trimmed = self.witness.trimmed(&need.room, need.incarnation);
+        let marks = [
+            (true, Mark::Fetched),
+            (!known, Mark::FetchedByNobody),
+            (life.is_some_and(|life| life > need.incarnation), Mark::FetchedFromEarlierLife),
+            (trimmed > need.after, Mark::FetchedWhatIsTrimmed),
+        ];
+        self.hit_those(&marks);
+    }
+
     pub(crate) fn mark_log_in(&mut self, conn: ConnId) {
         self.memory.logged_in.insert(conn);
     }
@@ -301,27 +334,29 @@ impl World<'_> {
 
     pub(crate) fn mark_shown(&mut self, client: usize, event: &Shown) {
         match event {
-            Shown::Connected { resumed: true, .. } => self.hit(Mark::Resumed),
+            Shown::Connected { resumed, .. } => self.mark_connected(client, *resumed),
             Shown::Gap { .. } => self.hit(Mark::GapTold),
             Shown::Abandoned { .. } => self.hit(Mark::CommandAbandoned),
-            Shown::Gate { gate, .. } if !gate.open => {
-                let came_back = self.slots[client].returned();
-                if came_back {
-                    self.hit(Mark::ReturnToClosedGate);
-                }
+            Shown::Gate { gate, .. } if self.memory.came_back.remove(&client) && !gate.open => {
+                self.hit(Mark::ReturnToClosedGate);
             }
             _ => {}
         }
-        if let Shown::Connected { .. } = event {
-            let name = &self.slots[client].name;
-            let devices = self.slots.iter().enumerate().any(|(other, slot)| {
-                other != client
-                    && slot.name == *name
-                    && slot.program.as_ref().is_some_and(|program| program.client.is_online())
-            });
-            if devices {
-                self.hit(Mark::TwoDevices);
-            }
-        }
+    }
+
+    fn mark_connected(&mut self, client: usize, resumed: bool) {
+        let (name, boot) = (&self.slots[client].name, self.boot_of(client));
+        let devices = self.slots.iter().enumerate().any(|(other, slot)| {
+            other != client
+                && slot.name == *name
+                && slot.program.as_ref().is_some_and(|program| program.client.is_online())
+        });
+        let before = self.memory.boots.insert(client, boot);
+        let marks = [
+            (resumed, Mark::Resumed),
+            (resumed && before.is_some_and(|it| it < boot), Mark::ResumedAfterRestart),
+            (devices, Mark::TwoDevices),
+        ];
+        self.hit_those(&marks);
     }
 }

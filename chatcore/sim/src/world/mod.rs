@@ -9,6 +9,7 @@ mod boot;
 mod client;
 mod disk;
 mod faults;
+mod living;
 mod marking;
 mod net;
 mod queue;
@@ -35,6 +36,8 @@ use crate::model::Model;
 use crate::off::Off;
 use crate::panics;
 use crate::plan::{NetOptions, Plan, Profile};
+use crate::telling::room_name;
+use crate::watchdog::Pulse;
 use crate::witness::Witness;
 use crate::world::boot::Inspected;
 use crate::world::client::Slot;
@@ -84,15 +87,31 @@ pub struct Outcome {
 /// Runs a world to its end, or to the first broken rule. `off` is what is switched off in it, and
 /// `traced` whether to write down what happens.
 pub fn run(plan: &Plan, off: Off, traced: bool) -> Outcome {
-    let mut world = World::new(plan, off, traced);
+    let mut lines = Vec::new();
+    let mut tell = |line| lines.push(line);
+    let outcome = run_watched(plan, off, traced.then_some(&mut tell), &Pulse::default());
+    Outcome { trace: lines, ..outcome }
+}
+
+/// As [`run`]; `tell` is told what happens when it happens, so that it is known also of a step that
+/// does not end, and `pulse` of every step.
+pub fn run_watched<'a>(
+    plan: &'a Plan,
+    off: Off,
+    tell: Option<&'a mut dyn FnMut(String)>,
+    pulse: &Pulse,
+) -> Outcome {
+    let mut world = World::new(plan, off, tell);
+    pulse.begin(plan.seed, off);
     // What was written down until then is worth the most when something panics.
-    let result = panics::catch(|| world.run());
+    let result = panics::catch(|| world.run(pulse));
+    pulse.end();
     Outcome {
         steps: world.steps,
         digest: world.digest,
         marks: world.marks,
         broken: result.err(),
-        trace: world.trace.unwrap_or_default(),
+        trace: Vec::new(),
     }
 }
 
@@ -103,7 +122,7 @@ pub(crate) struct World<'a> {
     steps: u64,
     digest: u64,
     marks: Marks,
-    trace: Option<Vec<String>>,
+    tell: Option<&'a mut dyn FnMut(String)>,
     queue: Queue,
     rng: Rng,
     disk: Disk,
@@ -134,11 +153,8 @@ pub(crate) struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(plan: &'a Plan, off: Off, traced: bool) -> Self {
-        let rooms = (0..plan.options.rooms.max(1)).map(|number| match number {
-            0 => "lobby".parse(),
-            _ => format!("room-{number}").parse(),
-        });
+    fn new(plan: &'a Plan, off: Off, tell: Option<&'a mut dyn FnMut(String)>) -> Self {
+        let rooms = (0..plan.options.rooms.max(1)).map(|number| room_name(number.into()).parse());
         let options = plan.options.clients.iter().enumerate();
         Self {
             plan,
@@ -147,7 +163,7 @@ impl<'a> World<'a> {
             steps: 0,
             digest: plan.seed,
             marks: Marks::default(),
-            trace: traced.then(Vec::new),
+            tell,
             queue: Queue::default(),
             rng: Rng::with_seed(plan.seed ^ 0x0C_EA_75),
             disk: Disk::default(),
@@ -171,7 +187,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn run(&mut self) -> Result<(), Broken> {
+    fn run(&mut self, pulse: &Pulse) -> Result<(), Broken> {
         self.queue.push(0, Event::Boot { boot: self.boot });
         for (place, action) in self.plan.actions.iter().enumerate() {
             self.queue.push(action.at, Event::Act(place));
@@ -183,6 +199,7 @@ impl<'a> World<'a> {
             assert!(at >= self.now, "time must not run back");
             self.now = at;
             self.steps += 1;
+            pulse.beat(self.steps);
             self.happen(event)?;
             if self.steps.is_multiple_of(INSPECT_STEPS) {
                 self.check_whole()?;
@@ -205,15 +222,16 @@ impl<'a> World<'a> {
             Event::Dialled(conn, well) => self.dialled(conn, well),
             Event::Arrive(conn, Side::Server) => self.arrive_at_server(conn),
             Event::Arrive(conn, Side::Client) => self.arrive_at_client(conn),
-            Event::Broken(conn, Side::Server) => self.hang_up_at_server(conn),
-            Event::Broken(conn, Side::Client) => self.lose_at_client(conn, "connection reset"),
+            Event::Broken(conn, Side::Server) => self.break_at_server(conn),
+            Event::Broken(conn, Side::Client) => self.break_at_client(conn),
             Event::Resume(conn) => self.resume(conn),
             Event::Verified { boot, conn, valid } => self.verified(boot, conn, valid),
-            Event::Reported { boot, conn } => self.reported(boot, conn),
+            Event::Looked { boot, conn } => self.tell_status(boot, conn),
             Event::Synced { boot, through } => self.synced(boot, through),
             Event::Read { boot, token, records } => self.read_done(boot, token, records),
             Event::Shard { boot, shard } => self.work_shard(boot, shard),
             Event::EngineTimer { boot } => self.engine_timer(boot),
+            Event::Reported { boot, shard } => self.reported(boot, shard),
             Event::ShardTimer { boot, shard } => self.shard_timer(boot, shard),
             Event::ClientTimer { client, run } => self.client_timer(client, run),
             Event::Gone { boot, conn } => self.gone(boot, conn),
@@ -232,7 +250,8 @@ impl<'a> World<'a> {
         if self.healed.is_some() {
             return Ok(());
         }
-        self.note(|| format!("{:?}", action.deed));
+        let effect = self.lack(action.deed).map_or(String::new(), |why| format!(" (not: {why})"));
+        self.note(|| format!("{}{effect}", plan.tell(action.deed)));
         self.do_deed(action.deed)?;
         if place + 1 == plan.actions.len() {
             self.heal()?;
@@ -329,8 +348,8 @@ impl<'a> World<'a> {
 
     /// Writes down what happens, if anybody wants to read it.
     fn note(&mut self, line: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:>8} {}", self.now, line()));
+        if let Some(tell) = &mut self.tell {
+            tell(format!("{:>8} {}", self.now, line()));
         }
     }
 
@@ -356,6 +375,6 @@ impl<'a> World<'a> {
     }
 
     fn room(&self, number: u8) -> RoomName {
-        self.rooms[usize::from(number) % self.rooms.len()].clone()
+        self.rooms[self.plan.options.room(number)].clone()
     }
 }

@@ -34,13 +34,15 @@ pub(crate) enum Event {
     /// A signature was checked.
     Verified { boot: u64, conn: ConnId, valid: bool },
     /// The host says what it is doing.
-    Reported { boot: u64, conn: ConnId },
+    Looked { boot: u64, conn: ConnId },
     /// Entries up to this one are safe.
     Synced { boot: u64, through: Index },
     /// A read is done; nothing when it failed.
     Read { boot: u64, token: ReadToken, records: Option<Vec<Record>> },
     /// A shard looks at its directives.
     Shard { boot: u64, shard: usize },
+    /// Something that a shard had to say reaches the engine.
+    Reported { boot: u64, shard: usize },
     /// The engine wanted to be asked again.
     EngineTimer { boot: u64 },
     /// A shard wanted to be asked again.

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use chatcore::codec::{FrameBuffer, decode};
 use chatcore::delivery::Delivery;
-use chatcore::engine::{Directive, Engine, Event as EngineEvent, Input, Output, ReadToken};
+use chatcore::engine::{Directive, Engine, Event as EngineEvent, Input, Need, Output, ReadToken};
 use chatcore::id::{ConnId, Nonce};
 use chatcore::time::{Moment, Span};
 use chatcore::wire::{
-    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, HostStatus, Refusal, StorageStatus,
+    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, HostStatus, Refusal, ServerFrame,
+    StorageStatus,
 };
 
 use crate::broken::{Broken, hold};
@@ -17,8 +18,10 @@ use crate::marks::Mark;
 use crate::model::Model;
 use crate::off::Off;
 use crate::tap::{Cause, Tap};
+use crate::telling::{tell_answer, tell_frame};
 use crate::world::World;
 use crate::world::client::verify;
+use crate::world::living::Gates;
 use crate::world::net::Piece;
 use crate::world::queue::{Event, Side};
 use crate::world::store::Wanted;
@@ -47,6 +50,8 @@ pub(crate) struct Server {
     pub(crate) twin: Option<Twin>,
     /// Reads that are not answered, and what they ask for.
     pub(crate) reads: BTreeMap<ReadToken, Wanted>,
+    /// What the shards were last told of each gate.
+    pub(crate) gates: Gates,
     /// The last read that was answered.
     pub(crate) answered: Option<ReadToken>,
 }
@@ -59,9 +64,21 @@ struct Shard {
     inbox: VecDeque<Directive>,
     /// Connections that it condemned, and the engine has not heard of.
     condemned: VecDeque<(ConnId, Refusal)>,
+    /// What is on its way to the engine, in order, and when the last of it arrives.
+    reports: VecDeque<Report>,
+    reports_at: u64,
     /// Whether it was told to look.
     awake: bool,
     timer: Option<u64>,
+}
+
+/// What a shard has to say to the engine.
+#[derive(Debug)]
+enum Report {
+    /// It lacks records.
+    Fetch(Need),
+    /// A connection reads too slowly.
+    Condemned(ConnId, Refusal),
 }
 
 impl Server {
@@ -69,14 +86,21 @@ impl Server {
         let shard = || {
             let mut delivery = Delivery::new(engine.limits());
             off.delivery(&mut delivery);
-            let (tap, inbox, condemned) =
-                (Tap::new(engine.limits()), VecDeque::new(), VecDeque::new());
-            Shard { delivery, tap, inbox, condemned, awake: false, timer: None }
+            Shard {
+                delivery,
+                tap: Tap::new(engine.limits()),
+                inbox: VecDeque::new(),
+                condemned: VecDeque::new(),
+                reports: VecDeque::new(),
+                reports_at: 0,
+                awake: false,
+                timer: None,
+            }
         };
         let shards = (0..shards.max(1)).map(|_| shard()).collect();
         let buffers = BTreeMap::new();
-        let (reads, answered) = (BTreeMap::new(), None);
-        Self { boot, engine, shards, buffers, timer: None, twin: None, reads, answered }
+        let (reads, gates, answered) = (BTreeMap::new(), Gates::new(), None);
+        Self { boot, engine, shards, buffers, timer: None, twin: None, reads, gates, answered }
     }
 
     fn shard_of(&self, conn: ConnId) -> usize {
@@ -109,7 +133,8 @@ impl Server {
 
     /// Whether nothing waits inside.
     pub(crate) fn is_idle(&self) -> bool {
-        self.reads.is_empty() && self.shards.iter().all(|shard| shard.inbox.is_empty())
+        let is_idle = |shard: &Shard| shard.inbox.is_empty() && shard.reports.is_empty();
+        self.reads.is_empty() && self.shards.iter().all(is_idle)
     }
 }
 
@@ -213,7 +238,7 @@ impl World<'_> {
             }
             Output::Report { conn } => {
                 let at = self.now + self.rng.u64(0..=self.net.verify_max);
-                self.queue.push(at, Event::Reported { boot: self.boot, conn });
+                self.queue.push(at, Event::Looked { boot: self.boot, conn });
                 Ok(())
             }
             Output::Read { token, room, incarnation, from, to, order } => {
@@ -237,6 +262,9 @@ impl World<'_> {
         if let Directive::Close { conn, .. } = directive {
             let event = Event::GiveUp { boot: self.boot, conn: *conn };
             self.queue.push(self.now + CLOSING_TIME, event);
+        }
+        if let Directive::Gate { room, gate } = directive {
+            server.gates.insert(room.clone(), *gate);
         }
         let shards = match directive.conn() {
             Some(conn) => server.shard_of(conn)..=server.shard_of(conn),
@@ -335,20 +363,50 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Tells the engine what a shard has to say.
+    /// Puts on its way to the engine what a shard has to say: it arrives in order, and other things
+    /// may reach the engine before.
     fn report(&mut self, shard: usize) -> Result<(), Broken> {
-        while let Some(need) = self.delivery(shard).and_then(Delivery::poll_need) {
-            self.hit(Mark::Fetched);
-            if let Some(state) = self.shard(shard) {
-                state.tap.needs(&need)?;
-            }
-            self.input(Input::Fetch(need))?;
+        let now = self.now;
+        let Some(state) = self.server.as_mut().and_then(|server| server.shards.get_mut(shard))
+        else {
+            return Ok(());
+        };
+        let before = state.reports.len();
+        while let Some(need) = state.delivery.poll_need() {
+            state.tap.needs(&need)?;
+            state.reports.push_back(Report::Fetch(need));
         }
-        while let Some((conn, refusal)) = self.shard(shard).and_then(|it| it.condemned.pop_front())
-        {
-            self.condemn(conn, refusal)?;
+        let condemned = std::mem::take(&mut state.condemned);
+        state.reports.extend(condemned.into_iter().map(|(conn, why)| Report::Condemned(conn, why)));
+        for _ in before..state.reports.len() {
+            let at = now + self.rng.u64(0..=self.net.shard_delay_max);
+            state.reports_at = state.reports_at.max(at);
+            self.queue.push(state.reports_at, Event::Reported { boot: self.boot, shard });
         }
         Ok(())
+    }
+
+    /// The next thing that a shard had to say reaches the engine.
+    pub(crate) fn reported(&mut self, boot: u64, shard: usize) -> Result<(), Broken> {
+        if boot != self.boot {
+            return Ok(());
+        }
+        match self.shard(shard).and_then(|state| state.reports.pop_front()) {
+            None => Ok(()),
+            Some(Report::Condemned(conn, refusal)) => self.condemn(conn, refusal),
+            Some(Report::Fetch(need)) => {
+                self.mark_need(&need);
+                self.note(|| format!("  {need:?}"));
+                self.input(Input::Fetch(need))
+            }
+        }
+    }
+
+    /// Writes down what somebody is told.
+    pub(crate) fn note_answer(&mut self, conn: ConnId, frame: &ServerFrame) {
+        if !matches!(frame, ServerFrame::Ping { .. } | ServerFrame::Pong { .. }) {
+            self.note(|| format!("{conn} < {}", tell_answer(frame)));
+        }
     }
 
     fn condemn(&mut self, conn: ConnId, refusal: Refusal) -> Result<(), Broken> {
@@ -368,6 +426,7 @@ impl World<'_> {
         if std::mem::replace(&mut conn.server_open, false) {
             wire.end(id, conn, Side::Client);
             self.queue.push(at, Event::Gone { boot, conn: id });
+            self.note(|| format!("  the server closes {id}"));
         }
     }
 
@@ -376,9 +435,8 @@ impl World<'_> {
         let Some(server) = self.server.as_mut().filter(|server| server.boot == boot) else {
             return Ok(());
         };
-        let Some(buffer) = server.buffers.remove(&conn) else { return Ok(()) };
-        if buffer.is_inside_frame() {
-            self.hit(Mark::CutInsideFrame);
+        if server.buffers.remove(&conn).is_none() {
+            return Ok(());
         }
         self.input(Input::Disconnected { conn })
     }
@@ -389,7 +447,18 @@ impl World<'_> {
         }
     }
 
-    /// The server hears that a connection is broken.
+    /// A connection breaks.
+    pub(crate) fn break_at_server(&mut self, conn: ConnId) -> Result<(), Broken> {
+        let buffer = self.server.as_ref().and_then(|server| server.buffers.get(&conn));
+        let is_inside = buffer.is_some_and(FrameBuffer::is_inside_frame);
+        self.note(|| format!("  the server hears that {conn} is broken"));
+        if is_inside {
+            self.hit(Mark::CutInsideFrame);
+        }
+        self.hang_up_at_server(conn)
+    }
+
+    /// The server hears that a connection has ended.
     pub(crate) fn hang_up_at_server(&mut self, conn: ConnId) -> Result<(), Broken> {
         self.drop_connection(conn);
         self.gone(self.boot, conn)
@@ -447,7 +516,7 @@ impl World<'_> {
             match frame {
                 Ok(frame) => {
                     if !matches!(frame, ClientFrame::Ping { .. } | ClientFrame::Pong { .. }) {
-                        self.note(|| format!("{conn} > {frame:?}"));
+                        self.note(|| format!("{conn} > {}", tell_frame(&frame)));
                     }
                     self.mark_frame(conn, &frame);
                     self.input(Input::Frame { conn, frame })?;
@@ -468,7 +537,7 @@ impl World<'_> {
     }
 
     /// The host says its part of what the server is doing.
-    pub(crate) fn reported(&mut self, boot: u64, conn: ConnId) -> Result<(), Broken> {
+    pub(crate) fn tell_status(&mut self, boot: u64, conn: ConnId) -> Result<(), Broken> {
         let (uptime_ms, storage) = (Span::from_millis(self.now), StorageStatus::Memory);
         let host = HostStatus { uptime_ms, storage };
         if boot == self.boot { self.input(Input::Reported { conn, host }) } else { Ok(()) }

@@ -63,6 +63,7 @@ impl World<'_> {
         let most = self.plan.options.store.sync_max.max(self.troubles.slowness);
         let at = (self.now + self.rng.u64(0..=most)).max(self.troubles.full_until);
         if at > self.now + 1_000 {
+            self.note(|| format!("  the store is slow: {through} is to be safe at {at}"));
             self.hit(Mark::StoreSlow);
         }
         self.queue.push(at, Event::Synced { boot: self.boot, through });
@@ -101,6 +102,7 @@ impl World<'_> {
             return;
         }
         if let Some(bytes) = server.engine.snapshot() {
+            self.note(|| format!("  a checkpoint of entry {head}"));
             self.disk.checkpoint(head, bytes);
         }
     }
@@ -152,6 +154,7 @@ impl World<'_> {
             if self.model.as_ref().is_some_and(|model| model.needs_more(token)) {
                 self.hit(Mark::ReadFailedWithNewerNeed);
             }
+            self.note(|| "  the store could not read".to_owned());
             return self.input(Input::ReadFailed { token });
         };
         let is_again = |wanted: &Wanted| {

@@ -97,7 +97,7 @@ impl Twin {
 }
 
 /// Whether an output does not depend on which records are in memory.
-const fn is_told_alike(output: &Output) -> bool {
+pub(crate) const fn is_told_alike(output: &Output) -> bool {
     match output {
         Output::Read { .. } | Output::Deliver(Directive::Page { .. }) => false,
         Output::Deliver(Directive::Send { frame: ServerFrame::Answer { answer, .. }, .. }) => {

@@ -35,6 +35,15 @@ pub(crate) struct Visit<'a> {
     own: Vec<Record>,
 }
 
+/// What an engine said to a visitor.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    /// All of it.
+    pub(crate) outputs: Vec<Output>,
+    /// How much of it before everybody's time came.
+    pub(crate) while_here: usize,
+}
+
 impl<'a> Visit<'a> {
     pub(crate) const fn new(
         disk: &'a Disk,
@@ -45,31 +54,37 @@ impl<'a> Visit<'a> {
         Self { disk, now, name, key, room, own: Vec::new() }
     }
 
+    /// With records that the disk does not have.
+    pub(crate) fn with(self, own: Vec<Record>) -> Self {
+        Self { own, ..self }
+    }
+
     /// Everything that an engine says to it.
-    pub(crate) fn to(mut self, mut engine: Engine) -> Vec<Output> {
+    pub(crate) fn to(mut self, engine: &mut Engine) -> Heard {
         let mut said = Vec::new();
         let nonce = Nonce::new([5; Nonce::LEN]);
         self.tell(
-            &mut engine,
+            engine,
             Input::Connected { conn: CONN, nonce, channel: None, address: None },
             &mut said,
         );
         for frame in [ClientFrame::hello(), self.log_in(), self.join(), self.post()] {
-            self.tell(&mut engine, Input::Frame { conn: CONN, frame }, &mut said);
+            self.tell(engine, Input::Frame { conn: CONN, frame }, &mut said);
         }
         if let Some(need) = self.need(&said) {
-            self.tell(&mut engine, Input::Fetch(need), &mut said);
+            self.tell(engine, Input::Fetch(need), &mut said);
         }
         for frame in self.questions() {
-            self.tell(&mut engine, Input::Frame { conn: CONN, frame }, &mut said);
+            self.tell(engine, Input::Frame { conn: CONN, frame }, &mut said);
         }
-        self.tell(&mut engine, Input::Disconnected { conn: CONN }, &mut said);
+        self.tell(engine, Input::Disconnected { conn: CONN }, &mut said);
+        let while_here = said.len();
         for _ in 0..TIMERS_MAX {
             let Some(due) = engine.next_timeout() else { break };
             self.now.moment = self.now.moment.max(due);
-            self.tell(&mut engine, Input::Timeout, &mut said);
+            self.tell(engine, Input::Timeout, &mut said);
         }
-        said
+        Heard { outputs: said, while_here }
     }
 
     fn log_in(&self) -> ClientFrame {

@@ -44,6 +44,7 @@ impl World<'_> {
     pub(crate) fn begin_wild(&mut self, kind: Wild, seed: u32) {
         self.dials += 1;
         let id = ConnId::new(self.dials);
+        self.note(|| format!("a stranger dials: {id}"));
         self.conns.insert(id, Conn::new(Dialler::Wild, self.boot));
         let rng = Rng::with_seed(seed.into());
         self.wild.insert(id, WildPeer { kind, joins: 0, rng, buffer: FrameBuffer::default() });
@@ -84,17 +85,20 @@ impl World<'_> {
         let Some(peer) = self.wild.get_mut(&id) else { return Ok(()) };
         peer.buffer.feed(bytes);
         let (mut answers, mut stops_reading) = (Vec::new(), false);
-        while let Some(frame) = next_frame(&mut peer.buffer)? {
+        while let Some(peer) = self.wild.get_mut(&id)
+            && let Some(frame) = next_frame(&mut peer.buffer)?
+        {
             if let ServerFrame::Hello(hello) = &frame {
                 answers.push(peer.introduce_itself(hello));
             }
-            if let ServerFrame::Welcome(_) = frame {
+            if let ServerFrame::Welcome(_) = &frame {
                 answers.push(peer.speak());
                 stops_reading = peer.kind == Wild::Glutton;
             }
-            if let ServerFrame::Answer { answer: Answer::Joined(_), .. } = frame {
+            if let ServerFrame::Answer { answer: Answer::Joined(_), .. } = &frame {
                 answers.extend(peer.join_again());
             }
+            self.note_answer(id, &frame);
         }
         for answer in answers {
             self.send_bytes(id, answer);
