@@ -2,7 +2,7 @@
 //!
 //! A write is on the disk for sure once its file was synced after it, and a new, renamed or removed
 //! name once the folder was. Of what is not sure, each sector may have been written or not, in any
-//! order; of names the first so many changes were.
+//! order; of names the first so many changes were. What a sync could not write never gets there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -38,6 +38,9 @@ pub(crate) enum Event {
         name: Option<String>,
     },
     SyncEnded {
+        number: u32,
+    },
+    SyncFailed {
         number: u32,
     },
     Named {
@@ -146,6 +149,9 @@ impl Trace {
     fn end(&mut self, number: u32, call: &str) {
         let (what, arguments) = call.split_once('(').unwrap();
         let returned = call.rsplit_once(" = ").map_or("", |(_, returned)| returned);
+        if matches!(what, "fsync" | "fdatasync") && returned.starts_with('-') {
+            self.events.push(Event::SyncFailed { number });
+        }
         if returned.starts_with('-') || returned.is_empty() || returned.starts_with('?') {
             return;
         }
@@ -260,6 +266,12 @@ impl Disk {
                 self.syncs.insert(*number, sync);
             }
             Event::SyncEnded { number } => self.end_sync(*number),
+            Event::SyncFailed { number } => {
+                // The system forgets what it could not write, and no later sync does.
+                if let Some((Some(file), count)) = self.syncs.remove(number) {
+                    self.files[file].unsure.drain(..count);
+                }
+            }
             Event::Named { from, to, moved } => {
                 let Some(number) = self.names.get(from).copied() else { return };
                 self.set_name(to, number);

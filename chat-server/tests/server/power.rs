@@ -66,16 +66,20 @@ async fn story(durability: &str) -> Option<Vec<Event>> {
     Some(events)
 }
 
-/// What servers did on a new folder: a first one that is killed between writing a post and syncing it,
-/// and one that comes after it, shows that post to somebody, and is killed. And the number of the post.
-async fn story_of_a_post_that_was_not_synced(durability: &str) -> Option<(Vec<Event>, Counter)> {
+/// What servers did on a new folder: a first one to whose sync of a post this happens, and one that comes
+/// after it, shows that post to somebody, and is killed. And the number of the post.
+async fn story_of_a_post_that_was_not_synced(
+    happens: &str,
+    durability: &str,
+) -> Option<(Vec<Event>, Counter)> {
     let (folder, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let data = folder.path().join("data");
     let read = |trace: &Path| disk::read_trace(&std::fs::read_to_string(trace).unwrap(), &data);
     let (first, second) = (traces.path().join("first"), traces.path().join("second"));
-    let killed = ["-e", "inject=fdatasync:signal=KILL:when=30"];
+    let inject = format!("inject=fdatasync:{happens}:when=30");
+    let injected = ["-e", &inject];
     // Calls are counted for each thread, and only the writer of the store makes so many.
-    let (program, address) = serve(traced(&first, "commit", &killed)?, &data);
+    let (program, address) = serve(traced(&first, "commit", &injected)?, &data);
     let mut ana = Peer::join(&address, "ana").await;
     let mut last = ana.next_counter();
     while ana.post_and_wait(&last.to_string()).await.is_some() {
@@ -153,8 +157,11 @@ async fn e4_power_cut_costs_what_was_acknowledged_before_the_disk_had_it() {
 #[tokio::test]
 async fn e4_post_that_was_shown_after_a_restart_survives_a_power_cut_though_it_was_not_synced_before()
  {
-    for durability in ["commit", "relaxed"] {
-        let Some((events, last)) = story_of_a_post_that_was_not_synced(durability).await else {
+    for (happens, durability) in
+        [("signal=KILL", "commit"), ("signal=KILL", "relaxed"), ("error=EIO", "commit")]
+    {
+        let story = story_of_a_post_that_was_not_synced(happens, durability);
+        let Some((events, last)) = story.await else {
             return;
         };
         let (mut disk, mut random) = (Disk::default(), fastrand::Rng::with_seed(4));
@@ -166,7 +173,7 @@ async fn e4_post_that_was_shown_after_a_restart_survives_a_power_cut_though_it_w
             for chance in [0.0, 0.5] {
                 let folder = tempfile::tempdir().unwrap();
                 disk.after_power_cut(folder.path(), chance, &mut random);
-                assert_eq!(come_back(folder.path()).await.unwrap(), last, "{durability}");
+                assert_eq!(come_back(folder.path()).await.unwrap(), last, "{happens}");
             }
         }
         assert_eq!(disk.acknowledged, last);
