@@ -67,7 +67,8 @@ impl World<'_> {
         let mut engine =
             Engine::found(founding, config, now).expect("drawn limits must be in range");
         self.off.engine(&mut engine);
-        self.server = Some(Server::new(self.boot, engine, self.plan.options.shards, self.off));
+        self.server =
+            Some(Server::new(self.boot, engine, self.plan.options.shards, self.off, self.now));
         self.take_outputs().map(drop)
     }
 
@@ -95,7 +96,8 @@ impl World<'_> {
         if self.disk.after(Index::ZERO).last().is_some_and(|entry| entry.header.at > now.wall) {
             self.hit(Mark::RestartInThePast);
         }
-        let mut server = Server::new(self.boot, engine, self.plan.options.shards, self.off);
+        let mut server =
+            Server::new(self.boot, engine, self.plan.options.shards, self.off, self.now);
         server.twin = Some(twin);
         self.server = Some(server);
         self.mark_restart();
@@ -128,12 +130,12 @@ impl World<'_> {
     }
 
     /// Checks what ties the parts of the engine together.
-    pub(crate) fn check_whole(&self) -> Result<(), Broken> {
-        let Some(server) = &self.server else { return Ok(()) };
+    pub(crate) fn check_whole(&mut self) -> Result<(), Broken> {
+        let Some(server) = &mut self.server else { return Ok(()) };
         server.engine.check_invariants();
         let count = server.engine.connection_count();
         hold!(count == server.buffers.len(), "the engine knows every connection", "{count}");
-        server.check_unread()
+        server.check_memory()
     }
 
     /// Makes the engine again from its snapshot, if it can give one.

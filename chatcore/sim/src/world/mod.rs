@@ -6,6 +6,7 @@
 //! witness sees what the store holds and what clients show.
 
 mod boot;
+mod bounds;
 mod client;
 mod disk;
 mod faults;
@@ -230,8 +231,8 @@ impl<'a> World<'a> {
             Event::Synced { boot, through } => self.synced(boot, through),
             Event::Read { boot, token, records } => self.read_done(boot, token, records),
             Event::Shard { boot, shard } => self.work_shard(boot, shard),
-            Event::EngineTimer { boot } => self.engine_timer(boot),
             Event::Reported { boot, shard } => self.reported(boot, shard),
+            Event::EngineTimer { boot } => self.engine_timer(boot),
             Event::ShardTimer { boot, shard } => self.shard_timer(boot, shard),
             Event::ClientTimer { client, run } => self.client_timer(client, run),
             Event::Gone { boot, conn } => self.gone(boot, conn),

@@ -1,6 +1,6 @@
 //! The server's process: the engine, its delivery shards, and a host that keeps the rules of both.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use chatcore::codec::{FrameBuffer, decode};
@@ -20,6 +20,7 @@ use crate::off::Off;
 use crate::tap::{Cause, Tap};
 use crate::telling::{tell_answer, tell_frame};
 use crate::world::World;
+use crate::world::bounds::{Taken, Wakes, check_deadline, check_memory};
 use crate::world::client::verify;
 use crate::world::living::Gates;
 use crate::world::net::Piece;
@@ -34,6 +35,9 @@ const CLOSING_TIME: u64 = 10_000;
 /// for what waits: a user is in a few rooms.
 const OUTPUTS_MIN: u64 = 100;
 const OUTPUTS_EACH: u64 = 8;
+
+/// More members than any room here has.
+const NO_CROWD: u32 = 100;
 
 /// One run of the server.
 #[derive(Debug)]
@@ -50,6 +54,10 @@ pub(crate) struct Server {
     pub(crate) twin: Option<Twin>,
     /// Reads that are not answered, and what they ask for.
     pub(crate) reads: BTreeMap<ReadToken, Wanted>,
+    /// Connections that are logged in, and those that were told to close.
+    logged_in: BTreeSet<ConnId>,
+    closing: BTreeSet<ConnId>,
+    wakes: Wakes,
     /// What the shards were last told of each gate.
     pub(crate) gates: Gates,
     /// The last read that was answered.
@@ -82,7 +90,7 @@ enum Report {
 }
 
 impl Server {
-    pub(crate) fn new(boot: u64, engine: Engine, shards: u8, off: Off) -> Self {
+    pub(crate) fn new(boot: u64, engine: Engine, shards: u8, off: Off, now: u64) -> Self {
         let shard = || {
             let mut delivery = Delivery::new(engine.limits());
             off.delivery(&mut delivery);
@@ -99,22 +107,39 @@ impl Server {
         };
         let shards = (0..shards.max(1)).map(|_| shard()).collect();
         let buffers = BTreeMap::new();
-        let (reads, gates, answered) = (BTreeMap::new(), Gates::new(), None);
-        Self { boot, engine, shards, buffers, timer: None, twin: None, reads, gates, answered }
+        let wakes = Wakes::new(engine.limits().ping_interval, now);
+        Self {
+            boot,
+            engine,
+            shards,
+            buffers,
+            timer: None,
+            twin: None,
+            reads: BTreeMap::new(),
+            logged_in: BTreeSet::new(),
+            closing: BTreeSet::new(),
+            wakes,
+            gates: Gates::new(),
+            answered: None,
+        }
     }
 
     fn shard_of(&self, conn: ConnId) -> usize {
-        usize::try_from(conn.get()).unwrap_or(0) % self.shards.len()
+        shard_of(conn, self.shards.len())
     }
 
-    /// What waits for a connection is bounded: one frame may pass the bound, and a last one comes.
-    pub(crate) fn check_unread(&self) -> Result<(), Broken> {
-        let most = self.engine.limits().unread_bytes_max + 2 * FRAME_BYTES_MAX;
-        for conn in self.buffers.keys() {
-            let unread = self.shards[self.shard_of(*conn)].delivery.unread_bytes(*conn);
-            hold!(unread <= most, "what waits for a connection is bounded", "{conn}: {unread}");
-        }
-        Ok(())
+    /// What connections take is bounded.
+    pub(crate) fn check_memory(&mut self) -> Result<(), Broken> {
+        let (shards, count) = (&self.shards, self.shards.len());
+        let taken = self.buffers.iter_mut().map(|(conn, buffer)| Taken {
+            conn: *conn,
+            logged_in: self.logged_in.contains(conn),
+            closing: self.closing.contains(conn),
+            unread: shards[shard_of(*conn, count)].delivery.unread_bytes(*conn),
+            received: buffer.as_mut().len(),
+        });
+        let taken: Vec<Taken> = taken.collect();
+        check_memory(&taken, self.engine.limits())
     }
 
     /// How many things one input may lead to: so many for each connection, for each entry that
@@ -136,6 +161,10 @@ impl Server {
         let is_idle = |shard: &Shard| shard.inbox.is_empty() && shard.reports.is_empty();
         self.reads.is_empty() && self.shards.iter().all(is_idle)
     }
+}
+
+fn shard_of(conn: ConnId, shards: usize) -> usize {
+    usize::try_from(conn.get()).unwrap_or(0) % shards
 }
 
 impl Shard {
@@ -178,16 +207,23 @@ impl World<'_> {
         if let Some(twin) = &mut server.twin {
             twin.input(now, &input, &self.disk)?;
         }
+        let before = server.engine.next_timeout();
+        server.wakes.told(self.now, &input);
         server.engine.handle(now, input).expect("the host must keep the rules of the engine");
-        let due = server.engine.next_timeout().filter(|_| is_timeout);
-        hold!(due.is_none_or(|due| due > now.moment), "no timer is left in the past", "{due:?}");
+        check_deadline(before, server.engine.next_timeout(), now.moment, is_timeout)?;
+        let is_due = is_timeout && before.is_some_and(|due| due <= now.moment);
         let count = self.take_outputs()?;
         hold!(
             count <= most,
             "what an input leads to is bounded",
             "{count} outputs, {most} at most"
         );
-        Ok(())
+        // A crowd is told of its gate later, by a timer that may come to nothing.
+        let crowds = self.plan.options.limits.crowd_members < NO_CROWD;
+        match &mut self.server {
+            Some(server) if is_due && !crowds => server.wakes.woke(count == 0),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Carries out what the engine wants done; how many things that was.
@@ -260,6 +296,7 @@ impl World<'_> {
         self.mark_directive(directive);
         let Some(server) = &mut self.server else { return };
         if let Directive::Close { conn, .. } = directive {
+            server.closing.insert(*conn);
             let event = Event::GiveUp { boot: self.boot, conn: *conn };
             self.queue.push(self.now + CLOSING_TIME, event);
         }
@@ -295,7 +332,9 @@ impl World<'_> {
         let EngineEvent::LoggedIn { conn, .. } = event else { return };
         self.mark_log_in(*conn);
         let server = self.server.as_mut();
-        if let Some(buffer) = server.and_then(|server| server.buffers.get_mut(conn)) {
+        let Some(server) = server else { return };
+        server.logged_in.insert(*conn);
+        if let Some(buffer) = server.buffers.get_mut(conn) {
             buffer.set_frame_bytes_max(FRAME_BYTES_MAX);
         }
     }
@@ -438,6 +477,8 @@ impl World<'_> {
         if server.buffers.remove(&conn).is_none() {
             return Ok(());
         }
+        server.logged_in.remove(&conn);
+        server.closing.remove(&conn);
         self.input(Input::Disconnected { conn })
     }
 
