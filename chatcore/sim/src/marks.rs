@@ -69,6 +69,10 @@ marks! {
     PostShown [Other],
     /// A room was reset.
     RoomReset [Reset],
+    /// Somebody with the right to do so was told what the server is doing.
+    StatusTold [Other],
+    /// Somebody without the right gave an order.
+    OrderNotAllowed [Fault],
     /// Somebody who may not reset tried.
     ResetNotAllowed [Reset],
     /// An operator reset too often.
@@ -220,6 +224,8 @@ marks! {
     ReturnInTrouble [Fault, Reconnect],
     /// A client came back while its old connection hung.
     ReturnWhileHanging [Fault, Reconnect],
+    /// A user left a room because the grace was over, having come back to another.
+    LeftBehind [Reconnect],
     /// A user left because the grace after a restart was over.
     GraceOverAfterRestart [Restart],
     /// The wall clock was behind the journal at a restart.

@@ -568,12 +568,6 @@ impl Engine {
         self.durable.state_hash()
     }
 
-    /// Whether records of any room were ever forgotten by [`Input::Trim`] in its present life: a host
-    /// that deletes them may have been stopped before it did.
-    pub fn has_trimmed(&self) -> bool {
-        self.durable.rooms().any(|(_, room)| room.trimmed() > Seq::ZERO)
-    }
-
     /// How many connections there are, logged in or not, closing ones included.
     pub fn connection_count(&self) -> usize {
         self.volatile.connections.len()

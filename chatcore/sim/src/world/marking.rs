@@ -118,11 +118,16 @@ impl World<'_> {
             slot.name == *user
                 && slot.program.as_ref().is_some_and(|program| program.client.is_online())
         });
-        if !here && self.memory.in_timeout {
-            self.hit(Mark::GraceOver);
-            if self.memory.in_grace.remove(user) {
-                self.hit(Mark::GraceOverAfterRestart);
-            }
+        if !self.memory.in_timeout {
+            return;
+        }
+        if here {
+            self.hit(Mark::LeftBehind);
+            return;
+        }
+        self.hit(Mark::GraceOver);
+        if self.memory.in_grace.remove(user) {
+            self.hit(Mark::GraceOverAfterRestart);
         }
     }
 
@@ -237,6 +242,7 @@ impl World<'_> {
 
     fn mark_answer(&mut self, conn: ConnId, frame: &ServerFrame) {
         match frame {
+            ServerFrame::Status(_) => self.hit(Mark::StatusTold),
             ServerFrame::Refused { refusal: Refusal::Store, counter } => {
                 self.memory.refused_when_full.insert(conn, *counter);
             }
@@ -317,6 +323,7 @@ impl World<'_> {
             Refusal::Frame(_) => Mark::NoiseRefused,
             Refusal::Decode(_) => Mark::NonsenseRefused,
             Refusal::Auth(AuthFault::Signature) => Mark::ForgeryRefused,
+            Refusal::Perm => Mark::OrderNotAllowed,
             Refusal::State(StateFault::LogInFirst) => Mark::UnrulyRefused,
             Refusal::Auth(AuthFault::Replaced) if !self.memory.logged_in.contains(&conn) => {
                 Mark::LoginOvertaken
