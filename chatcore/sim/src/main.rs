@@ -92,7 +92,10 @@ fn named(name: &str) -> Result<Off, String> {
         return Ok(off);
     }
     let names: Vec<&str> = Off::all().map(|(_, name)| name).collect();
-    if names.is_empty() { Err(NO_MUTANTS.to_owned()) } else { Err(names.join(", ")) }
+    if names.is_empty() {
+        return Err(NO_MUTANTS.to_owned());
+    }
+    Err(format!("there is no mutant {name:?}; there are {}", names.join(", ")))
 }
 
 /// Looks from time to time whether every world goes on.
