@@ -1,5 +1,6 @@
 //! What happens when entries are safe: readers see them, and answers that waited are sent.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::engine::feed::RoomFeed;
@@ -95,6 +96,22 @@ impl Engine {
     fn count_waiting(&mut self, pending: &Pending, count: impl FnOnce(u32) -> u32) {
         if let Some(connection) = self.volatile.connections.get_mut(&pending.conn()) {
             connection.waiting = count(connection.waiting);
+        }
+    }
+
+    /// Nothing more is appended for a client. Whoever looks around is not kept waiting for that to end.
+    pub(super) fn handle_store_full(&mut self) {
+        if mutated!(self, IgnoreFullStore) {
+            return;
+        }
+        self.store_full = true;
+        let waiting = core::mem::take(&mut self.pending);
+        let is_view = |(_, pending): &(Index, Pending)| matches!(pending, Pending::View { .. });
+        let (views, others): (VecDeque<_>, _) = waiting.into_iter().partition(is_view);
+        self.pending = others;
+        for (_, view) in views {
+            self.count_waiting(&view, |waiting| waiting.saturating_sub(1));
+            self.release(view);
         }
     }
 

@@ -516,7 +516,7 @@ impl Engine {
             Input::Fetch(need) => self.handle_fetch(need),
             Input::ReadDone { token, records } => self.handle_read_done(token, records)?,
             Input::ReadFailed { token } => self.handle_read_failed(now.moment, token)?,
-            Input::StoreFull => self.store_full = !mutated!(self, IgnoreFullStore),
+            Input::StoreFull => self.handle_store_full(),
             Input::StoreFree => self.store_full = false,
             Input::Trim { room, incarnation, through } => {
                 self.handle_trim(now, room, incarnation, through);

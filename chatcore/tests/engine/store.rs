@@ -66,6 +66,19 @@ fn e1_full_store_answers_what_needs_no_entry_and_knows_the_past() {
     rig.expect(&["ana < joined lobby 2/2 open after 2 with ana,bob", "ana < lobby 1:3 ana: x"]);
 }
 
+#[test]
+fn e1_whoever_looked_around_just_before_the_store_was_full_is_answered() {
+    let mut rig = open_room();
+    rig.persisting = Persisting::Held;
+    rig.submit("ana", 1, post("lobby", "x"));
+    rig.who("ana", "lobby");
+    rig.who("bob", "lobby");
+    rig.expect(&[]);
+    rig.input(Input::StoreFull);
+    rig.drive();
+    rig.expect(&["ana < users lobby 2 ana,bob", "bob < users lobby 2 ana,bob"]);
+}
+
 /// The store is full and ana's post is not in it.
 fn room_with_an_unsafe_post() -> Rig {
     let mut rig = open_room();

@@ -126,7 +126,7 @@ impl Model {
             Input::Fetch(need) => self.fetch(need.clone()),
             Input::ReadDone { token, records } => self.read_done(*token, records),
             Input::ReadFailed { token } => self.read_failed(*token),
-            Input::StoreFull => self.process.store = Store::Full,
+            Input::StoreFull => self.store_full(),
             Input::StoreFree => self.process.store = Store::Free,
             Input::Trim { room, incarnation, through } => self.trim(room, *incarnation, *through),
             Input::Timeout => self.timeout(),

@@ -65,6 +65,29 @@ impl Model {
         }
     }
 
+    /// Questions that change nothing wait no longer for a store that is full.
+    pub(super) fn store_full(&mut self) {
+        self.process.store = Store::Full;
+        for (after, waiting) in core::mem::take(&mut self.process.waiting) {
+            let Waiting::Question { conn, request, what } = waiting else {
+                self.process.waiting.push_back((after, waiting));
+                continue;
+            };
+            match what {
+                Asked::Join { .. } | Asked::Part { .. } => {
+                    let waiting = Waiting::Question { conn, request, what };
+                    self.process.waiting.push_back((after, waiting));
+                }
+                Asked::Who { .. } | Asked::Rooms | Asked::Whois { .. } | Asked::History { .. } => {
+                    if let Some(state) = self.process.conns.get_mut(&conn) {
+                        state.waiting -= 1;
+                    }
+                    self.release(Waiting::Question { conn, request, what });
+                }
+            }
+        }
+    }
+
     fn look(&self, conn: ConnId, question: &Question) -> Result<Asked, Refusal> {
         match question {
             Question::Rooms | Question::Join { .. } | Question::Part { .. } => Ok(Asked::Rooms),
