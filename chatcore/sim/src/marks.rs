@@ -71,6 +71,8 @@ marks! {
     RoomReset [Reset],
     /// Somebody with the right to do so was told what the server is doing.
     StatusTold [Other],
+    /// Somebody wanted a name that looks like another's.
+    LookalikeRefused [Fault],
     /// Somebody without the right gave an order.
     OrderNotAllowed [Fault],
     /// Somebody who may not reset tried.

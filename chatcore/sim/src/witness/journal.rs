@@ -265,6 +265,13 @@ impl Journal {
         Some((lives.len() as u64, lives.last()?))
     }
 
+    /// The newest life of a room whose beginning is safe, and its number.
+    pub(crate) fn safe_life(&self, room: &RoomName) -> Option<(u64, &Life)> {
+        let lives = self.lives.get(room)?;
+        let newest = lives.iter().rposition(|life| self.has_begun(life))?;
+        Some((newest as u64 + 1, lives.get(newest)?))
+    }
+
     pub(crate) fn rooms(&self) -> impl Iterator<Item = &RoomName> {
         self.lives.keys()
     }

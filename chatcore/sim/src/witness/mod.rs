@@ -599,8 +599,12 @@ impl Witness {
 
     /// The present life of a room, and its last record.
     pub(crate) fn life(&self, room: &RoomName) -> Option<(Incarnation, Seq)> {
-        let (number, life) = self.present().present(room)?;
-        Some((Incarnation::new(number).ok()?, Seq::new(life.last()).ok()?))
+        place(self.present().present(room)?)
+    }
+
+    /// The life of a room that is known to whoever follows what is safe, and its last record.
+    pub(crate) fn safe_life(&self, room: &RoomName) -> Option<(Incarnation, Seq)> {
+        place(self.present().safe_life(room)?)
     }
 
     /// The last record of a life that is gone for good, and safely so.
@@ -624,4 +628,9 @@ impl Witness {
     pub(crate) fn rooms(&self) -> impl Iterator<Item = &RoomName> {
         self.present().rooms()
     }
+}
+
+/// The number of a life, and its last record.
+fn place((number, life): (u64, &journal::Life)) -> Option<(Incarnation, Seq)> {
+    Some((Incarnation::new(number).ok()?, Seq::new(life.last()).ok()?))
 }

@@ -320,6 +320,7 @@ impl World<'_> {
             Refusal::Limit(LimitFault::LoginTime) => Mark::LoginTimeOver,
             Refusal::Busy { .. } => Mark::ServerFull,
             Refusal::Name(NameFault::InUse) => Mark::NameTaken,
+            Refusal::Name(NameFault::TooSimilar) => Mark::LookalikeRefused,
             Refusal::Frame(_) => Mark::NoiseRefused,
             Refusal::Decode(_) => Mark::NonsenseRefused,
             Refusal::Auth(AuthFault::Signature) => Mark::ForgeryRefused,

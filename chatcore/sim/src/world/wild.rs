@@ -185,8 +185,8 @@ impl WildPeer {
         let name = match self.rng.u8(0..6) {
             0 => "user-0".to_owned(),
             1 => "Server".to_owned(),
-            // It looks like the name below.
-            2 => format!("wi1d-{number}"),
+            // It looks like the name below, which may be another's.
+            2 => format!("wi1d-{}", self.rng.u8(0..KEYS)),
             _ => format!("wild-{number}"),
         };
         let proof = LoginProof {
