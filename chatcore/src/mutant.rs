@@ -137,6 +137,8 @@ mutants! {
     ClientIgnoresRetry => "client-ignores-retry",
     /// Client: a server that is busy is given up for good.
     ClientStopsWhenBusy => "client-stops-when-busy",
+    /// Client: who is in a room is not asked again when the server was too busy to say.
+    ClientForgetsList => "client-forgets-list",
     /// Client: a room whose join is under way when the connection is lost is not joined again.
     ClientForgetsJoin => "client-forgets-join",
     /// Client: the refusal of a question is not shown.

@@ -202,7 +202,8 @@ impl Client {
 
     /// What the client wanted to know for itself was refused.
     fn refuse_list(&mut self, now: Moment, room: &RoomName, refusal: Refusal) {
-        let is_passing = matches!(refusal, Refusal::Rate { .. } | Refusal::Busy { .. });
+        let is_passing = matches!(refusal, Refusal::Rate { .. } | Refusal::Busy { .. })
+            && !mutated!(self, ClientForgetsList);
         if is_passing {
             self.questions.hold(now + retry_after(refusal));
         }
