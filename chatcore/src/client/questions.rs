@@ -188,17 +188,23 @@ impl Questions {
         self.pending.is_empty() && self.waiting.is_empty()
     }
 
-    /// The connection is gone: what the user asked is asked again on the next one. Returns the
-    /// rooms that were about to be left: the loss has left them.
+    /// The connection is gone: what the user asked is asked again on the next one, and a history from
+    /// its beginning: the next server may have another journal. Returns the rooms that were about to be
+    /// left: the loss has left them.
     pub(super) fn disconnect(&mut self) -> Vec<(Line, RoomName)> {
         self.held_until = None;
+        for (_, step) in &mut self.waiting {
+            if let Step::Page(pages) = step {
+                *step = pages.anew();
+            }
+        }
         let mut parted = Vec::new();
         for purpose in core::mem::take(&mut self.pending).into_values() {
             match purpose {
                 Purpose::Join(_) | Purpose::List(_) => {}
                 Purpose::Part(line, room) => parted.push((line, room)),
                 Purpose::User(line, ask) => self.put_back(line, Step::Ask(ask)),
-                Purpose::History(line, pages) => self.put_back(line, pages.into_step()),
+                Purpose::History(line, pages) => self.put_back(line, pages.anew()),
             }
         }
         parted
@@ -237,9 +243,9 @@ impl Pages {
         self.records.into()
     }
 
-    /// The question from its beginning.
-    pub(super) fn into_step(self) -> Step {
-        Step::Ask(Ask::History(self.room, self.wanted))
+    /// The question before any page came.
+    pub(super) fn anew(&self) -> Step {
+        Step::Ask(Ask::History(self.room.clone(), self.wanted))
     }
 
     /// How many are lacking.
@@ -373,6 +379,18 @@ mod tests {
             })
             .collect();
         assert_eq!(again, [Ask::History(lobby.clone(), 5), Ask::Rooms, Ask::Who(lobby)]);
+    }
+
+    #[test]
+    fn history_whose_next_page_waits_begins_anew_on_the_next_connection() {
+        let mut questions = Questions::default();
+        let lobby: RoomName = "lobby".parse().unwrap();
+        let mut pages = Pages::new(lobby.clone(), 10);
+        assert_eq!(add(&mut pages, 5..=6), Progress::More);
+        questions.retry(line(1), Step::Page(pages), Moment::default());
+        assert!(questions.disconnect().is_empty());
+        let again = questions.take_next().map(|(_, step)| step);
+        assert_eq!(again, Some(Step::Ask(Ask::History(lobby, 10))));
     }
 
     #[test]
