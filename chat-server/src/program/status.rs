@@ -67,7 +67,8 @@ pub(super) fn to_lines(dialled: &Address, hello: &ServerHello, told: &Status) ->
         text
     });
     if told.store_full {
-        text += "THE STORE IS FULL: nothing is accepted until there is space";
+        text +=
+            "NOTHING IS ACCEPTED NOW: the disk is full, or another program has the journal locked";
     }
     text.trim_end().to_owned()
 }

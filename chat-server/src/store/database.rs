@@ -259,11 +259,12 @@ impl Database {
         held.finish().map_err(sqlite)
     }
 
-    /// Makes sure that the disk has all that was appended, where nobody waited for that.
-    pub(crate) fn sync_log(&self) -> io::Result<()> {
+    /// The write-ahead log, if there is one. Syncing it makes sure that the disk has all that was
+    /// appended, where nobody waited for that.
+    pub(crate) fn open_log(&self) -> io::Result<Option<File>> {
         match File::open(self.log()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            opened => opened?.sync_data(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
         }
     }
 

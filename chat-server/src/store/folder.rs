@@ -98,7 +98,12 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
         path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
     let missing: Vec<PathBuf> = missing.map(above).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    missing.iter().try_for_each(|parent| sync_folder(parent))
+    missing.iter().try_for_each(|parent| sync_folder(parent))?;
+    if missing.is_empty() {
+        // Whoever made it may not have done so. Where this may not either, it is the owner's to do.
+        let _ = sync_folder(&above(path));
+    }
+    Ok(())
 }
 
 /// Makes what was made, renamed or removed in a folder survive a power cut.

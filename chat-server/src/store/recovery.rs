@@ -313,7 +313,9 @@ pub(crate) fn make_checkpoint(way: &Way<'_>) -> Result<Index, CheckpointFailure>
     drop(engine);
     if head.index > base {
         // It must not know of more than the disk has: a power cut would make that a loss.
-        way.database.sync_log().map_err(CheckpointFailure::Sync)?;
+        if let Some(log) = way.database.open_log()? {
+            log.sync_data().map_err(CheckpointFailure::Sync)?;
+        }
         Checkpoint { head, state_hash, lives, snapshot }.save(way.folder.path())?;
         checkpoint::remove_before(way.folder.path(), base)?;
     }

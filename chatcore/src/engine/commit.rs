@@ -86,7 +86,8 @@ impl Engine {
     }
 
     /// Whether an answer that is ready may leave before those that wait. It never leaves before an
-    /// earlier one of its connection: what that one begins or ends must come first.
+    /// earlier one of its connection: what that one begins or ends must come first. (What changes
+    /// nothing begins and ends nothing: while the store is full it waits for none, and is not asked.)
     fn may_overtake(&self, conn: ConnId) -> bool {
         let connection = self.volatile.connections.get(&conn);
         let is_first = connection.is_none_or(|connection| connection.waiting == 0);
