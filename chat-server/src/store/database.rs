@@ -259,6 +259,16 @@ impl Database {
         held.finish().map_err(sqlite)
     }
 
+    /// About how many pages the write-ahead log has; as many as could be when that cannot be told.
+    pub(crate) fn log_pages(&self) -> u64 {
+        const PAGE_BYTES: u64 = 4_096;
+        match fs::metadata(self.log()) {
+            Ok(file) => file.len() / PAGE_BYTES,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(_) => u64::MAX / 2,
+        }
+    }
+
     /// The write-ahead log, if there is one. Syncing it makes sure that the disk has all that was
     /// appended, where nobody waited for that.
     pub(crate) fn open_log(&self) -> io::Result<Option<File>> {

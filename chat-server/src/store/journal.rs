@@ -113,7 +113,9 @@ impl Journal {
         lives: SharedLives,
         tip: Option<TipFile>,
     ) -> Self {
-        Self { database, head, lives, tip, tip_failed: false, log_pages: 0 }
+        // A server before this one may have left a long one, which nobody else counts.
+        let log_pages = database.log_pages();
+        Self { database, head, lives, tip, tip_failed: false, log_pages }
     }
 
     /// Goes on after entries that are deleted where this journal comes from.

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use chatcore::engine::{Engine, Input, Output};
-use chatcore::id::{Index, PublicKey};
+use chatcore::id::{Counter, Index, PublicKey};
 use chatcore::log::{Change, Entry, Head};
 use chatcore::time::{Now, Timestamp};
 use chatcore::wire::Record;
@@ -229,4 +229,24 @@ async fn what_was_handed_over_is_kept_before_the_store_is_closed() {
     drop(keeper);
     closed.wait().await;
     assert_eq!(fake.kept(), 1_000);
+}
+
+#[test]
+fn log_stays_short_however_often_the_server_is_killed() {
+    let folder = folder();
+    let mut counter = Counter::ZERO;
+    for _ in 0..30 {
+        let mut rig = Rig::start(folder.path());
+        rig.counter = counter;
+        for _ in 0..50 {
+            rig.post("a line");
+            rig.parts.store.tidy().unwrap();
+        }
+        counter = rig.counter;
+        // It is not closed.
+        drop(rig);
+    }
+    let log = folder.path().join("journal.db-wal");
+    let bytes = std::fs::metadata(log).unwrap().len();
+    assert!(bytes < 5 << 20, "{bytes}");
 }
