@@ -128,13 +128,19 @@ impl FromStr for Address {
 /// Refuses what no resolver could make sense of.
 fn check_host(host: &str) -> Result<(), AddressError> {
     let is_of_a_name = |sign: char| sign.is_alphanumeric() || ['-', '.', '_'].contains(&sign);
+    let is_of_a_zone = |sign: char| sign.is_ascii_alphanumeric() || "-._~".contains(sign);
+    let is_v6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
     if host.is_empty() {
         return Err(AddressError::NoHost);
     }
-    // The part of an IPv6 address behind `%` names an interface.
-    let (address, _) = host.split_once('%').unwrap_or((host, ""));
-    let is_host = address.parse::<Ipv6Addr>().is_ok() || host.chars().all(is_of_a_name);
-    if is_host { Ok(()) } else { Err(AddressError::Host) }
+    // The part of an IPv6 address behind `%` names an interface, as in RFC 6874.
+    let is_v6 = match host.split_once('%') {
+        Some((address, zone)) => {
+            is_v6(address) && !zone.is_empty() && zone.chars().all(is_of_a_zone)
+        }
+        None => is_v6(host),
+    };
+    if is_v6 || host.chars().all(is_of_a_name) { Ok(()) } else { Err(AddressError::Host) }
 }
 
 /// Splits `host:port`, `[v6]:port`, or either without a port.
@@ -222,6 +228,10 @@ mod tests {
             ("chat://host:+7", AddressError::Port),
             ("[[host]:7", AddressError::Host),
             ("a]:b:c", AddressError::Host),
+            ("::2%]:7", AddressError::Host),
+            ("fe80::1%", AddressError::Host),
+            ("fe80::1%eth0%1", AddressError::Host),
+            ("[fe80::1%a b]:7", AddressError::Host),
             ("chat://host:1/room", AddressError::Path),
             ("ftp://host", AddressError::Scheme),
             ("unix:", AddressError::NoPath),
