@@ -183,7 +183,8 @@ fn at(path: &Path, source: io::Error) -> StoreError {
 fn copy_checkpoints(from: &Path, to: &Path, last: Index) -> io::Result<()> {
     for index in checkpoint::list(from)?.into_iter().filter(|index| *index <= last) {
         match Checkpoint::load(from, index) {
-            Ok(checkpoint) => checkpoint.save(to)?,
+            Ok(checkpoint) if checkpoint::whole_files(from, index) < 2 => checkpoint.save(to)?,
+            Ok(checkpoint) => checkpoint.save_both(to)?,
             // A newer one stands for it by now.
             Err(CheckpointError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(CheckpointError::Io(error)) => return Err(error),

@@ -12,12 +12,13 @@ use chatcore::text::RoomName;
 use chatcore::time::Now;
 
 use crate::key::{KeyError, ServerKey};
+use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::database::{Access, Database, Row};
+use crate::store::expect_journal;
 use crate::store::fault::{Fault, Flaw, StoreError};
 use crate::store::folder::{Folder, FoundTip, JOURNAL};
 use crate::store::lives::{Link, Lives};
 use crate::store::recovery::{self, Blocked, ROWS_AT_ONCE, Recovered, Way};
-use crate::store::{checkpoint, expect_journal};
 
 /// Damaged rows that are named; whoever has more needs a backup, not a list.
 const FINDINGS_MAX: usize = 20;
@@ -180,17 +181,23 @@ fn check_states(
     checked.rooms = lives.iter().count();
     checked.state_hash = Some(engine.state_hash());
     checked.founder = Some(engine.founding().server_key);
-    for index in checkpoints {
-        let reason = match way.by_checkpoint(*index) {
+    for (index, path) in checkpoints.iter().flat_map(|index| files_of(folder, *index)) {
+        let recovered = Checkpoint::read(&path, index).map_err(Blocked::from);
+        let reason = match recovered.and_then(|checkpoint| way.by(checkpoint)) {
             Ok(other) if are_same(&other, &engine, &lives) => continue,
             Ok(_) => "it leads to another state than the journal".to_owned(),
             Err(Blocked::Checkpoint(error)) => error.to_string(),
             Err(Blocked::Store(error)) => error.to_string(),
         };
-        let path = checkpoint::path_of(folder.path(), *index);
         checked.findings.push(Finding::Checkpoint { path, reason });
     }
     Ok(())
+}
+
+/// The files of a checkpoint that are there.
+fn files_of(folder: &Folder, index: Index) -> impl Iterator<Item = (Index, PathBuf)> {
+    let files = checkpoint::files(folder.path(), index).into_iter();
+    files.filter(|path| path.exists()).map(move |path| (index, path))
 }
 
 fn are_same(one: &Recovered, engine: &Engine, lives: &Lives) -> bool {

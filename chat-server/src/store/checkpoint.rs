@@ -7,6 +7,10 @@
 //!
 //! It is a file beside the database and not a row in it, because a large state in the database would
 //! hold up the commits of messages while it is written.
+//!
+//! What retention deletes is only in checkpoints from then on, so two files have to hold it: one may be
+//! damaged one day. They are those of two entries, or, where nothing happened after the newest one, that
+//! one and its **twin**, a second file of the same.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -28,6 +32,9 @@ const MAGIC: &[u8; 8] = b"chatckpt";
 pub(crate) const LAYOUT: u16 = 1;
 
 const PREFIX: &str = "checkpoint-";
+
+/// How the name of a twin ends.
+const TWIN: &str = "twin";
 
 /// The state after an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,14 +91,30 @@ impl Checkpoint {
         Ok(Self { head, state_hash, lives, snapshot: snapshot.to_vec() })
     }
 
-    /// Reads the checkpoint after an entry.
+    /// Reads the checkpoint after an entry, from its twin when the file itself cannot be used.
     pub(crate) fn load(folder: &Path, index: Index) -> Result<Self, CheckpointError> {
-        let checkpoint = Self::from_bytes(&fs::read(path_of(folder, index))?)?;
+        let [path, twin] = files(folder, index);
+        Self::read(&path, index).or_else(|error| Self::read(&twin, index).map_err(|_| error))
+    }
+
+    /// Reads one of the files of the checkpoint after an entry.
+    pub(crate) fn read(path: &Path, index: Index) -> Result<Self, CheckpointError> {
+        let checkpoint = Self::from_bytes(&fs::read(path)?)?;
         if checkpoint.head.index == index { Ok(checkpoint) } else { Err(CheckpointError::Damaged) }
     }
 
     /// Writes it down. It appears whole or not at all, and is safe afterwards.
     pub(crate) fn save(&self, folder: &Path) -> io::Result<()> {
+        let [path, _] = files(folder, self.head.index);
+        self.save_as(&path, folder)
+    }
+
+    /// Writes it down twice.
+    pub(crate) fn save_both(&self, folder: &Path) -> io::Result<()> {
+        files(folder, self.head.index).iter().try_for_each(|path| self.save_as(path, folder))
+    }
+
+    fn save_as(&self, path: &Path, folder: &Path) -> io::Result<()> {
         let new = folder.join("checkpoint.new");
         let written = private()
             .create(true)
@@ -101,7 +124,7 @@ impl Checkpoint {
             .and_then(|mut file: File| {
                 file.write_all(&self.to_bytes()).and_then(|()| file.sync_all())
             })
-            .and_then(|()| publish(&new, &path_of(folder, self.head.index), folder));
+            .and_then(|()| publish(&new, path, folder));
         if written.is_err() {
             // A disk that is full needs the space; what cannot be removed is overwritten next time.
             let _ = fs::remove_file(&new);
@@ -114,40 +137,61 @@ pub(crate) fn path_of(folder: &Path, index: Index) -> PathBuf {
     folder.join(format!("{PREFIX}{:016}", index.get()))
 }
 
+/// Where the checkpoint after an entry is: its file and its twin, which usually is not there.
+pub(crate) fn files(folder: &Path, index: Index) -> [PathBuf; 2] {
+    let path = path_of(folder, index);
+    let twin = path.with_extension(TWIN);
+    [path, twin]
+}
+
 /// The checkpoints of a folder, the newest first, by name alone.
 pub(crate) fn list(folder: &Path) -> io::Result<Vec<Index>> {
     let mut found = Vec::new();
     for file in fs::read_dir(folder)? {
-        let name = file?.file_name();
+        let name = PathBuf::from(file?.file_name());
+        let is_twin = name.extension().is_some_and(|end| end == TWIN);
+        let name = if is_twin { name.with_extension("") } else { name };
         let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
         let number = number.and_then(|number| number.parse().ok());
         found.extend(number.and_then(|number| Index::new(number).ok()));
     }
     found.sort_unstable();
+    found.dedup();
     found.reverse();
     Ok(found)
+}
+
+/// How many files of the checkpoint after an entry are whole: up to two.
+pub(crate) fn whole_files(folder: &Path, index: Index) -> usize {
+    files(folder, index).iter().filter(|path| Checkpoint::read(path, index).is_ok()).count()
 }
 
 /// The newest checkpoint of a folder, by name alone, and when it was made.
 pub(crate) fn newest(folder: &Path) -> io::Result<Option<(Index, SystemTime)>> {
     let Some(index) = list(folder)?.first().copied() else { return Ok(None) };
-    let made = fs::metadata(path_of(folder, index))?.modified()?;
+    let [path, twin] = files(folder, index);
+    let made = fs::metadata(path).or_else(|_| fs::metadata(twin))?.modified()?;
     Ok(Some((index, made)))
 }
 
-/// The entry up to which no way back needs the journal: that of the oldest checkpoint, if there are two
-/// that are whole; 0 otherwise. One alone may be damaged one day.
+/// The entry up to which no way back needs the journal: that of the oldest checkpoint, if two files are
+/// whole; 0 otherwise. One alone may be damaged one day.
 pub(crate) fn floor(folder: &Path) -> io::Result<Index> {
     let found = list(folder)?;
-    let whole = found.iter().filter(|index| Checkpoint::load(folder, **index).is_ok());
-    let oldest = if whole.count() < 2 { None } else { found.last().copied() };
+    let whole: usize = found.iter().map(|index| whole_files(folder, *index)).sum();
+    let oldest = if whole < 2 { None } else { found.last().copied() };
     Ok(oldest.unwrap_or(Index::ZERO))
 }
 
 /// Removes the checkpoints before `oldest`: those that newer, safe ones stand for.
 pub(crate) fn remove_before(folder: &Path, oldest: Index) -> io::Result<()> {
     for index in list(folder)?.into_iter().filter(|index| *index < oldest) {
-        fs::remove_file(path_of(folder, index))?;
+        for path in files(folder, index) {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
     }
     sync_folder(folder)
 }

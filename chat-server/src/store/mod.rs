@@ -9,7 +9,7 @@
 //! | `lock` | locked while a server uses the folder |
 //! | `journal.db`, `-wal`, `-shm` | the journal, in SQLite (`database`) |
 //! | `tip` | the last entry that was safe, so that a loss is noticed (`folder`) |
-//! | `checkpoint-N` | the state after entry N, the newest two (`checkpoint`) |
+//! | `checkpoint-N`, `.twin` | the state after entry N, the newest two or one twice (`checkpoint`) |
 //!
 //! Who does what: `journal` writes groups of entries and finds records; `threads` keeps the engine
 //! from waiting for any of it; `recovery` brings the engine back; `check` verifies everything;
@@ -33,8 +33,8 @@
 //! checkpoint at the start, a page of history when somebody asks for it, all by `chat-server check`.
 //! What does not fit is refused and named. Retention that comes upon it rests for a minute.
 //!
-//! **Retention.** Records that an entry trimmed are blanked once both checkpoints are newer than them,
-//! which retention asks for: zeros are written over them, and the write-ahead log, which still has them,
+//! **Retention.** Records that an entry trimmed are blanked once two files of checkpoints are newer than
+//! them, which retention asks for: zeros are written over them, and the write-ahead log, which still has them,
 //! is moved into the database and emptied. When a megabyte and a quarter of all is blank, the rows are
 //! removed and their space is used again by what comes next; the file does not become shorter. A server
 //! that is killed in between goes on at the next start, whatever that keeps: the layout says that

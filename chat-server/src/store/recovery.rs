@@ -149,8 +149,12 @@ impl Way<'_> {
         self.by_replay()
     }
 
-    pub(crate) fn by_checkpoint(&self, index: Index) -> Result<Recovered, Blocked> {
-        let checkpoint = Checkpoint::load(self.folder.path(), index)?;
+    fn by_checkpoint(&self, index: Index) -> Result<Recovered, Blocked> {
+        self.by(Checkpoint::load(self.folder.path(), index)?)
+    }
+
+    pub(crate) fn by(&self, checkpoint: Checkpoint) -> Result<Recovered, Blocked> {
+        let index = checkpoint.head.index;
         let last = self.database.last().map_err(|fault| damaged(self.database, fault))?;
         if index > last {
             // It was made of entries that were there.
@@ -300,13 +304,15 @@ impl Iterator for Tail<'_> {
     }
 }
 
-/// Makes a checkpoint of all that is in the journal, and removes those that are two older.
+/// Makes a checkpoint of all that is in the journal, and removes those that are two older. When there is
+/// one already, it gets a twin, and all that are older are removed.
 ///
 /// Bounded in memory by the state twice over, and never by the history: entries pass through.
 pub(crate) fn make_checkpoint(way: &Way<'_>) -> Result<Index, CheckpointFailure> {
     let config = Config { archive: Archive::Store, ..way.config.clone() };
     let way = Way { config: &config, ..*way };
-    let checkpoints = checkpoint::list(way.folder.path())?;
+    let folder = way.folder.path();
+    let checkpoints = checkpoint::list(folder)?;
     let Recovered { engine, lives, base } = way.first_of(&checkpoints)?;
     let snapshot = engine.snapshot().ok_or(CheckpointFailure::NotLevel)?;
     let (head, state_hash): (Head, Digest) = (engine.head(), engine.state_hash());
@@ -316,8 +322,11 @@ pub(crate) fn make_checkpoint(way: &Way<'_>) -> Result<Index, CheckpointFailure>
         if let Some(log) = way.database.open_log()? {
             log.sync_data().map_err(CheckpointFailure::Sync)?;
         }
-        Checkpoint { head, state_hash, lives, snapshot }.save(way.folder.path())?;
-        checkpoint::remove_before(way.folder.path(), base)?;
+        Checkpoint { head, state_hash, lives, snapshot }.save(folder)?;
+        checkpoint::remove_before(folder, base)?;
+    } else if checkpoint::whole_files(folder, head.index) < 2 {
+        Checkpoint { head, state_hash, lives, snapshot }.save_both(folder)?;
+        checkpoint::remove_before(folder, head.index)?;
     }
     Ok(head.index)
 }

@@ -6,9 +6,9 @@
 //! rows at a time.
 //!
 //! A row is blanked once nothing can need it: its record is gone by an entry that is safe, and both
-//! checkpoints are newer than it. So coming back stays possible from either of them, and only from
-//! them: without a checkpoint a journal of which something is deleted is of no use. Blank rows are
-//! removed when they are so many that reading all that is left is worth it.
+//! checkpoints are newer than it, or the only one is and has a twin. So coming back stays possible from
+//! either file, and only from these: without a checkpoint a journal of which something is deleted is of
+//! no use. Blank rows are removed when they are so many that reading all that is left is worth it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -213,11 +213,15 @@ impl Sweeper {
         self.compaction = None;
     }
 
-    /// Whether something waits for a newer checkpoint, and there is one to be made.
+    /// Whether something waits for a newer checkpoint, or for the twin of the newest one.
     pub(crate) fn lacks_checkpoint(&self) -> bool {
-        let newest = checkpoint::list(self.folder.path());
-        let newest = newest.ok().and_then(|list| list.first().copied());
-        !self.gone.is_empty() && newest.is_none_or(|newest| newest < self.place)
+        if self.gone.is_empty() {
+            return false;
+        }
+        let folder = self.folder.path();
+        let newest = checkpoint::list(folder).ok().and_then(|list| list.first().copied());
+        newest
+            .is_none_or(|newest| newest < self.place || checkpoint::whole_files(folder, newest) < 2)
     }
 
     fn rows_of(&self, gone: &Gone) -> Result<Vec<(Index, Seq)>, Fault> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chatcore::engine::{Input, ReadOrder};
 use chatcore::id::{Incarnation, Index, Seq};
@@ -301,7 +301,7 @@ fn row_that_a_checkpoint_lacks_is_not_deleted() {
     assert!(rig.parts.sweeper.as_ref().unwrap().lacks_checkpoint());
     (rig.parts.checkpointer)(&false.into());
     assert_eq!(sweep(&mut rig.parts), 0, "one alone may be damaged one day");
-    assert!(!rig.parts.sweeper.as_ref().unwrap().lacks_checkpoint(), "none newer can be made");
+    assert!(rig.parts.sweeper.as_ref().unwrap().lacks_checkpoint());
     rig.post("one more");
     (rig.parts.checkpointer)(&false.into());
     assert_eq!(sweep(&mut rig.parts), 291);
@@ -317,27 +317,86 @@ fn row_that_a_checkpoint_lacks_is_not_deleted() {
 }
 
 #[test]
+fn what_is_forgotten_is_deleted_also_where_nothing_happens_any_more() {
+    let here = folder();
+    let (mut rig, gone) = chat(here.path(), 300);
+    rig.trim();
+    for file in ["a newer checkpoint", "its twin"] {
+        assert_eq!(sweep(&mut rig.parts), 0, "{file} is not there yet");
+        assert!(rig.parts.sweeper.as_ref().unwrap().lacks_checkpoint());
+        (rig.parts.checkpointer)(&false.into());
+    }
+    assert_eq!(sweep(&mut rig.parts), 291);
+    assert!(rig.parts.store.purge().unwrap());
+    assert_eq!(found_in(here.path(), &gone), BTreeSet::new());
+    let before = rig.close();
+    assert_whole(here.path());
+    assert_eq!(standing(here.path()).unwrap(), before);
+}
+
+/// The files of all checkpoints.
+fn checkpoint_files(folder: &Path) -> Vec<PathBuf> {
+    let found = checkpoint::list(folder).unwrap().into_iter();
+    let files = found.flat_map(|index| checkpoint::files(folder, index));
+    files.filter(|file| file.exists()).collect()
+}
+
+#[test]
 fn e6_either_checkpoint_alone_brings_back_a_journal_that_has_holes_and_none_is_refused() {
+    for is_quiet in [false, true] {
+        let here = folder();
+        let (mut rig, _) = chat(here.path(), 300);
+        if is_quiet {
+            rig.trim();
+            (0..2).for_each(|_| (rig.parts.checkpointer)(&false.into()));
+            assert_eq!(sweep(&mut rig.parts), 291);
+        } else {
+            rig.retain();
+        }
+        rig.post("after");
+        let before = rig.close();
+        let found = checkpoint_files(here.path());
+        assert_eq!(found.len(), 2);
+        for file in &found {
+            for spoil in
+                [|file: &Path| fs::write(file, "nothing"), |file: &Path| fs::remove_file(file)]
+            {
+                let damaged = folder();
+                copy(here.path(), damaged.path());
+                spoil(&damaged.path().join(file.file_name().unwrap())).unwrap();
+                assert_eq!(standing(damaged.path()).unwrap(), before);
+                let findings = check(damaged.path()).unwrap().findings;
+                let there = fs::exists(damaged.path().join(file.file_name().unwrap())).unwrap();
+                assert_eq!(findings.len(), usize::from(there), "{findings:?}");
+            }
+        }
+        found.iter().for_each(|file| fs::remove_file(file).unwrap());
+        let refused = standing(here.path()).unwrap_err();
+        let wanted = "retention deleted it, and no checkpoint";
+        assert!(refused.to_string().contains(wanted), "{refused}");
+        assert!(check(here.path()).is_err());
+    }
+}
+
+#[test]
+fn twin_whose_checkpoint_is_damaged_is_written_anew_with_it() {
     let here = folder();
     let (mut rig, _) = chat(here.path(), 300);
-    rig.retain();
-    rig.post("after");
-    let before = rig.close();
-    let found = checkpoint::list(here.path()).unwrap();
-    assert_eq!(found.len(), 2);
-    for index in &found {
-        let damaged = folder();
-        copy(here.path(), damaged.path());
-        fs::write(checkpoint::path_of(damaged.path(), *index), "nothing").unwrap();
-        assert_eq!(standing(damaged.path()).unwrap(), before);
-        assert_eq!(check(damaged.path()).unwrap().findings.len(), 1);
+    rig.trim();
+    (0..2).for_each(|_| (rig.parts.checkpointer)(&false.into()));
+    let [one, twin] = checkpoint::files(here.path(), rig.engine.head().index);
+    for damaged in [&one, &twin] {
+        fs::write(damaged, "nothing").unwrap();
+        assert_eq!(sweep(&mut rig.parts), 0);
+        assert!(rig.parts.sweeper.as_ref().unwrap().lacks_checkpoint());
+        (rig.parts.checkpointer)(&false.into());
+        assert_eq!(fs::read(&one).unwrap(), fs::read(&twin).unwrap());
     }
-    found.iter().for_each(|index| {
-        fs::remove_file(checkpoint::path_of(here.path(), *index)).unwrap();
-    });
-    let refused = standing(here.path()).unwrap_err();
-    assert!(refused.to_string().contains("retention deleted it, and no checkpoint"), "{refused}");
-    assert!(check(here.path()).is_err());
+    // What is newer takes the place of both.
+    assert_eq!(sweep(&mut rig.parts), 291);
+    rig.checkpoint_twice();
+    assert_eq!(checkpoint::list(here.path()).unwrap().len(), 2);
+    assert!(!one.exists() && !twin.exists());
 }
 
 #[test]
