@@ -10,6 +10,8 @@ const EARLY_MAX: Span = Span::from_secs(5);
 const EARLY: Span = Span::from_secs(60);
 /// The longest wait later.
 const LATE_MAX: Span = Span::from_secs(60);
+/// A connection that lasted so long was a good one, whatever it took to have it.
+const GOOD_TIME: Span = Span::from_secs(10);
 
 /// Exponential waits with full jitter, so that clients that lost the same server do not come back
 /// in step.
@@ -18,7 +20,7 @@ const LATE_MAX: Span = Span::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Backoff {
     random: SplitMix64,
-    /// The first loss since the last [`Backoff::reset`] and the bound of the last wait.
+    /// The first loss since the last good connection, and the bound of the last wait.
     run: Option<(Moment, Span)>,
 }
 
@@ -27,9 +29,17 @@ impl Backoff {
         Self { random: SplitMix64(seed), run: None }
     }
 
-    /// The connection was a good one: the next loss is a first one.
-    pub(super) const fn reset(&mut self) {
-        self.run = None;
+    /// A connection served its user for so long before it was lost.
+    ///
+    /// One that lasted twice as long as the longest wait that may have gone before it was a good one,
+    /// and its loss is a first one: who is with a server that dies often waits less than it talks.
+    /// One that is lost at once, each time, is waited for ever longer.
+    pub(super) fn served(&mut self, time: Span) {
+        let wait = self.run.map_or(Span::ZERO, |(_, bound)| bound);
+        let enough = Span::from_millis(wait.as_millis().saturating_mul(2)).min(GOOD_TIME);
+        if time >= enough {
+            self.run = None;
+        }
     }
 
     /// How long to wait after one more loss; at least `floor`, which a server may dictate.
@@ -112,13 +122,44 @@ mod tests {
         assert!(waits.iter().all(|wait| *wait >= floor));
     }
 
-    #[test]
-    fn good_connection_makes_the_next_dial_immediate_again() {
+    /// A client that waited `losses` times since its last good connection.
+    fn after(losses: u32) -> Backoff {
         let mut backoff = Backoff::new(7);
-        for _ in 0..20 {
+        for _ in 0..losses {
             let _ = backoff.next(Moment::default(), Span::ZERO);
         }
-        backoff.reset();
-        assert!(backoff.next(Moment::default(), Span::ZERO) <= FIRST);
+        backoff
+    }
+
+    #[test]
+    fn good_connection_makes_the_next_dial_immediate_again() {
+        for (losses, good) in [(1, 200), (3, 800), (5, 3_200), (7, 10_000), (20, 10_000)] {
+            let mut backoff = after(losses);
+            backoff.served(Span::from_millis(good));
+            assert!(backoff.next(Moment::default(), Span::ZERO) <= FIRST, "{losses} losses");
+        }
+    }
+
+    #[test]
+    fn short_connection_does_not_shorten_the_waits() {
+        for (losses, short) in [(1, 199), (3, 799), (5, 3_199), (20, 9_999)] {
+            let (mut served, mut other) = (after(losses), after(losses));
+            served.served(Span::from_millis(short));
+            let next = |backoff: &mut Backoff| backoff.next(Moment::default(), Span::ZERO);
+            assert_eq!(next(&mut served), next(&mut other), "{losses} losses");
+        }
+    }
+
+    #[test]
+    fn waits_stay_short_with_a_server_that_dies_every_few_seconds() {
+        let mut backoff = Backoff::new(7);
+        for death in 0..100 {
+            let now = Moment::from_millis(death * 3_000);
+            // It takes a while to come up: the first dial fails.
+            let waits = [backoff.next(now, Span::ZERO), backoff.next(now, Span::ZERO)];
+            let [first, second] = waits.map(Span::as_millis);
+            assert!(first <= 100 && second <= 200, "at death {death}: {waits:?}");
+            backoff.served(Span::from_secs(2));
+        }
     }
 }

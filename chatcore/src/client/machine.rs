@@ -20,8 +20,6 @@ use crate::wire::{
 
 /// How long each step of connecting may take.
 const STEP_TIME: Span = Span::from_secs(10);
-/// A connection that lasted so long was a good one.
-const GOOD_TIME: Span = Span::from_secs(10);
 /// How long to wait before leaving for posts of one's own that are visible.
 const OWN_POSTS_TIME: Span = Span::from_secs(3);
 /// How long to wait after a refusal that names no time.
@@ -520,9 +518,8 @@ impl Client {
     fn lose(&mut self, now: Moment, reason: String, floor: Span) {
         match self.phase {
             Phase::Idle | Phase::Waiting { .. } | Phase::Stopped => return,
-            Phase::Online { since, .. } if now.since(since) >= GOOD_TIME => self.backoff.reset(),
-            Phase::Online { .. }
-            | Phase::Dialling { .. }
+            Phase::Online { since, .. } => self.backoff.served(now.since(since)),
+            Phase::Dialling { .. }
             | Phase::Greeting { .. }
             | Phase::Identifying(_)
             | Phase::Signing(_)
