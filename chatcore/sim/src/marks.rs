@@ -109,6 +109,10 @@ marks! {
     UnreadBoundReached [Fault],
     /// A connection was closed because it was silent.
     SilentClosed [Fault],
+    /// A connection was closed because nothing came up any more, while its client heard the server.
+    UnheardClosed [Fault],
+    /// A client gave up a connection that carried nothing down any more, while the server heard it.
+    DeafClosed [Fault],
     /// A connection was closed because it did not log in.
     LoginTimeOver [Fault],
     /// A connection was refused because there are too many.
@@ -180,6 +184,10 @@ marks! {
     CrashAfterCrash [Fault, Restart],
     /// The server came back from a checkpoint and entries after it.
     RestoredWithTail [Restart],
+    /// The newest checkpoint could not be used, and the one before brought the server back.
+    OlderCheckpoint [Fault, Restart],
+    /// No checkpoint could be used, and the journal alone brought the server back.
+    NoCheckpoint [Fault, Restart],
     /// A gate opened soon after a restart.
     GateOpenedAfterRestart [Gate, Restart],
     /// A gate that was closed before a restart opened after it, in the same life.

@@ -205,6 +205,17 @@ pub enum Deed {
     },
 }
 
+/// The ways of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ways {
+    /// There and back.
+    Both,
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
+}
+
 /// What goes wrong. Numbers of clients are taken modulo how many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -213,7 +224,12 @@ pub enum Fault {
     /// A connection breaks; both sides hear of it, soon.
     Cut(u8),
     /// A connection carries nothing any more, and nobody hears of it.
-    Silence(u8),
+    Silence {
+        /// The client.
+        client: u8,
+        /// Where to.
+        ways: Ways,
+    },
     /// A client reads nothing for so long.
     Stall {
         /// The client.
@@ -628,7 +644,10 @@ fn draw_fault(rng: &mut Rng, kind: FaultKind) -> Fault {
     match kind {
         FaultKind::Kill => Fault::Kill(client),
         FaultKind::Cut => Fault::Cut(client),
-        FaultKind::Silence => Fault::Silence(client),
+        FaultKind::Silence => {
+            let ways = *pick(rng, &[Ways::Both, Ways::Up, Ways::Down]);
+            Fault::Silence { client, ways }
+        }
         FaultKind::Stall => Fault::Stall { client, millis: draw_millis(rng) },
         FaultKind::Unreachable => Fault::Unreachable { millis: draw_millis(rng) },
         FaultKind::Crash => Fault::Crash { kept: rng.u8(..), down: draw_millis(rng) },

@@ -3,7 +3,7 @@
 use chatcore::text::Untrusted;
 use chatcore::wire::{ClientFrame, Command, Operate, Question as Asked, ServerFrame};
 
-use crate::plan::{Deed, Fault, Plan, Question};
+use crate::plan::{Deed, Fault, Plan, Question, Ways};
 
 /// How much is shown of a text that somebody sent, and of a frame.
 const TEXT_CHARS: usize = 24;
@@ -61,7 +61,14 @@ impl Plan {
         match fault {
             Fault::Kill(it) => format!("{} dies", client(it)),
             Fault::Cut(it) => format!("the connection of {} breaks", client(it)),
-            Fault::Silence(it) => format!("the connection of {} hangs", client(it)),
+            Fault::Silence { client: it, ways } => {
+                let of = client(it);
+                match ways {
+                    Ways::Both => format!("the connection of {of} hangs"),
+                    Ways::Up => format!("the connection of {of} hangs on the way up"),
+                    Ways::Down => format!("the connection of {of} hangs on the way down"),
+                }
+            }
             Fault::Stall { client: it, millis } => {
                 format!("{} reads nothing for {millis} ms", client(it))
             }

@@ -84,9 +84,7 @@ impl World<'_> {
         self.off.engine(&mut engine);
         let head = self.disk.written();
         hold!(engine.head().index == head, "a restart keeps the journal", "{head}");
-        if self.disk.checkpoint_at(back).is_some_and(|(index, _)| *index < head) {
-            self.hit(Mark::RestoredWithTail);
-        }
+        self.mark_restored(back, head);
         let twin = self.make_twin(&engine)?;
         self.note(|| format!("the server restores entry {head}"));
         self.logs.insert(self.boot, self.witness.log());
@@ -104,6 +102,22 @@ impl World<'_> {
         self.take_outputs()?;
         self.troubles.is_full = self.now < self.troubles.full_until;
         if self.troubles.is_full { self.input(Input::StoreFull) } else { Ok(()) }
+    }
+
+    /// From the newest checkpoint, or where so many cannot be used, from an older one or from none.
+    fn mark_restored(&mut self, back: usize, head: Index) {
+        let used = self.disk.checkpoint_at(back).map(|(index, _)| *index);
+        if used.is_some_and(|index| index < head) {
+            self.hit(Mark::RestoredWithTail);
+        }
+        if self.disk.checkpoint_at(0).is_none() || back == 0 {
+            return;
+        }
+        let with =
+            used.map_or_else(|| "no checkpoint".to_owned(), |index| format!("that of {index}"));
+        self.note(|| format!("  newer checkpoints cannot be used: it goes on with {with}"));
+        let is_older = used.is_some();
+        self.hit(if is_older { Mark::OlderCheckpoint } else { Mark::NoCheckpoint });
     }
 
     /// An engine made another way has to be the same, and to do the same.

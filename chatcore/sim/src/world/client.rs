@@ -247,6 +247,9 @@ impl World<'_> {
         let id = self.slots[client].program.as_mut().and_then(|program| program.conn.take());
         let Some(id) = id else { return };
         self.note(|| format!("client {client} closes {id}"));
+        if self.silent_ways(id) == (false, true) {
+            self.hit(Mark::DeafClosed);
+        }
         let Some((conn, mut wire)) = self.wire(id) else { return };
         conn.client_open = false;
         conn.lose(Side::Client);

@@ -6,7 +6,7 @@ use chatcore::id::ConnId;
 
 use crate::broken::Broken;
 use crate::marks::Mark;
-use crate::plan::{Deed, Fault, NetOptions};
+use crate::plan::{Deed, Fault, NetOptions, Ways};
 use crate::witness::Wish;
 use crate::world::World;
 use crate::world::client::Slot;
@@ -74,7 +74,7 @@ impl World<'_> {
             | Deed::Leave(client)
             | Deed::Wrong(Fault::Kill(client)) => idle(client),
             Deed::Wrong(
-                Fault::Cut(client) | Fault::Silence(client) | Fault::Stall { client, .. },
+                Fault::Cut(client) | Fault::Silence { client, .. } | Fault::Stall { client, .. },
             ) => deaf(client),
             Deed::Trim { .. } | Deed::Wrong(Fault::Crash { .. } | Fault::Stop { .. }) => {
                 self.server.is_none().then_some("the server does not run")
@@ -96,7 +96,7 @@ impl World<'_> {
         match fault {
             Fault::Kill(client) => self.kill(self.machine(client)),
             Fault::Cut(client) => self.cut(client),
-            Fault::Silence(client) => self.silence(client),
+            Fault::Silence { client, ways } => self.silence(client, ways),
             Fault::Stall { client, millis } => self.stall(client, later(millis)),
             Fault::Unreachable { millis } => self.troubles.unreachable_until = later(millis),
             Fault::Crash { kept, down } => return self.crash(kept, down.into()),
@@ -122,7 +122,7 @@ impl World<'_> {
         let Some(id) = self.conn_of(client) else { return };
         let delays = [self.rng.u64(0..50), self.rng.u64(0..50)];
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.silent = true;
+        conn.silence();
         let lost = (conn.to_client.unread, conn.to_server.unread);
         for (side, delay) in [Side::Client, Side::Server].into_iter().zip(delays) {
             conn.lose(side);
@@ -132,12 +132,24 @@ impl World<'_> {
         self.note(|| format!("  {id} breaks: {down} bytes are lost on the way down, {up} up"));
     }
 
-    fn silence(&mut self, client: u8) {
+    fn silence(&mut self, client: u8, ways: Ways) {
         let Some(id) = self.conn_of(client) else { return };
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.silent = true;
-            self.note(|| format!("  {id} carries nothing any more"));
-        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let what = match ways {
+            Ways::Both => {
+                conn.silence();
+                "nothing"
+            }
+            Ways::Up => {
+                conn.to_server.silent = true;
+                "nothing from its client"
+            }
+            Ways::Down => {
+                conn.to_client.silent = true;
+                "nothing from the server"
+            }
+        };
+        self.note(|| format!("  {id} carries {what} any more"));
     }
 
     fn stall(&mut self, client: u8, until: u64) {
@@ -196,7 +208,7 @@ impl World<'_> {
             let Some(conn) = self.conns.get_mut(&id) else { continue };
             conn.server_open = false;
             conn.lose(Side::Server);
-            if !conn.silent {
+            if !conn.to_client.silent {
                 self.queue.push(self.now + delay, Event::Broken(id, Side::Client));
             }
         }

@@ -313,10 +313,21 @@ impl World<'_> {
         self.memory.logged_in.insert(conn);
     }
 
+    /// Whether a connection carries nothing up, and nothing down.
+    pub(crate) fn silent_ways(&self, conn: ConnId) -> (bool, bool) {
+        let conn = self.conns.get(&conn);
+        conn.map_or((false, false), |conn| (conn.to_server.silent, conn.to_client.silent))
+    }
+
     fn mark_close(&mut self, conn: ConnId, refusal: Refusal) {
         let mark = match refusal {
             Refusal::Limit(LimitFault::SlowReader) => Mark::SlowReaderClosed,
-            Refusal::Limit(LimitFault::Silence) => Mark::SilentClosed,
+            Refusal::Limit(LimitFault::Silence) => {
+                if self.silent_ways(conn) == (true, false) {
+                    self.hit(Mark::UnheardClosed);
+                }
+                Mark::SilentClosed
+            }
             Refusal::Limit(LimitFault::LoginTime) => Mark::LoginTimeOver,
             Refusal::Busy { .. } => Mark::ServerFull,
             Refusal::Name(NameFault::InUse) => Mark::NameTaken,
@@ -330,7 +341,7 @@ impl World<'_> {
                 Mark::LoginOvertaken
             }
             Refusal::Auth(AuthFault::Replaced) => {
-                if self.conns.get(&conn).is_some_and(|conn| conn.silent) {
+                if self.silent_ways(conn) != (false, false) {
                     self.hit(Mark::ReturnWhileHanging);
                 }
                 Mark::Replaced

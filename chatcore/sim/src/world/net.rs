@@ -33,6 +33,8 @@ pub(crate) struct Stream {
     last_at: u64,
     /// Bytes that were sent and not read.
     pub(crate) unread: usize,
+    /// Whether it carries nothing any more.
+    pub(crate) silent: bool,
 }
 
 /// One connection.
@@ -47,8 +49,6 @@ pub(crate) struct Conn {
     pub(crate) client_open: bool,
     /// Whether the server's end is open.
     pub(crate) server_open: bool,
-    /// Whether it carries nothing any more.
-    pub(crate) silent: bool,
     /// Until when its client reads nothing.
     pub(crate) stalled_until: u64,
     /// Pieces that arrived meanwhile.
@@ -68,7 +68,6 @@ impl Conn {
             to_client: Stream::default(),
             client_open: true,
             server_open: false,
-            silent: false,
             stalled_until: 0,
             waiting: 0,
             blocked: false,
@@ -91,6 +90,11 @@ impl Conn {
             stream.unread -= bytes.len();
         }
         piece
+    }
+
+    /// Carries nothing any more.
+    pub(crate) fn silence(&mut self) {
+        (self.to_server.silent, self.to_client.silent) = (true, true);
     }
 
     /// Loses what is under way.
@@ -116,8 +120,9 @@ impl Wire<'_> {
 
     /// Sends bytes, cut anywhere.
     pub(crate) fn send(&mut self, id: ConnId, conn: &mut Conn, to: Side, mut bytes: Bytes) {
-        if conn.silent {
-            conn.stream(to).unread += bytes.len();
+        let stream = conn.stream(to);
+        if stream.silent {
+            stream.unread += bytes.len();
             return;
         }
         let pieces = self.rng.u8(1..=self.options.pieces_max);
@@ -132,7 +137,7 @@ impl Wire<'_> {
 
     /// Says that nothing more comes.
     pub(crate) fn end(&mut self, id: ConnId, conn: &mut Conn, to: Side) {
-        if !conn.silent {
+        if !conn.stream(to).silent {
             self.push(id, conn, to, Piece::End);
         }
     }
