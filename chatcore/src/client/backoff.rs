@@ -6,7 +6,7 @@ use crate::time::{Moment, Span};
 const FIRST: Span = Span::from_millis(100);
 /// The longest wait during [`EARLY`].
 const EARLY_MAX: Span = Span::from_secs(5);
-/// How long after the first loss the waits stay short.
+/// How long after it was last logged in the waits stay short.
 const EARLY: Span = Span::from_secs(60);
 /// The longest wait later.
 const LATE_MAX: Span = Span::from_secs(60);
@@ -20,7 +20,7 @@ const GOOD_TIME: Span = Span::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Backoff {
     random: SplitMix64,
-    /// The first loss since the last good connection, and the bound of the last wait.
+    /// Since when nobody is logged in, and the bound of the last wait; none after a good connection.
     run: Option<(Moment, Span)>,
 }
 
@@ -29,17 +29,16 @@ impl Backoff {
         Self { random: SplitMix64(seed), run: None }
     }
 
-    /// A connection served its user for so long before it was lost.
+    /// It was logged in for so long, until now.
     ///
-    /// One that lasted twice as long as the longest wait that may have gone before it was a good one,
-    /// and its loss is a first one: who is with a server that dies often waits less than it talks.
-    /// One that is lost at once, each time, is waited for ever longer.
-    pub(super) fn served(&mut self, time: Span) {
-        let wait = self.run.map_or(Span::ZERO, |(_, bound)| bound);
-        let enough = Span::from_millis(wait.as_millis().saturating_mul(2)).min(GOOD_TIME);
-        if time >= enough {
-            self.run = None;
-        }
+    /// When that was twice as long as the longest wait that may have gone before, the connection was a
+    /// good one, and its loss is a first one: who is with a server that dies often waits less than it
+    /// talks. When it was shorter the waits go on growing, but stay short: there is a server.
+    pub(super) fn served(&mut self, now: Moment, time: Span) {
+        self.run = self.run.and_then(|(_, bound)| {
+            let enough = Span::from_millis(bound.as_millis().saturating_mul(2)).min(GOOD_TIME);
+            (time < enough).then(|| (now, bound.min(EARLY_MAX)))
+        });
     }
 
     /// How long to wait after one more loss; at least `floor`, which a server may dictate.
@@ -135,7 +134,7 @@ mod tests {
     fn good_connection_makes_the_next_dial_immediate_again() {
         for (losses, good) in [(1, 200), (3, 800), (5, 3_200), (7, 10_000), (20, 10_000)] {
             let mut backoff = after(losses);
-            backoff.served(Span::from_millis(good));
+            backoff.served(Moment::default(), Span::from_millis(good));
             assert!(backoff.next(Moment::default(), Span::ZERO) <= FIRST, "{losses} losses");
         }
     }
@@ -144,7 +143,7 @@ mod tests {
     fn short_connection_does_not_shorten_the_waits() {
         for (losses, short) in [(1, 199), (3, 799), (5, 3_199), (20, 9_999)] {
             let (mut served, mut other) = (after(losses), after(losses));
-            served.served(Span::from_millis(short));
+            served.served(Moment::default(), Span::from_millis(short));
             let next = |backoff: &mut Backoff| backoff.next(Moment::default(), Span::ZERO);
             assert_eq!(next(&mut served), next(&mut other), "{losses} losses");
         }
@@ -153,13 +152,24 @@ mod tests {
     #[test]
     fn waits_stay_short_with_a_server_that_dies_every_few_seconds() {
         let mut backoff = Backoff::new(7);
-        for death in 0..100 {
+        for death in 1..100 {
             let now = Moment::from_millis(death * 3_000);
+            backoff.served(now, Span::from_secs(2));
             // It takes a while to come up: the first dial fails.
             let waits = [backoff.next(now, Span::ZERO), backoff.next(now, Span::ZERO)];
             let [first, second] = waits.map(Span::as_millis);
             assert!(first <= 100 && second <= 200, "at death {death}: {waits:?}");
-            backoff.served(Span::from_secs(2));
         }
+    }
+
+    #[test]
+    fn waits_stay_below_5_s_as_long_as_there_is_a_server_that_dies_at_once() {
+        let (mut backoff, mut longest) = (Backoff::new(7), Span::ZERO);
+        for death in 1..1_000 {
+            let now = Moment::from_millis(death * 5_000);
+            backoff.served(now, Span::from_millis(100));
+            longest = backoff.next(now, Span::ZERO).max(backoff.next(now, Span::ZERO)).max(longest);
+        }
+        assert!((Span::from_secs(4)..=EARLY_MAX).contains(&longest), "{longest:?}");
     }
 }

@@ -518,7 +518,7 @@ impl Client {
     fn lose(&mut self, now: Moment, reason: String, floor: Span) {
         match self.phase {
             Phase::Idle | Phase::Waiting { .. } | Phase::Stopped => return,
-            Phase::Online { since, .. } => self.backoff.served(now.since(since)),
+            Phase::Online { since, .. } => self.backoff.served(now, now.since(since)),
             Phase::Dialling { .. }
             | Phase::Greeting { .. }
             | Phase::Identifying(_)
