@@ -128,12 +128,12 @@ impl FromStr for Address {
 /// Refuses what no resolver could make sense of.
 fn check_host(host: &str) -> Result<(), AddressError> {
     let is_of_a_name = |sign: char| sign.is_alphanumeric() || ['-', '.', '_'].contains(&sign);
-    let is_of_a_zone = |sign: char| sign.is_ascii_alphanumeric() || "-._~".contains(sign);
+    let is_of_a_zone = |sign: char| sign.is_ascii_graphic() && !"[]%:".contains(sign);
     let is_v6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
     if host.is_empty() {
         return Err(AddressError::NoHost);
     }
-    // The part of an IPv6 address behind `%` names an interface, as in RFC 6874.
+    // The part of an IPv6 address behind `%` names an interface, which may be called much.
     let is_v6 = match host.split_once('%') {
         Some((address, zone)) => {
             is_v6(address) && !zone.is_empty() && zone.chars().all(is_of_a_zone)
@@ -197,6 +197,7 @@ mod tests {
             ("[::1]:7", "chat://[::1]:7"),
             ("::1", "chat://[::1]:5000"),
             ("fe80::1%eth0", "chat://[fe80::1%eth0]:5000"),
+            ("[fe80::1%br+lan.7]:7", "chat://[fe80::1%br+lan.7]:7"),
             ("chat:7", "chat://chat:7"),
             ("bücher.example", "chat://bücher.example:5000"),
             ("unix:/run/chat.sock", "unix:/run/chat.sock"),

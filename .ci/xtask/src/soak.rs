@@ -99,8 +99,7 @@ fn soak_command(seed: u64, forgets: bool) -> Command {
     command
 }
 
-/// A server that is killed again and again while many posts are under way. Clients are, too: one whose
-/// connections never last waits ever longer before it dials again, and a new process begins anew.
+/// A server that is killed again and again while many posts are under way; clients are killed, too.
 fn kills_command(seed: u64, kills: u32) -> Command {
     let mut command = script("target/release/chat-soak");
     let posts = u64::from(kills).saturating_mul(POSTS_A_LIFE).max(1);
@@ -116,7 +115,7 @@ fn kills_command(seed: u64, kills: u32) -> Command {
 fn soak_of_processes(name: &str, command: &mut Command) -> Result<Row, Failure> {
     row(name, command, |lines| {
         let marks =
-            ["verdict: ", "lost: ", "doubled: ", "reordered: ", "acknowledgements", "killed"];
+            ["verdict: ", "lost: ", "doubled: ", "reordered: ", "acknowledgements", "was killed"];
         told(lines, &[&marks[..], &["posts a second"]].concat())
     })
 }

@@ -183,8 +183,12 @@ fn at(path: &Path, source: io::Error) -> StoreError {
 fn copy_checkpoints(from: &Path, to: &Path, last: Index) -> io::Result<()> {
     for index in checkpoint::list(from)?.into_iter().filter(|index| *index <= last) {
         match Checkpoint::load(from, index) {
-            Ok(checkpoint) if checkpoint::whole_files(from, index) < 2 => checkpoint.save(to)?,
-            Ok(checkpoint) => checkpoint.save_both(to)?,
+            Ok(checkpoint) => {
+                checkpoint.save(to)?;
+                if checkpoint::whole_files(from, index) == 2 {
+                    checkpoint::double(to, index)?;
+                }
+            }
             // A newer one stands for it by now.
             Err(CheckpointError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(CheckpointError::Io(error)) => return Err(error),

@@ -91,10 +91,17 @@ impl Checkpoint {
         Ok(Self { head, state_hash, lives, snapshot: snapshot.to_vec() })
     }
 
-    /// Reads the checkpoint after an entry, from its twin when the file itself cannot be used.
+    /// Reads the checkpoint after an entry, from its twin when the file itself is damaged or gone.
     pub(crate) fn load(folder: &Path, index: Index) -> Result<Self, CheckpointError> {
         let [path, twin] = files(folder, index);
-        Self::read(&path, index).or_else(|error| Self::read(&twin, index).map_err(|_| error))
+        match Self::read(&path, index) {
+            Err(error @ (CheckpointError::Damaged | CheckpointError::Io(_))) => {
+                let checkpoint = Self::read(&twin, index).map_err(|_| error)?;
+                tracing::warn!(file = %path.display(), "cannot be used, but its twin can");
+                Ok(checkpoint)
+            }
+            read => read,
+        }
     }
 
     /// Reads one of the files of the checkpoint after an entry.
@@ -105,31 +112,37 @@ impl Checkpoint {
 
     /// Writes it down. It appears whole or not at all, and is safe afterwards.
     pub(crate) fn save(&self, folder: &Path) -> io::Result<()> {
-        let [path, _] = files(folder, self.head.index);
-        self.save_as(&path, folder)
+        write(&self.to_bytes(), &path_of(folder, self.head.index), folder)
     }
+}
 
-    /// Writes it down twice.
-    pub(crate) fn save_both(&self, folder: &Path) -> io::Result<()> {
-        files(folder, self.head.index).iter().try_for_each(|path| self.save_as(path, folder))
+fn write(bytes: &[u8], path: &Path, folder: &Path) -> io::Result<()> {
+    let new = folder.join("checkpoint.new");
+    let written = private()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(&new)
+        .and_then(|mut file: File| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| publish(&new, path, folder));
+    if written.is_err() {
+        // A disk that is full needs the space; what cannot be removed is overwritten next time.
+        let _ = fs::remove_file(&new);
     }
+    written
+}
 
-    fn save_as(&self, path: &Path, folder: &Path) -> io::Result<()> {
-        let new = folder.join("checkpoint.new");
-        let written = private()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .open(&new)
-            .and_then(|mut file: File| {
-                file.write_all(&self.to_bytes()).and_then(|()| file.sync_all())
-            })
-            .and_then(|()| publish(&new, path, folder));
-        if written.is_err() {
-            // A disk that is full needs the space; what cannot be removed is overwritten next time.
-            let _ = fs::remove_file(&new);
-        }
-        written
+/// Makes sure that the checkpoint after an entry, which is known to be good, is there twice: the file
+/// that is read is copied as it is, and stays.
+pub(crate) fn double(folder: &Path, index: Index) -> io::Result<()> {
+    let [path, twin] = files(folder, index);
+    let (from, to) =
+        if Checkpoint::read(&path, index).is_ok() { (path, twin) } else { (twin, path) };
+    let bytes = fs::read(from)?;
+    if fs::read(&to).is_ok_and(|found| found == bytes) {
+        Ok(())
+    } else {
+        write(&bytes, &to, folder)
     }
 }
 
@@ -175,12 +188,14 @@ pub(crate) fn newest(folder: &Path) -> io::Result<Option<(Index, SystemTime)>> {
 }
 
 /// The entry up to which no way back needs the journal: that of the oldest checkpoint, if two files are
-/// whole; 0 otherwise. One alone may be damaged one day.
-pub(crate) fn floor(folder: &Path) -> io::Result<Index> {
+/// whole; 0 otherwise. One alone may be damaged one day. Nothing is read when it is below `least`.
+pub(crate) fn floor(folder: &Path, least: Index) -> io::Result<Index> {
     let found = list(folder)?;
+    let Some(oldest) = found.last().copied().filter(|oldest| *oldest >= least) else {
+        return Ok(Index::ZERO);
+    };
     let whole: usize = found.iter().map(|index| whole_files(folder, *index)).sum();
-    let oldest = if whole < 2 { None } else { found.last().copied() };
-    Ok(oldest.unwrap_or(Index::ZERO))
+    Ok(if whole < 2 { Index::ZERO } else { oldest })
 }
 
 /// Removes the checkpoints before `oldest`: those that newer, safe ones stand for.

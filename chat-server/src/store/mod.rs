@@ -9,7 +9,7 @@
 //! | `lock` | locked while a server uses the folder |
 //! | `journal.db`, `-wal`, `-shm` | the journal, in SQLite (`database`) |
 //! | `tip` | the last entry that was safe, so that a loss is noticed (`folder`) |
-//! | `checkpoint-N`, `.twin` | the state after entry N, the newest two or one twice (`checkpoint`) |
+//! | `checkpoint-N`, `.twin` | the state after entry N, the newest two, or one twice (`checkpoint`) |
 //!
 //! Who does what: `journal` writes groups of entries and finds records; `threads` keeps the engine
 //! from waiting for any of it; `recovery` brings the engine back; `check` verifies everything;

@@ -324,8 +324,8 @@ pub(crate) fn make_checkpoint(way: &Way<'_>) -> Result<Index, CheckpointFailure>
         }
         Checkpoint { head, state_hash, lives, snapshot }.save(folder)?;
         checkpoint::remove_before(folder, base)?;
-    } else if checkpoint::whole_files(folder, head.index) < 2 {
-        Checkpoint { head, state_hash, lives, snapshot }.save_both(folder)?;
+    } else {
+        checkpoint::double(folder, head.index)?;
         checkpoint::remove_before(folder, head.index)?;
     }
     Ok(head.index)

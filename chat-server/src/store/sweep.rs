@@ -160,7 +160,7 @@ impl Sweeper {
         let Some(gone) = self.gone.front() else { return Ok(None) };
         if gone.from.0 > self.floor {
             let path = self.folder.path();
-            self.floor = checkpoint::floor(path)
+            self.floor = checkpoint::floor(path, gone.from.0)
                 .map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
         }
         if gone.from.0 > self.floor {
@@ -215,13 +215,7 @@ impl Sweeper {
 
     /// Whether something waits for a newer checkpoint, or for the twin of the newest one.
     pub(crate) fn lacks_checkpoint(&self) -> bool {
-        if self.gone.is_empty() {
-            return false;
-        }
-        let folder = self.folder.path();
-        let newest = checkpoint::list(folder).ok().and_then(|list| list.first().copied());
-        newest
-            .is_none_or(|newest| newest < self.place || checkpoint::whole_files(folder, newest) < 2)
+        self.gone.front().is_some_and(|gone| gone.from.0 > self.floor)
     }
 
     fn rows_of(&self, gone: &Gone) -> Result<Vec<(Index, Seq)>, Fault> {

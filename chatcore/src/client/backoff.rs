@@ -10,8 +10,10 @@ const EARLY_MAX: Span = Span::from_secs(5);
 const EARLY: Span = Span::from_secs(60);
 /// The longest wait later.
 const LATE_MAX: Span = Span::from_secs(60);
+/// A connection that was shorter was not a good one, however easily it was had.
+const GOOD_MIN: Span = Span::from_secs(2);
 /// A connection that lasted so long was a good one, whatever it took to have it.
-const GOOD_TIME: Span = Span::from_secs(10);
+const GOOD_MAX: Span = Span::from_secs(10);
 
 /// Exponential waits with full jitter, so that clients that lost the same server do not come back
 /// in step.
@@ -36,7 +38,8 @@ impl Backoff {
     /// talks. When it was shorter the waits go on growing, but stay short: there is a server.
     pub(super) fn served(&mut self, now: Moment, time: Span) {
         self.run = self.run.and_then(|(_, bound)| {
-            let enough = Span::from_millis(bound.as_millis().saturating_mul(2)).min(GOOD_TIME);
+            let twice = Span::from_millis(bound.as_millis().saturating_mul(2));
+            let enough = twice.clamp(GOOD_MIN, GOOD_MAX);
             (time < enough).then(|| (now, bound.min(EARLY_MAX)))
         });
     }
@@ -132,7 +135,7 @@ mod tests {
 
     #[test]
     fn good_connection_makes_the_next_dial_immediate_again() {
-        for (losses, good) in [(1, 200), (3, 800), (5, 3_200), (7, 10_000), (20, 10_000)] {
+        for (losses, good) in [(1, 2_000), (4, 2_000), (5, 3_200), (7, 10_000), (20, 10_000)] {
             let mut backoff = after(losses);
             backoff.served(Moment::default(), Span::from_millis(good));
             assert!(backoff.next(Moment::default(), Span::ZERO) <= FIRST, "{losses} losses");
@@ -141,7 +144,7 @@ mod tests {
 
     #[test]
     fn short_connection_does_not_shorten_the_waits() {
-        for (losses, short) in [(1, 199), (3, 799), (5, 3_199), (20, 9_999)] {
+        for (losses, short) in [(1, 1_999), (4, 1_999), (5, 3_199), (20, 9_999)] {
             let (mut served, mut other) = (after(losses), after(losses));
             served.served(Moment::default(), Span::from_millis(short));
             let next = |backoff: &mut Backoff| backoff.next(Moment::default(), Span::ZERO);
@@ -163,12 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn waits_stay_below_5_s_as_long_as_there_is_a_server_that_dies_at_once() {
+    fn waits_grow_to_5_s_and_no_further_as_long_as_a_server_lets_one_in_and_dies_at_once() {
         let (mut backoff, mut longest) = (Backoff::new(7), Span::ZERO);
         for death in 1..1_000 {
             let now = Moment::from_millis(death * 5_000);
-            backoff.served(now, Span::from_millis(100));
-            longest = backoff.next(now, Span::ZERO).max(backoff.next(now, Span::ZERO)).max(longest);
+            backoff.served(now, Span::from_millis(1_500));
+            longest = backoff.next(now, Span::ZERO).max(longest);
         }
         assert!((Span::from_secs(4)..=EARLY_MAX).contains(&longest), "{longest:?}");
     }

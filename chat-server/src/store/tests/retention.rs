@@ -379,6 +379,28 @@ fn e6_either_checkpoint_alone_brings_back_a_journal_that_has_holes_and_none_is_r
 }
 
 #[test]
+fn e7_older_checkpoint_that_a_kill_left_beside_a_twin_holds_up_no_deletion() {
+    let here = folder();
+    let mut rig = Rig::start_keeping(here.path(), keep(Bound::Records(10)));
+    rig.post("post");
+    (rig.parts.checkpointer)(&false.into());
+    let [older] = &checkpoint_files(here.path())[..] else { panic!("there is one") };
+    let bytes = fs::read(older).unwrap();
+    (0..299).for_each(|_| rig.post("post"));
+    rig.trim();
+    (0..2).for_each(|_| (rig.parts.checkpointer)(&false.into()));
+    assert!(!older.exists());
+    fs::write(older, bytes).unwrap();
+    assert_eq!(sweep(&mut rig.parts), 0, "it needs the rows");
+    assert!(rig.parts.sweeper.as_ref().unwrap().lacks_checkpoint());
+    (rig.parts.checkpointer)(&false.into());
+    assert_eq!(sweep(&mut rig.parts), 291);
+    let before = rig.close();
+    assert_whole(here.path());
+    assert_eq!(standing(here.path()).unwrap(), before);
+}
+
+#[test]
 fn twin_whose_checkpoint_is_damaged_is_written_anew_with_it() {
     let here = folder();
     let (mut rig, _) = chat(here.path(), 300);

@@ -209,7 +209,10 @@ impl World<'_> {
         let slot = &mut self.slots[client];
         match output {
             Output::Dial => self.dial(client)?,
-            Output::Hangup => self.hang_up(client),
+            Output::Hangup => {
+                self.mark_hangup(client);
+                self.hang_up(client);
+            }
             Output::Send(frame) => self.send(client, &frame)?,
             Output::Identify { .. } => {
                 return Ok(Some(Input::Identified { key: slot.key, saved: slot.saved.clone() }));
@@ -242,14 +245,22 @@ impl World<'_> {
         Ok(())
     }
 
+    /// A client gives up a connection.
+    fn mark_hangup(&mut self, client: usize) {
+        let slot = &self.slots[client];
+        let id = slot.program.as_ref().and_then(|program| program.conn);
+        let Some(id) = id.filter(|_| slot.quit.is_none()) else { return };
+        let is_heard = self.conns.get(&id).is_some_and(|conn| conn.server_open);
+        if is_heard && self.silent_ways(id) == (false, true) {
+            self.hit(Mark::DeafClosed);
+        }
+    }
+
     /// Closes the client's end.
     fn hang_up(&mut self, client: usize) {
         let id = self.slots[client].program.as_mut().and_then(|program| program.conn.take());
         let Some(id) = id else { return };
         self.note(|| format!("client {client} closes {id}"));
-        if self.silent_ways(id) == (false, true) {
-            self.hit(Mark::DeafClosed);
-        }
         let Some((conn, mut wire)) = self.wire(id) else { return };
         conn.client_open = false;
         conn.lose(Side::Client);
