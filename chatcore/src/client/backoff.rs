@@ -33,9 +33,10 @@ impl Backoff {
 
     /// It was logged in for so long, until now.
     ///
-    /// When that was twice as long as the longest wait that may have gone before, the connection was a
-    /// good one, and its loss is a first one: who is with a server that dies often waits less than it
-    /// talks. When it was shorter the waits go on growing, but stay short: there is a server.
+    /// When that was twice as long as the longest wait that may have gone before, but two seconds at
+    /// least and ten at most, the connection was a good one, and its loss is a first one: who is with a
+    /// server that dies often waits less than it talks. When it was shorter the waits go on growing, but
+    /// not beyond those of the first minute: there is a server.
     pub(super) fn served(&mut self, now: Moment, time: Span) {
         self.run = self.run.and_then(|(_, bound)| {
             let twice = Span::from_millis(bound.as_millis().saturating_mul(2));
