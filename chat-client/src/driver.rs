@@ -406,6 +406,7 @@ impl<'a> Driver<'a> {
             | Event::User(_)
             | Event::History { .. }
             | Event::Notice(_)
+            | Event::StoreFull
             | Event::Refused { .. } => {}
         }
         self.printer.event(event, self.around.screen.lines());

@@ -23,7 +23,7 @@ const SHARE_MIN: Duration = Duration::from_mins(2);
 const FUZZED_AT_ONCE: u32 = 2;
 
 /// Posts that are answered between two kills of a server.
-const POSTS_A_LIFE: u64 = 1_500;
+const POSTS_A_LIFE: u64 = 3_000;
 
 /// Clients that are killed between two kills of a server.
 const CLIENTS_A_LIFE: u64 = 4;

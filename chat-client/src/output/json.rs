@@ -9,7 +9,7 @@ use chatcore::time::Timestamp;
 use chatcore::wire::{Command, GateState, Record, RecordBody, RoomInfo};
 use serde::Serialize;
 
-use super::{ABANDONED, ErrorReport, Figures, calendar_time, notice_text};
+use super::{ABANDONED, ErrorReport, Figures, STORE_FULL, calendar_time, notice_text};
 use crate::input::label;
 use chatcore::address::Address;
 
@@ -188,6 +188,7 @@ impl JsonPrinter {
                 Line::History { room, records: records.iter().map(record_line).collect() }
             }
             Event::Notice(notice) => Line::Notice { text: notice_text(*notice) },
+            Event::StoreFull => Line::Notice { text: STORE_FULL },
             Event::Refused { id, refusal } => {
                 error_line(&ErrorReport::of_refusal(refusal, None), id.as_deref())
             }

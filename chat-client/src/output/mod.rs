@@ -167,5 +167,9 @@ const fn notice_text(notice: chatcore::wire::Notice) -> &'static str {
     }
 }
 
+/// The code stands for what the server answers, as scripts know it.
+const STORE_FULL: &str = "the server's disk is full (E_STORE): what you send waits here, and is sent \
+    again by itself when there is space";
+
 /// What was given up after its session expired.
 const ABANDONED: &str = "not known to be posted: the session expired before the answer came";

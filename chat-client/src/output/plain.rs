@@ -11,7 +11,7 @@ use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{Command, GateState, Record, RecordBody, RoomInfo, UserInfo};
 use jiff::tz::TimeZone;
 
-use super::{ABANDONED, ErrorReport, calendar_time, escape, notice_text};
+use super::{ABANDONED, ErrorReport, STORE_FULL, calendar_time, escape, notice_text};
 use crate::args::Color;
 use chatcore::address::Address;
 
@@ -105,6 +105,7 @@ impl PlainPrinter {
             Event::User(info) => self.star(&user_text(info), out),
             Event::History { room, records } => self.history(room, records, out),
             Event::Notice(notice) => self.notice(notice_text(*notice), out),
+            Event::StoreFull => self.notice(STORE_FULL, out),
             Event::Refused { id, refusal } => {
                 if let Some(id) = id {
                     self.texts.remove(id);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
 mod contract;
+mod full;
 mod identity;
 mod input;
 mod support;

@@ -107,6 +107,8 @@ marks! {
     SlowReaderClosed [Fault],
     /// A reader was condemned because it left too many answers unread.
     UnreadBoundReached [Fault],
+    /// A client told its user that the server's store is full.
+    FullStoreTold [Fault],
     /// A connection was closed because it was silent.
     SilentClosed [Fault],
     /// A connection was closed because nothing came up any more, while its client heard the server.

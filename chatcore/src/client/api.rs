@@ -376,6 +376,9 @@ pub enum Event {
     },
     /// Something the server wants known.
     Notice(Notice),
+    /// The server has no space to keep anything new, so what the user did waits here, in order. Told
+    /// once until something of it was kept again.
+    StoreFull,
     /// A command or question was refused.
     Refused {
         /// The user's label; `None` when it is about nothing that the user did.

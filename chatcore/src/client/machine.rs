@@ -44,6 +44,8 @@ pub struct Client {
     /// Whether this run was ever logged in.
     met: bool,
     quitting: bool,
+    /// Whether the user was told that the server's store is full, and nothing was kept since.
+    told_full: bool,
     /// Everything is answered, and until then what was posted may still be shown.
     lingering: Option<Moment>,
     /// Of what the user did last.
@@ -118,6 +120,7 @@ impl Client {
             newest: None,
             met: false,
             quitting: false,
+            told_full: false,
             lingering: None,
             last_place: Place::default(),
             outbox: Outbox::default(),
@@ -447,6 +450,18 @@ impl Client {
 
     pub(super) fn refuse(&mut self, id: Option<String>, refusal: Refusal) {
         self.out.event(Event::Refused { id, refusal });
+    }
+
+    /// Something that the user waits for was refused for now, and is sent again by itself.
+    pub(super) fn note_delay(&mut self, refusal: Refusal) {
+        if refusal == Refusal::Store && !core::mem::replace(&mut self.told_full, true) {
+            self.out.event(Event::StoreFull);
+        }
+    }
+
+    /// Something was kept by the server.
+    pub(super) const fn note_kept(&mut self) {
+        self.told_full = false;
     }
 
     fn handle_timeout(&mut self, now: Moment) {

@@ -86,6 +86,7 @@ impl Client {
         seq: Option<Seq>,
     ) {
         let Some(Unsent { id, .. }) = self.outbox.settle(counter) else { return };
+        self.note_kept();
         if let Some(seq) = seq {
             self.rooms.note_own_post(&room, Cursor { incarnation, seq });
         }
@@ -98,6 +99,7 @@ impl Client {
 
     fn apply(&mut self, counter: Counter) {
         let Some(Unsent { id, command, .. }) = self.outbox.settle(counter) else { return };
+        self.note_kept();
         let (Command::Post { room, .. } | Command::Reset { room, .. }) = &command;
         if let Ok(room) = room.parse() {
             let incarnation = match command {
@@ -116,6 +118,7 @@ impl Client {
     fn reject(&mut self, now: Moment, counter: Counter, refusal: Refusal) {
         let command = self.outbox.command(counter);
         if command.is_some_and(|command| refusal.is_passing_for(command)) {
+            self.note_delay(refusal);
             if mutated!(self, ClientDropsRefused) {
                 self.outbox.settle(counter);
             } else if self.outbox.land(counter) {
@@ -141,6 +144,10 @@ impl Client {
         let Some(purpose) = self.questions.take(request) else { return };
         match (purpose, answer) {
             (Purpose::Join(room), Answer::Joined(joined)) if joined.room == room => {
+                // What was not typed now comes after a reconnect, and tells nothing of the store.
+                if self.rooms.take_label(&room).is_some() {
+                    self.note_kept();
+                }
                 self.rooms.join(joined, &mut self.out);
             }
             // The room was left before the join was answered.
@@ -193,6 +200,7 @@ impl Client {
             return;
         }
         if refusal.is_passing() {
+            self.note_delay(refusal);
             return self.rooms.retry(room, now + retry_after(refusal));
         }
         let id = self.rooms.take_label(room);

@@ -18,7 +18,7 @@ use chatcore::client::{Ask, Client, Drain, Event, Input, Output, Stop};
 use chatcore::id::Threshold;
 use chatcore::wire::RecordBody;
 use proptest::prelude::*;
-use rig::{Fault, World, ask, config, lobby};
+use rig::{Fault, Host, World, ask, config, lobby};
 
 const LINES: [&str; 5] = ["one", "two", "three", "four", "five"];
 const ALICE: usize = 0;
@@ -227,6 +227,29 @@ fn e1_lines_that_a_full_store_refused_are_sent_in_order_once_it_is_not() {
     world.run_until(everything_is_said);
     assert_eq!(world.hosts[BOB].shown(), LINES);
     assert_eq!(world.hosts[ALICE].sent(), LINES);
+    assert_eq!(world.hosts[ALICE].told_full(), 1);
+}
+
+#[test]
+fn e1_user_is_told_of_each_full_store_once_whatever_waits_for_it() {
+    let mut world = World::new(2, &["alice", "bob"]);
+    let go_on = |world: &mut World| {
+        let until = world.now + 5_000;
+        world.run_until(|world| world.now > until);
+    };
+    go_on(&mut world);
+    world.fill_store(true);
+    world.type_lines(ALICE, &LINES[..2]);
+    world.tell(BOB, Input::Join { room: "den".parse().unwrap(), id: "1".into() });
+    go_on(&mut world);
+    let told = |world: &World| world.hosts.iter().map(Host::told_full).collect::<Vec<_>>();
+    assert_eq!(told(&world), [1, 1]);
+    world.fill_store(false);
+    go_on(&mut world);
+    world.fill_store(true);
+    world.type_lines(ALICE, &LINES[2..3]);
+    go_on(&mut world);
+    assert_eq!(told(&world), [2, 1]);
 }
 
 #[test]

@@ -145,6 +145,11 @@ impl Host {
         sent.collect()
     }
 
+    /// How often the user was told that the server's store is full.
+    pub(crate) fn told_full(&self) -> usize {
+        self.events.iter().filter(|event| **event == Event::StoreFull).count()
+    }
+
     /// Whether every line was saved and answered.
     pub(crate) fn is_drained(&self) -> bool {
         self.lines.is_empty() && self.saved.outbox.is_empty()

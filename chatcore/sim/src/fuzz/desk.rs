@@ -255,6 +255,7 @@ impl Desk {
             | Event::User(_)
             | Event::History { .. }
             | Event::Notice(_)
+            | Event::StoreFull
             | Event::Refused { id: None, .. } => {}
         }
     }

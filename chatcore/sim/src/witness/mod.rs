@@ -331,6 +331,7 @@ impl Witness {
             Event::Connected { .. }
             | Event::Disconnected { .. }
             | Event::Notice(_)
+            | Event::StoreFull
             | Event::Refused { id: None, .. } => Ok(()),
         }
     }

@@ -355,6 +355,7 @@ impl World<'_> {
         match event {
             Shown::Connected { resumed, .. } => self.mark_connected(client, *resumed),
             Shown::Gap { .. } => self.hit(Mark::GapTold),
+            Shown::StoreFull => self.hit(Mark::FullStoreTold),
             Shown::Abandoned { .. } => self.hit(Mark::CommandAbandoned),
             Shown::Gate { gate, .. } if self.memory.came_back.remove(&client) && !gate.open => {
                 self.hit(Mark::ReturnToClosedGate);
