@@ -10,7 +10,7 @@ use chatcore::id::{
 use chatcore::limits::Limits;
 use chatcore::log::Founding;
 use chatcore::text::Untrusted;
-use chatcore::time::{Moment, Now, Timestamp};
+use chatcore::time::{Moment, Now, Span, Timestamp};
 use chatcore::wire::{ClientFrame, ClientHello, Login, Question, Role, Start, VersionRange};
 
 use crate::frames::{ROOM, post};
@@ -80,7 +80,13 @@ impl Rig {
         let conn = ConnId::new(number);
         self.delivery.add(conn);
         let nonce = Nonce::new([0; 32]);
-        self.handle(Input::Connected { conn, nonce, channel: None, address: None });
+        self.handle(Input::Connected {
+            conn,
+            nonce,
+            channel: None,
+            address: None,
+            waited: Span::ZERO,
+        });
         let (role, versions) = (Role::Client, VersionRange::SUPPORTED);
         self.frame(conn, ClientFrame::Hello(ClientHello { role, versions, features: 0 }));
         let mut key = [0; 32];

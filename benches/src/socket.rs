@@ -24,6 +24,7 @@ pub(crate) enum Listener {
 impl Socket {
     pub(crate) fn connect(address: &Address) -> io::Result<Self> {
         match address {
+            Address::Tls { .. } => Err(io::ErrorKind::Unsupported.into()),
             Address::Tcp { host, port } => Self::tcp(TcpStream::connect((host.as_str(), *port))?),
             Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
         }
@@ -84,6 +85,7 @@ impl AsFd for Socket {
 impl Listener {
     pub(crate) fn bind(address: &Address) -> io::Result<Self> {
         match address {
+            Address::Tls { .. } => Err(io::ErrorKind::Unsupported.into()),
             Address::Tcp { host, port } => TcpListener::bind((host.as_str(), *port)).map(Self::Tcp),
             Address::Unix(path) => UnixListener::bind(path).map(Self::Unix),
         }

@@ -67,6 +67,19 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
 
+    /// For chats://: trust the authorities in this PEM file and nobody else, instead of those of this
+    /// machine and certificates that were met before
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// Where the keys of servers are remembered [default: in the XDG config folder]
+    #[arg(long, value_name = "FILE", env = "CHAT_KNOWN_SERVERS")]
+    pub known_servers: Option<PathBuf>,
+
+    /// Take another key from the server than the one that is remembered, and remember that
+    #[arg(long)]
+    pub accept_new_key: bool,
+
     /// Start with this record of a room nothing has been seen of, instead of the last ones
     #[arg(long, value_name = "[INCARNATION:]SEQ", value_parser = parse_since)]
     pub since: Option<Start>,

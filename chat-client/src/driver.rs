@@ -11,6 +11,7 @@ mod clock;
 use std::io;
 use std::time::Duration;
 
+use chatcore::address::Address;
 use chatcore::client::{Client, ClientConfig, Drain, Event, Input, Output, Save, Stop};
 use chatcore::id::{Counter, PublicKey, SessionId};
 use chatcore::text::{RoomName, UserName};
@@ -23,11 +24,13 @@ use crate::args::{Args, Mode};
 use crate::driver::clock::Clock;
 use crate::identity::{Identity, IdentityError, Location, Origin};
 use crate::input::{Source, Typing, label};
+use crate::known::{Known, KnownError, KnownServers};
 use crate::link::{Appetite, Link, LinkEvent};
 use crate::output::Printer;
 use crate::screen::{Screen, Seen};
 use crate::signals::{Signal, Signals};
 use crate::store::{Store, StoreError};
+use crate::tls::{Trust, TrustError};
 
 /// Above so many unanswered commands no more input is read, nor while no more may be asked.
 const UNANSWERED_MAX: usize = 1_000;
@@ -65,6 +68,60 @@ enum Failure {
     Screen(io::Error),
     #[error("no random bytes: {0}")]
     Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Known(#[from] KnownError),
+    /// Another server answers where one was met before.
+    #[error(
+        "the server at {address} has the key {found}, not {known} as before: it is another server, or \
+         somebody pretends to be it; if that is as it should be, --accept-new-key takes it"
+    )]
+    OtherServer { address: Address, found: PublicKey, known: PublicKey },
+    /// The certificate is not to be trusted.
+    #[error("{0}")]
+    Distrusted(String),
+}
+
+/// Why a conversation cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetUpError {
+    /// The operating system gives no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+    /// It is not known who was met before.
+    #[error(transparent)]
+    Known(#[from] KnownError),
+    /// The authorities of `--tls-ca` cannot be had.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// Who the server is.
+#[derive(Debug)]
+struct Acquaintance {
+    /// Where that is remembered; nowhere, when there is no folder for it.
+    servers: Option<KnownServers>,
+    /// As it was met before.
+    before: Option<Known>,
+    trust: Trust,
+    /// As it said now.
+    key: Option<PublicKey>,
+}
+
+impl Acquaintance {
+    fn load(args: &Args) -> Result<Self, SetUpError> {
+        let servers = match &args.known_servers {
+            Some(file) => Some(KnownServers::of_file(file)),
+            None => KnownServers::of_user(),
+        };
+        let found = servers.as_ref().map(|servers| servers.find(&args.address)).transpose()?;
+        let before = found.flatten().filter(|_| !args.accept_new_key);
+        let trust = match &args.tls_ca {
+            Some(file) => Trust::of_file(file)?,
+            None => Trust::of_system(before.and_then(|known| known.certificate))?,
+        };
+        Ok(Self { servers, before, trust, key: None })
+    }
 }
 
 /// The parts that outlive one conversation: a refused name begins another with the same ones.
@@ -111,6 +168,7 @@ pub struct Driver<'a> {
     client: Client,
     clock: Clock,
     link: Link,
+    server: Acquaintance,
     profile: Option<Profile>,
     /// Joined rooms; lines go to the last.
     rooms: Vec<RoomName>,
@@ -140,12 +198,13 @@ impl<'a> Driver<'a> {
     /// Prepares a conversation.
     ///
     /// # Errors
-    /// When the operating system gives no random bytes.
+    /// When the operating system gives no random bytes, or what is known of the server or its
+    /// authorities cannot be read.
     pub fn new(
         args: &'a Args,
         name: UserName,
         around: &'a mut Surroundings,
-    ) -> Result<Self, getrandom::Error> {
+    ) -> Result<Self, SetUpError> {
         let mut rooms = Vec::new();
         for room in &args.rooms {
             if !rooms.contains(room) {
@@ -169,6 +228,7 @@ impl<'a> Driver<'a> {
             client,
             clock: Clock::start(),
             link: Link::default(),
+            server: Acquaintance::load(args)?,
             profile: None,
             rooms,
             reading: Reading::Open,
@@ -238,7 +298,7 @@ impl<'a> Driver<'a> {
     fn take_step(&mut self, step: Step) -> Result<(), Failure> {
         match step {
             Step::Link(event) => {
-                self.take_link_event(event);
+                self.take_link_event(event)?;
                 self.take_ready_frames()?;
             }
             Step::Typed(typed) => {
@@ -276,7 +336,7 @@ impl<'a> Driver<'a> {
             }
             // What this batch changes is not saved yet, so no byte may leave here.
             let Some(event) = self.link.next_ready() else { return Ok(()) };
-            self.take_link_event(event);
+            self.take_link_event(event)?;
         }
         Ok(())
     }
@@ -291,12 +351,14 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn take_link_event(&mut self, event: LinkEvent) {
+    fn take_link_event(&mut self, event: LinkEvent) -> Result<(), Failure> {
         match event {
-            LinkEvent::Dialled => self.handle(Input::Dialled),
+            LinkEvent::Dialled { channel } => self.handle(Input::Dialled { channel }),
             LinkEvent::Frame(frame) => self.handle(Input::Frame(frame)),
             LinkEvent::Lost { reason } => self.handle(Input::Lost { reason }),
+            LinkEvent::Distrusted { reason } => return Err(Failure::Distrusted(reason)),
         }
+        Ok(())
     }
 
     fn handle(&mut self, input: Input) {
@@ -318,13 +380,13 @@ impl<'a> Driver<'a> {
     fn perform_outputs(&mut self) -> Result<(), Failure> {
         while let Some(output) = self.client.poll_output() {
             match output {
-                Output::Dial => self.link.dial(&self.args.address),
+                Output::Dial => self.link.dial(&self.args.address, &self.server.trust),
                 Output::Hangup => self.link.hang_up(),
                 Output::Send(frame) => self.link.send(&frame),
                 Output::Identify { server_key } => self.identify(server_key)?,
                 Output::Sign(message) => self.sign(&message),
                 Output::Save(save) => self.save(&save)?,
-                Output::Event(event) => self.show(&event),
+                Output::Event(event) => self.show(&event)?,
                 Output::Stopped(stop) => self.stopped = Some(stop),
             }
         }
@@ -332,6 +394,13 @@ impl<'a> Driver<'a> {
     }
 
     fn identify(&mut self, server_key: PublicKey) -> Result<(), Failure> {
+        if let Some(Known { key: known, .. }) = self.server.before
+            && known != server_key
+        {
+            let (address, found) = (self.args.address.clone(), server_key);
+            return Err(Failure::OtherServer { address, found, known });
+        }
+        self.server.key = Some(server_key);
         let location = match &self.args.identity {
             Some(file) => Location::of_file(file),
             None => Location::of_service(server_key, &self.name)?,
@@ -389,9 +458,9 @@ impl<'a> Driver<'a> {
         Ok(profile.store.apply(save)?)
     }
 
-    fn show(&mut self, event: &Event) {
+    fn show(&mut self, event: &Event) -> Result<(), Failure> {
         match event {
-            Event::Connected { .. } => self.note_connected(),
+            Event::Connected { .. } => self.note_connected()?,
             Event::Disconnected { retry: Some(_), .. } => self.note_no_limit(),
             Event::Disconnected { retry: None, .. }
             | Event::Sent { .. }
@@ -410,6 +479,31 @@ impl<'a> Driver<'a> {
             | Event::Refused { .. } => {}
         }
         self.printer.event(event, self.around.screen.lines());
+        Ok(())
+    }
+
+    /// Remembers who the server is, when that is new.
+    fn remember_server(&mut self) -> Result<(), Failure> {
+        let Some(key) = self.server.key else { return Ok(()) };
+        let Some(servers) = &self.server.servers else { return Ok(()) };
+        let address = &self.args.address;
+        let certificate =
+            self.server.trust.pinned().or(self.server.before.and_then(|known| known.certificate));
+        let known = Known { key, certificate };
+        if self.server.before == Some(known) {
+            return Ok(());
+        }
+        servers.remember(address, known)?;
+        let place = servers.path().display().to_string();
+        let is_new = self.server.before.replace(known).is_none_or(|it| it.certificate.is_none());
+        match certificate {
+            Some(certificate) if is_new => self.tell(&format!(
+                "nobody vouches for the certificate of {address}; its key, {certificate}, is remembered \
+                 in {place}: compare it with what the server says of itself"
+            )),
+            Some(_) | None => self.debug(&format!("the server's key is remembered in {place}")),
+        }
+        Ok(())
     }
 
     /// All that is left to do waits for a connection.
@@ -422,7 +516,8 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn note_connected(&mut self) {
+    fn note_connected(&mut self) -> Result<(), Failure> {
+        self.remember_server()?;
         let before = std::mem::replace(&mut self.met, Met::Yes);
         match (self.reading, before) {
             (Reading::Open, _) => {
@@ -432,6 +527,7 @@ impl<'a> Driver<'a> {
             (Reading::Ended, Met::NotYet) => self.handle(Input::Quit { drain: Drain::Wait }),
             (Reading::Ended, Met::Yes) => {}
         }
+        Ok(())
     }
 }
 

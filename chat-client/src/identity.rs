@@ -70,13 +70,8 @@ impl Location {
     /// # Errors
     /// When the environment names no such folder.
     pub fn of_service(service: PublicKey, name: &UserName) -> Result<Self, IdentityError> {
-        let absolute = |name: &str| {
-            std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
-        };
-        let config = absolute("XDG_CONFIG_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".config")))
-            .ok_or(IdentityError::NoFolder)?;
-        let folder = config.join("chat").join(service.to_string()).join(folder_name(name));
+        let config = config_folder().ok_or(IdentityError::NoFolder)?;
+        let folder = config.join(service.to_string()).join(folder_name(name));
         Ok(Self { key: folder.join("key"), state: folder.join("state.db") })
     }
 
@@ -92,6 +87,16 @@ impl Location {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Where this program keeps what it needs again, by the XDG rules; `None` when the environment names no
+/// such folder.
+pub(crate) fn config_folder() -> Option<PathBuf> {
+    let absolute =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = absolute("XDG_CONFIG_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".config")))?;
+    Some(config.join("chat"))
 }
 
 /// A name as the name of a folder: signs that mean something to a file system are written as `%`

@@ -2,8 +2,8 @@
 //!
 //! The state machine in `chatcore` decides everything about the conversation; this crate dials,
 //! keeps the key and the outbox, reads lines and shows events. [`driver`] is the middle of it,
-//! everything else is an edge: [`link`] the socket, [`store`] and [`identity`] the files,
-//! [`input`] and [`terminal`] the keyboard, [`screen`] and [`output`] the lines.
+//! everything else is an edge: [`link`] and [`tls`] the socket, [`store`], [`identity`] and [`known`] the
+//! files, [`input`] and [`terminal`] the keyboard, [`screen`] and [`output`] the lines.
 
 #![forbid(unsafe_code)]
 
@@ -11,12 +11,14 @@ pub mod args;
 pub mod driver;
 pub mod identity;
 pub mod input;
+pub mod known;
 pub mod link;
 pub mod output;
 pub mod screen;
 pub mod signals;
 pub mod store;
 pub mod terminal;
+pub mod tls;
 
 use std::process::ExitCode;
 

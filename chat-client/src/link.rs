@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use chatcore::codec::{FrameCodec, FrameCodecError, encode};
+use chatcore::id::Digest;
 use chatcore::wire::{ClientFrame, ServerFrame};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -17,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 
+use crate::tls::{self, Fault, Trust};
 use chatcore::address::Address;
 
 /// How long one attempt to connect may take.
@@ -28,18 +30,27 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
-type Dialling = Pin<Box<dyn Future<Output = io::Result<Box<dyn Socket>>> + Send>>;
+type Dialled = (Box<dyn Socket>, Option<Digest>);
+type Dialling = Pin<Box<dyn Future<Output = io::Result<Dialled>> + Send>>;
 type Frames = FramedRead<ReadHalf<Box<dyn Socket>>, FrameCodec<ServerFrame, ClientFrame>>;
 
 /// What happened to the connection.
 #[derive(Debug)]
 pub enum LinkEvent {
     /// It stands.
-    Dialled,
+    Dialled {
+        /// What binds a log-in to it, when it is inside TLS.
+        channel: Option<Digest>,
+    },
     /// A frame came.
     Frame(ServerFrame),
     /// It cannot be had, or is lost.
     Lost {
+        /// Why, for people.
+        reason: String,
+    },
+    /// It cannot be had, as the server's certificate is not to be trusted.
+    Distrusted {
         /// Why, for people.
         reason: String,
     },
@@ -74,6 +85,8 @@ struct Connection {
     frames: Frames,
     sink: WriteHalf<Box<dyn Socket>>,
     out: BytesMut,
+    /// Whether there are bytes that have not left: here, or in a transport that keeps some, as TLS.
+    has_to_write: bool,
 }
 
 impl std::fmt::Debug for Link {
@@ -89,15 +102,16 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// Begins to connect; an earlier connection is dropped.
-    pub fn dial(&mut self, address: &Address) {
-        self.state = State::Dialling(Box::pin(connect(address.clone())));
+    /// Begins to connect; an earlier connection is dropped. `trust` is for addresses with TLS.
+    pub fn dial(&mut self, address: &Address, trust: &Trust) {
+        self.state = State::Dialling(Box::pin(connect(address.clone(), trust.clone())));
     }
 
     /// Appends a frame to what is to be written; without a connection it is dropped.
     pub fn send(&mut self, frame: &ClientFrame) {
         if let State::Up(connection) = &mut self.state {
             encode(frame, &mut connection.out);
+            connection.has_to_write = true;
         }
     }
 
@@ -115,11 +129,18 @@ impl Link {
         match &mut self.state {
             State::Down => std::future::pending().await,
             State::Dialling(dialling) => match dialling.await {
-                Ok(socket) => {
+                Ok((socket, channel)) => {
                     self.state = State::Up(Connection::new(socket));
-                    LinkEvent::Dialled
+                    LinkEvent::Dialled { channel }
                 }
-                Err(error) => self.lost(for_people(&error)),
+                Err(error) => match tls::fault_of(&error) {
+                    Some(Fault::Certificate(reason)) => {
+                        self.state = State::Down;
+                        LinkEvent::Distrusted { reason }
+                    }
+                    Some(Fault::Other(reason)) => self.lost(reason),
+                    None => self.lost(for_people(&error)),
+                },
             },
             State::Up(connection) => match connection.next(appetite).await {
                 Ok(frame) => LinkEvent::Frame(frame),
@@ -164,7 +185,7 @@ impl Connection {
     fn new(socket: Box<dyn Socket>) -> Self {
         let (source, sink) = tokio::io::split(socket);
         let frames = FramedRead::new(source, FrameCodec::default());
-        Self { frames, sink, out: BytesMut::new() }
+        Self { frames, sink, out: BytesMut::new(), has_to_write: false }
     }
 
     /// The next frame, or why there will be none.
@@ -174,11 +195,12 @@ impl Connection {
                 frame = self.frames.next(), if appetite == Appetite::Read => {
                     return received(frame);
                 }
-                written = self.sink.write_buf(&mut self.out), if !self.out.is_empty() => {
+                written = write_some(&mut self.sink, &mut self.out), if self.has_to_write => {
                     // A connection that takes no bytes may still have a last frame to be read.
                     if written.is_err() {
                         self.out.clear();
                     }
+                    self.has_to_write = !self.out.is_empty();
                 }
                 () = std::future::pending() => {}
             }
@@ -189,6 +211,15 @@ impl Connection {
         self.sink.write_all_buf(&mut self.out).await?;
         self.sink.shutdown().await
     }
+}
+
+/// Writes some of what is there, and once nothing is, has all of it leave. It may be dropped and called
+/// again.
+async fn write_some(sink: &mut WriteHalf<Box<dyn Socket>>, out: &mut BytesMut) -> io::Result<()> {
+    if !out.is_empty() {
+        sink.write_buf(out).await?;
+    }
+    if out.is_empty() { sink.flush().await } else { Ok(()) }
 }
 
 fn received(frame: Option<Result<ServerFrame, FrameCodecError>>) -> Result<ServerFrame, String> {
@@ -208,19 +239,27 @@ fn for_people(error: &io::Error) -> String {
     }
 }
 
-async fn connect(address: Address) -> io::Result<Box<dyn Socket>> {
-    let attempt = async {
-        Ok::<Box<dyn Socket>, io::Error>(match address {
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host, port)).await?;
-                stream.set_nodelay(true)?;
-                Box::new(stream)
-            }
-            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        })
-    };
-    match timeout(DIAL_TIME, attempt).await {
+async fn connect(address: Address, trust: Trust) -> io::Result<Dialled> {
+    match timeout(DIAL_TIME, attempt(address, &trust)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")),
     }
+}
+
+async fn attempt(address: Address, trust: &Trust) -> io::Result<Dialled> {
+    Ok(match address {
+        Address::Tcp { host, port } => (Box::new(connect_tcp(&host, port).await?), None),
+        Address::Tls { host, port } => {
+            let stream = connect_tcp(&host, port).await?;
+            let (stream, channel) = trust.connect(stream, &host).await?;
+            (Box::new(stream), Some(channel))
+        }
+        Address::Unix(path) => (Box::new(UnixStream::connect(path).await?), None),
+    })
+}
+
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }

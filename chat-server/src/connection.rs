@@ -36,7 +36,7 @@ const BYTES_AT_ONCE: usize = 32 << 10;
 /// turned away, as by a full server, holds a descriptor for so long, and who never says hello for the
 /// ten times longer `login_time`. The last frame itself waits only behind what the peer left unread:
 /// nothing, for who is turned away at once.
-const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// The largest frame that a connection may send now.
 #[derive(Debug)]

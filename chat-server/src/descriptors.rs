@@ -2,8 +2,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are not connections: listeners, the store, logs, the runtime, and a reserve.
-const OTHERS: u64 = 64;
+/// Descriptors that are no places for connections: listeners, the store, logs, the runtime, a
+/// reserve, and who is being turned away.
+const OTHERS: u64 = 128;
 
 /// The fewest connections that are worth starting for.
 const CONNECTIONS_MIN: u64 = 16;
@@ -46,7 +47,7 @@ mod tests {
     #[test]
     fn connections_fit_into_the_open_file_limit() {
         assert_eq!(connections(u64::MAX, 10_000), Ok(10_000));
-        assert_eq!(connections(1_024, 10_000), Ok(960));
+        assert_eq!(connections(1_024, 10_000), Ok(896));
         assert_eq!(connections(64, 10_000), Err(TooFewDescriptors { allowed: 64 }));
     }
 }

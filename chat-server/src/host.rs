@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::engine::{Directive, Engine, Event, Input, Misuse, Need, Output};
-use chatcore::id::{ConnId, Nonce};
+use chatcore::id::{ConnId, Digest, Nonce};
 use chatcore::log::Entry;
 use chatcore::text::HostAddress;
 use chatcore::time::Span;
@@ -15,7 +15,9 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, sleep_until};
 use crate::connection::FrameLimit;
+use crate::door::Place;
 use crate::figures::Figures;
+use crate::http::{Health, Readiness};
 use crate::retention::{Ledger, ROUND};
 use crate::shard::{ShardHandle, shard_of};
 use crate::store::{Answer, Keeper, StoreFailure, Wanted};
@@ -42,9 +44,14 @@ pub(crate) enum Message {
     Connected {
         conn: ConnId,
         nonce: Nonce,
+        channel: Option<Digest>,
         /// The address it came in by.
         address: Option<HostAddress>,
+        /// How long ago it was accepted.
+        waited: Span,
         frame_limit: Arc<FrameLimit>,
+        /// Its place; who is attached has none.
+        place: Option<Place>,
     },
     /// A connection sent frames.
     Frames { conn: ConnId, frames: Vec<ClientFrame> },
@@ -71,6 +78,23 @@ pub(crate) enum Kept {
     ByStore(Keeper),
 }
 
+/// A connection as far as it is the host's affair.
+#[derive(Debug)]
+struct Admitted {
+    /// What its reader may accept.
+    frame_limit: Arc<FrameLimit>,
+    place: Option<Place>,
+}
+
+impl Admitted {
+    fn log_in(&mut self) {
+        self.frame_limit.raise();
+        if let Some(place) = &mut self.place {
+            place.log_in();
+        }
+    }
+}
+
 /// The engine and what it needs around it.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -85,8 +109,10 @@ pub(crate) struct Host {
     store_full: bool,
     /// Until when a stop waits for the store.
     stop_by: Option<Instant>,
-    /// What each connection's reader may accept; raised at log-in.
-    frame_limits: BTreeMap<ConnId, Arc<FrameLimit>>,
+    /// What each connection may do; more from its log-in on.
+    admitted: BTreeMap<ConnId, Admitted>,
+    /// For those who ask from outside.
+    health: Arc<Health>,
     /// What this turn leads to, a list a shard.
     directives: Vec<Vec<Directive>>,
 }
@@ -96,9 +122,7 @@ impl Host {
         engine: Engine,
         clock: Clock,
         shards: Vec<ShardHandle>,
-        verifier: Verifier,
-        figures: Figures,
-        kept: Kept,
+        (verifier, figures, kept, health): (Verifier, Figures, Kept, Arc<Health>),
     ) -> Self {
         let has_rounds = matches!(&kept, Kept::InMemory(ledger) if ledger.has_bound());
         let directives = shards.iter().map(|_| Vec::new()).collect();
@@ -112,7 +136,8 @@ impl Host {
             round_at: has_rounds.then(Instant::now),
             store_full: false,
             stop_by: None,
-            frame_limits: BTreeMap::new(),
+            admitted: BTreeMap::new(),
+            health,
             directives,
         }
     }
@@ -159,10 +184,12 @@ impl Host {
             Answer::Persisted(through) => self.handle(Input::Persisted { through }),
             Answer::Full => {
                 self.store_full = true;
+                self.health.set(Readiness::StoreFull);
                 self.handle(Input::StoreFull);
             }
             Answer::Free => {
                 self.store_full = false;
+                self.health.set(Readiness::Ready);
                 self.handle(Input::StoreFree);
             }
             Answer::Read(token, Some(records)) => self.handle(Input::ReadDone { token, records }),
@@ -198,9 +225,9 @@ impl Host {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Connected { conn, nonce, address, frame_limit } => {
-                self.frame_limits.insert(conn, frame_limit);
-                self.handle(Input::Connected { conn, nonce, channel: None, address });
+            Message::Connected { conn, nonce, channel, address, waited, frame_limit, place } => {
+                self.admitted.insert(conn, Admitted { frame_limit, place });
+                self.handle(Input::Connected { conn, nonce, channel, address, waited });
             }
             Message::Frames { conn, frames } => {
                 for frame in frames {
@@ -209,18 +236,22 @@ impl Host {
             }
             Message::Condemned { conn, refusal } => {
                 // A shard may condemn a connection whose reader has just gone.
-                if self.frame_limits.contains_key(&conn) {
+                if self.admitted.contains_key(&conn) {
                     self.handle(Input::Condemned { conn, refusal });
                 }
             }
             Message::Disconnected { conn } => {
-                self.frame_limits.remove(&conn);
                 self.handle(Input::Disconnected { conn });
+                // Its place only now, so that the engine never counts more than there are.
+                self.admitted.remove(&conn);
             }
             Message::Verified { conn, valid } => self.handle(Input::Verified { conn, valid }),
             Message::Reported { conn, host } => self.handle(Input::Reported { conn, host }),
             Message::Fetch(need) => self.handle(Input::Fetch(need)),
-            Message::Stop => self.stop_by = Some(Instant::now() + STORE_DRAIN_TIME),
+            Message::Stop => {
+                self.health.set(Readiness::Stopping);
+                self.stop_by = Some(Instant::now() + STORE_DRAIN_TIME);
+            }
         }
     }
 
@@ -290,18 +321,22 @@ impl Host {
         }
     }
 
-    fn note(&self, event: &Event) {
+    fn note(&mut self, event: &Event) {
         match event {
             Event::LoggedIn { conn, user } => {
-                if let Some(frame_limit) = self.frame_limits.get(conn) {
-                    frame_limit.raise();
+                if let Some(admitted) = self.admitted.get_mut(conn) {
+                    admitted.log_in();
                 }
                 tracing::debug!(%conn, %user, "logged in");
             }
-            Event::Closed { conn, refusal: Some(refusal) } => {
-                tracing::debug!(%conn, code = refusal.code(), %refusal, "closing");
+            Event::Closed { conn, refusal } => {
+                // As in the engine: who is being closed keeps nobody out.
+                if let Some(admitted) = self.admitted.get_mut(conn) {
+                    admitted.place = None;
+                }
+                let code = refusal.as_ref().map_or("all is said", Refusal::code);
+                tracing::debug!(%conn, code, "closing");
             }
-            Event::Closed { conn, refusal: None } => tracing::debug!(%conn, "closing: all is said"),
             Event::GateOpened { room } => tracing::info!(%room, "gate opened"),
             Event::Reset { room, incarnation } => {
                 tracing::info!(%room, %incarnation, "room reset");

@@ -106,7 +106,9 @@ impl ServerKey {
                 if folder.join(JOURNAL).exists() {
                     return Err(KeyError::Gone { path });
                 }
-                make(folder, &path)?;
+                let mut seed = [0; KEY_BYTES];
+                getrandom::fill(&mut seed)?;
+                make_secret(folder, KEY, &seed).map_err(wrap)?;
                 let file = File::open(&path).map_err(wrap)?;
                 Ok(Self::from_seed(&read(&path, file)?))
             }
@@ -154,27 +156,20 @@ fn read(path: &Path, file: File) -> Result<[u8; KEY_BYTES], KeyError> {
     seed.try_into().map_err(|_| KeyError::Damaged { path: path.to_owned() })
 }
 
-/// Makes a key file that is there whole or not at all, also when two servers start at once.
-fn make(folder: &Path, path: &Path) -> Result<(), KeyError> {
-    let wrap = |source| KeyError::Io { path: path.to_owned(), source };
-    let mut seed = [0; KEY_BYTES];
-    getrandom::fill(&mut seed)?;
-    let temporary = folder.join(format!("{KEY}.{}", std::process::id()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(wrap)?;
-    file.write_all(&seed).and_then(|()| file.sync_all()).map_err(wrap)?;
-    let linked = fs::hard_link(&temporary, path);
-    fs::remove_file(&temporary).map_err(wrap)?;
+/// Makes a file for a secret: there whole or not at all, also when two servers start at once, and
+/// readable by its owner alone. One that is there already stays as it is.
+pub(crate) fn make_secret(folder: &Path, name: &str, secret: &[u8]) -> io::Result<()> {
+    let temporary = folder.join(format!("{name}.{}", std::process::id()));
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(secret).and_then(|()| file.sync_all())?;
+    let linked = fs::hard_link(&temporary, folder.join(name));
+    fs::remove_file(&temporary)?;
     match linked {
-        Ok(()) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(wrap),
-        // Another server was first: its key is as good.
+        Ok(()) => File::open(folder)?.sync_all(),
+        // Another server was first: its secret is as good.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(wrap(error)),
+        Err(error) => Err(error),
     }
 }
 

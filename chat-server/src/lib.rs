@@ -12,6 +12,8 @@
 //! - threads of the store keep the journal and read it, so that no task waits for the disk (`store`);
 //! - one task per connection reads and cuts frames, nothing else (`connection`);
 //! - listeners accept and survive running out of descriptors (`listener`);
+//! - the door tells frames, TLS and HTTP apart and has a bounded number of places (`door`, `addresses`,
+//!   `tls`, `http`);
 //! - retention counts what rooms keep, and asks the engine to forget what is too much (`retention`).
 //!
 //! Data flows one way: connection → engine → shard → connection. The one way back, from a shard to
@@ -21,11 +23,14 @@
 //! while anything waits; nothing here decides about rooms or users.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod clock;
 mod connection;
 mod descriptors;
+mod door;
 mod figures;
 mod host;
+mod http;
 mod key;
 mod listener;
 #[cfg(chat_mutants)]
@@ -36,12 +41,14 @@ mod retention;
 mod server;
 mod shard;
 mod store;
+mod tls;
 mod verify;
 
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub use store::fuzz;
 
+pub use addresses::AddressLimits;
 pub use key::{KeyError, ServerKey};
 pub use listener::{ListenError, Plaintext};
 pub use orders::{IdentityError, OrderError, OrderKey, Orders};
@@ -51,3 +58,4 @@ pub use store::{
     BackedUp, BackupError, BackupStep, Checked, Durability, Fault, Finding, Flaw, LineFlaw, Note,
     Storage, StoreError, StoreFailure, TransferError, TransferStep, backup, check, export, import,
 };
+pub use tls::{Tls, TlsError};

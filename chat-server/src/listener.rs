@@ -2,19 +2,19 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chatcore::address::Address;
-use chatcore::text::HostAddress;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::Source;
-use crate::server::Transport;
-use crate::shard::Sink;
+use crate::door::{Door, House};
+use crate::tls::Tls;
 
 /// The first and the longest wait after the system refused a descriptor.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
@@ -37,10 +37,19 @@ pub enum ListenError {
     },
     /// The address is not this machine's alone, and nothing is encrypted.
     #[error(
-        "{address} can be reached from other machines and would carry everything unencrypted: \
-         add --plaintext to allow it"
+        "{address} can be reached from other machines and would carry everything unencrypted: add \
+         --tls-cert and --tls-key, or --tls-self-signed, or --plaintext to allow it"
     )]
     Exposed {
+        /// The address.
+        address: Address,
+    },
+    /// It is to be encrypted, and there is no certificate.
+    #[error(
+        "{address} needs a certificate: name one by --tls-cert and --tls-key, or let the server make \
+         one by --tls-self-signed"
+    )]
+    NoCertificate {
         /// The address.
         address: Address,
     },
@@ -75,10 +84,13 @@ pub enum ListenError {
 fn advice(address: &Address, error: &io::Error) -> &'static str {
     use io::ErrorKind::{AddrNotAvailable, InvalidInput, NotFound, PermissionDenied};
     match (address, error.kind()) {
-        (Address::Tcp { .. }, AddrNotAvailable) => "; it is no address of this machine",
-        (Address::Tcp { port: 1..1024, .. }, PermissionDenied) => {
-            "; ports below 1024 are the system's, choose a higher one"
+        (Address::Tcp { .. } | Address::Tls { .. }, AddrNotAvailable) => {
+            "; it is no address of this machine"
         }
+        (
+            Address::Tcp { port: 1..1024, .. } | Address::Tls { port: 1..1024, .. },
+            PermissionDenied,
+        ) => "; ports below 1024 are the system's, choose a higher one",
         (Address::Unix(_), NotFound) => "; the folder must exist",
         (Address::Unix(_), InvalidInput) => "; it may have about 100 bytes, choose a shorter one",
         _ => "",
@@ -100,14 +112,21 @@ pub enum Plaintext {
 pub(crate) struct Listener {
     socket: Socket,
     address: Address,
-    /// The same for clients to be told; `None` when it is not fit to be shown.
-    told: Option<HostAddress>,
+    /// Whether frames may come unencrypted.
+    takes_plain: bool,
+    tls: Option<Tls>,
 }
 
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
     Unix { listener: UnixListener, _file: SocketFile },
+}
+
+/// A connection that was accepted.
+enum Accepted {
+    Tcp(TcpStream, IpAddr),
+    Unix(UnixStream),
 }
 
 /// A socket file, removed with its listener.
@@ -122,17 +141,17 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    pub(crate) async fn bind(address: &Address, plaintext: Plaintext) -> Result<Self, ListenError> {
+    pub(crate) async fn bind(
+        address: &Address,
+        plaintext: Plaintext,
+        tls: Option<&Tls>,
+    ) -> Result<Self, ListenError> {
         match address {
-            Address::Tcp { host, port } => bind_tcp(address, host, *port, plaintext).await,
+            Address::Tcp { host, port } | Address::Tls { host, port } => {
+                bind_tcp(address, (host, *port), plaintext, tls).await
+            }
             Address::Unix(path) => bind_unix(address, path.clone()).await,
         }
-    }
-
-    fn new(socket: Socket, address: Address) -> Self {
-        // A path of a socket file may hold anything; its clients know it anyway.
-        let told = address.to_string().parse().ok();
-        Self { socket, address, told }
     }
 
     /// The address it really has: a free port has a number now.
@@ -141,19 +160,28 @@ impl Listener {
     }
 
     /// Accepts until `stop`, whatever happens.
-    pub(crate) async fn run(self, accepted: mpsc::Sender<Transport>, stop: CancellationToken) {
-        let mut shortage = Shortage::default();
+    pub(crate) async fn run(self, house: Arc<House>, stop: CancellationToken) {
+        let door = Arc::new(Door {
+            house,
+            // A path of a socket file may hold anything; its clients know it anyway.
+            address: self.address.to_string().parse().ok(),
+            takes_plain: self.takes_plain,
+            tls: self.tls.clone(),
+        });
+        let (mut shortage, mut callers) = (Shortage::default(), JoinSet::new());
         loop {
-            let transport = tokio::select! {
+            let accepted = tokio::select! {
                 () = stop.cancelled() => return,
-                transport = self.accept() => transport,
+                Some(ended) = callers.join_next(), if !callers.is_empty() => {
+                    note_end(ended);
+                    continue;
+                }
+                accepted = self.accept() => accepted,
             };
-            match transport {
-                Ok(transport) => {
+            match accepted {
+                Ok(accepted) => {
                     shortage.over();
-                    if accepted.send(transport).await.is_err() {
-                        return;
-                    }
+                    receive(&door, accepted, &mut callers);
                 }
                 Err(error) if is_shortage(&error) => {
                     let wait = shortage.wait(&error, &self.address);
@@ -169,26 +197,17 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Transport> {
-        match &self.socket {
+    async fn accept(&self) -> io::Result<Accepted> {
+        Ok(match &self.socket {
             Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 // Messages are small and somebody waits for them. A socket that refuses is slower,
                 // not wrong.
                 let _ = stream.set_nodelay(true);
-                let (source, sink) = stream.into_split();
-                Ok(self.transport(Box::pin(source), Box::pin(sink)))
+                Accepted::Tcp(stream, peer.ip())
             }
-            Socket::Unix { listener, .. } => {
-                let (stream, _) = listener.accept().await?;
-                let (source, sink) = stream.into_split();
-                Ok(self.transport(Box::pin(source), Box::pin(sink)))
-            }
-        }
-    }
-
-    fn transport(&self, source: Source, sink: Sink) -> Transport {
-        Transport { address: self.told.clone(), source, sink }
+            Socket::Unix { listener, .. } => Accepted::Unix(listener.accept().await?.0),
+        })
     }
 
     /// Uses the descriptor in reserve to accept one connection and close it, so that whoever
@@ -202,30 +221,64 @@ impl Listener {
     }
 }
 
+/// Lets a connection in, if there are not too many from where it comes.
+fn receive(door: &Arc<Door>, accepted: Accepted, callers: &mut JoinSet<()>) {
+    let door = Arc::clone(door);
+    match accepted {
+        Accepted::Tcp(stream, ip) => {
+            let Ok(visit) = door.house.addresses.visit(ip, Instant::now()) else {
+                return tracing::debug!(%ip, "too many connections from one address");
+            };
+            let (source, sink) = stream.into_split();
+            callers.spawn(door.receive(source, sink, visit));
+        }
+        Accepted::Unix(stream) => {
+            let (source, sink) = stream.into_split();
+            callers.spawn(door.receive(source, sink, None));
+        }
+    }
+}
+
+/// A panic at the door costs one connection.
+fn note_end(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection failed at the door and is closed");
+    }
+}
+
 async fn bind_tcp(
     address: &Address,
-    host: &str,
-    port: u16,
+    (host, port): (&str, u16),
     plaintext: Plaintext,
+    tls: Option<&Tls>,
 ) -> Result<Listener, ListenError> {
-    let wrap = |source| ListenError::Io { address: address.clone(), source };
-    let unknown = |source| ListenError::UnknownHost { address: address.clone(), source };
+    let address = || address.clone();
+    let wrap = |source| ListenError::Io { address: address(), source };
+    let unknown = |source| ListenError::UnknownHost { address: address(), source };
     let found: Vec<_> = tokio::net::lookup_host((host, port)).await.map_err(unknown)?.collect();
-    let exposed = found.iter().any(|socket| !socket.ip().is_loopback());
-    if exposed && plaintext == Plaintext::LoopbackOnly {
-        return Err(ListenError::Exposed { address: address.clone() });
+    let is_local = found.iter().all(|socket| socket.ip().is_loopback());
+    let wants_tls = matches!(address(), Address::Tls { .. });
+    let takes_plain = !wants_tls && (is_local || plaintext == Plaintext::Anywhere);
+    if !takes_plain && tls.is_none() {
+        let address = address();
+        return Err(if wants_tls {
+            ListenError::NoCertificate { address }
+        } else {
+            ListenError::Exposed { address }
+        });
     }
     let listener = TcpListener::bind(found.as_slice()).await.map_err(|source| {
-        let address = address.clone();
         if source.kind() == io::ErrorKind::AddrInUse {
-            ListenError::InUse { address }
+            ListenError::InUse { address: address() }
         } else {
-            ListenError::Io { address, source }
+            wrap(source)
         }
     })?;
-    let port = listener.local_addr().map_err(wrap)?.port();
-    let address = Address::Tcp { host: host.to_owned(), port };
-    Ok(Listener::new(Socket::Tcp(listener), address))
+    let (host, port) = (host.to_owned(), listener.local_addr().map_err(wrap)?.port());
+    // As clients have to write it.
+    let address =
+        if takes_plain { Address::Tcp { host, port } } else { Address::Tls { host, port } };
+    Ok(Listener { socket: Socket::Tcp(listener), address, takes_plain, tls: tls.cloned() })
 }
 
 async fn bind_unix(address: &Address, path: PathBuf) -> Result<Listener, ListenError> {
@@ -243,7 +296,7 @@ async fn bind_unix(address: &Address, path: PathBuf) -> Result<Listener, ListenE
     }
     let listener = UnixListener::bind(&path).map_err(wrap)?;
     let socket = Socket::Unix { listener, _file: SocketFile(path) };
-    Ok(Listener::new(socket, address.clone()))
+    Ok(Listener { socket, address: address.clone(), takes_plain: true, tls: None })
 }
 
 /// Whether the system, not the peer, is the reason.

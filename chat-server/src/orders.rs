@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chatcore::address::Address;
 use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
-use chatcore::id::{PublicKey, Signature};
+use chatcore::id::{Digest, PublicKey, Signature};
 use chatcore::wire::{
     ClientFrame, Operate, OperateProof, Order, Refusal, ServerFrame, ServerHello, Status,
 };
@@ -25,6 +25,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::key::{KeyError, read_seed};
+use crate::tls;
 
 /// How long a connection may take to be made, and then each answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -106,13 +107,13 @@ impl OrderKey {
         PublicKey::new(self.signing.verifying_key().to_bytes())
     }
 
-    fn sign(&self, hello: &ServerHello, order: Order) -> Operate {
+    fn sign(&self, hello: &ServerHello, channel: Option<Digest>, order: Order) -> Operate {
         let proof = OperateProof {
             nonce: hello.nonce,
             server_key: hello.server_key,
             log_id: hello.log_id,
             generation: hello.generation,
-            channel: None,
+            channel,
             order,
         };
         let signature = Signature::new(self.signing.sign(&proof.to_bytes()).to_bytes());
@@ -178,6 +179,7 @@ impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 pub struct Orders {
     address: Address,
     stream: Pin<Box<dyn Stream>>,
+    channel: Option<Digest>,
     buffer: FrameBuffer,
     hello: ServerHello,
 }
@@ -194,8 +196,8 @@ impl Orders {
     /// # Errors
     /// When nobody listens there, or who does is no server that can be talked to.
     pub async fn connect(address: &Address) -> Result<Self, OrderError> {
-        let stream = match timeout(PATIENCE, dial(address)).await {
-            Ok(Ok(stream)) => stream,
+        let (stream, channel) = match timeout(PATIENCE, dial(address)).await {
+            Ok(Ok(dialled)) => dialled,
             Ok(Err(source)) => {
                 return Err(OrderError::Unreachable { address: address.clone(), source });
             }
@@ -211,7 +213,7 @@ impl Orders {
             return Err(OrderError::Foreign { address: talk.address });
         };
         let Talk { address, stream, buffer } = talk;
-        Ok(Self { address, stream, buffer, hello })
+        Ok(Self { address, stream, channel, buffer, hello })
     }
 
     /// What the server said of itself.
@@ -224,13 +226,13 @@ impl Orders {
     /// # Errors
     /// When it refuses, or does not answer.
     pub async fn status(self, key: &OrderKey) -> Result<Status, OrderError> {
-        let Self { address, stream, buffer, hello } = self;
+        let Self { address, stream, channel, buffer, hello } = self;
         // The server would refuse it, too, and could not say why.
         if key.whose == Whose::Server && hello.server_key != key.public() {
             let (found, key) = (hello.server_key, key.public());
             return Err(OrderError::OtherServer { address, found, key });
         }
-        let order = ClientFrame::Operate(key.sign(&hello, Order::Status));
+        let order = ClientFrame::Operate(key.sign(&hello, channel, Order::Status));
         let mut talk = Talk { address, stream, buffer };
         let answer = talk.ask(&order).await?;
         let ServerFrame::Status(status) = answer else {
@@ -288,10 +290,18 @@ fn too_late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("nothing came within {PATIENCE:?}"))
 }
 
-async fn dial(address: &Address) -> io::Result<Pin<Box<dyn Stream>>> {
+/// A connection, and its exporter when it is inside TLS.
+async fn dial(address: &Address) -> io::Result<(Pin<Box<dyn Stream>>, Option<Digest>)> {
     Ok(match address {
-        Address::Tcp { host, port } => Box::pin(TcpStream::connect((host.as_str(), *port)).await?),
-        Address::Unix(path) => Box::pin(UnixStream::connect(path).await?),
+        Address::Tcp { host, port } => {
+            (Box::pin(TcpStream::connect((host.as_str(), *port)).await?), None)
+        }
+        Address::Tls { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            let (stream, channel) = tls::connect(stream, host).await?;
+            (Box::pin(stream), Some(channel))
+        }
+        Address::Unix(path) => (Box::pin(UnixStream::connect(path).await?), None),
     })
 }
 

@@ -7,25 +7,30 @@ use std::time::Duration;
 
 use chatcore::address::Address;
 use chatcore::engine::{Archive, Config, Engine};
-use chatcore::id::{ConnId, Generation, LogId, Nonce, Threshold};
+use chatcore::id::{ConnId, Digest, Generation, LogId, Nonce, Threshold};
 use chatcore::limits::{Limits, LimitsError};
 use chatcore::log::{Founding, OperatorRule};
 use chatcore::text::HostAddress;
+use chatcore::time::Span;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::{AddressLimits, Addresses};
 use crate::clock::Clock;
 use crate::connection::{Connection, FrameLimit, Source};
 use crate::descriptors::{self, TooFewDescriptors};
+use crate::door::{House, Place, Places};
 use crate::figures::Figures;
 use crate::host::{self, Host, Kept, Message};
+use crate::http::{self, Health, Layer};
 use crate::key::ServerKey;
 use crate::listener::{ListenError, Listener, Plaintext};
 use crate::retention::{Keep, Ledger};
 use crate::shard::{self, ShardHandle, ShardMessage, Sink, shard_of};
 use crate::store::{self, Closed, Keeper, Opened, Storage, StoreError, StoreFailure};
+use crate::tls::Tls;
 use crate::verify::Verifier;
 
 /// The number of this owner: the first and only one, for now.
@@ -50,6 +55,8 @@ pub struct ServerConfig {
     pub listen: Vec<Address>,
     /// Whether other machines may be served without encryption.
     pub plaintext: Plaintext,
+    /// What is shown to those who come by TLS; with none, nobody can.
+    pub tls: Option<Tls>,
     /// Where it keeps what it acknowledges.
     pub storage: Storage,
     /// How much of each room it keeps.
@@ -61,6 +68,8 @@ pub struct ServerConfig {
     pub operators: Vec<OperatorRule>,
     /// Who the server is.
     pub key: ServerKey,
+    /// What one address may do.
+    pub address_limits: AddressLimits,
     /// The bounds. `connections_max` is lowered to what the system allows.
     pub limits: Limits,
 }
@@ -71,11 +80,13 @@ impl ServerConfig {
         Self {
             listen: Vec::new(),
             plaintext: Plaintext::default(),
+            tls: None,
             storage: Storage::Ephemeral,
             keep: Keep::default(),
             threshold: Threshold::default(),
             operators: Vec::new(),
             key,
+            address_limits: AddressLimits::default(),
             limits: Limits::default(),
         }
     }
@@ -130,8 +141,14 @@ pub enum Stopped {
 pub(crate) struct Transport {
     /// The address it came in by, for its client to be told.
     pub(crate) address: Option<HostAddress>,
+    /// The exporter, when it is inside TLS.
+    pub(crate) channel: Option<Digest>,
     pub(crate) source: Source,
     pub(crate) sink: Sink,
+    /// Its place; who is attached has none, and the engine's bounds alone hold.
+    pub(crate) place: Option<Place>,
+    /// How long ago it was accepted.
+    pub(crate) waited: Duration,
 }
 
 /// A server that runs. Dropping it stops everything at once; [`Server::stop`] does it in order.
@@ -164,7 +181,7 @@ impl Server {
         limits.check()?;
         let mut bound = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
-            bound.push(Listener::bind(address, config.plaintext).await?);
+            bound.push(Listener::bind(address, config.plaintext, config.tls.as_ref()).await?);
         }
         let founding = Founding {
             log_id: LogId::new(random()?),
@@ -177,12 +194,12 @@ impl Server {
         let (engine, kept) = open(config.storage, config.keep, founding, limits, clock).await?;
         #[cfg(chat_mutants)]
         let engine = crate::mutant::switch_off(engine);
-        Ok(Self::run(bound, engine, clock, storage, kept))
+        Ok(Self::run((bound, config.address_limits), engine, clock, storage, kept))
     }
 
     /// Serves with an engine that was just made.
     fn run(
-        bound: Vec<Listener>,
+        (bound, address_limits): (Vec<Listener>, AddressLimits),
         engine: Engine,
         clock: Clock,
         storage: Storage,
@@ -197,7 +214,9 @@ impl Server {
             .collect();
         let verifier = Verifier::new(cores, messages.clone());
         let figures = Figures::new(storage, clock, messages.clone());
-        let host = Host::new(engine, clock, shards.clone(), verifier, figures, kept);
+        let health = Arc::new(Health::default());
+        let parts = (verifier, figures, kept, Arc::clone(&health));
+        let host = Host::new(engine, clock, shards.clone(), parts);
         core.spawn(host.run(inbox));
 
         let (accepted, arrivals) = mpsc::channel(ACCEPTED_QUEUE);
@@ -205,9 +224,17 @@ impl Server {
         let connections = tokio::spawn(registry.run(arrivals));
         let listening = CancellationToken::new();
         let addresses = bound.iter().map(|listener| listener.address().clone()).collect();
+        let house = Arc::new(House {
+            places: Places::new(&limits),
+            addresses: Arc::new(Addresses::new(address_limits)),
+            pages: http::pages(Arc::clone(&health), Layer::Plain),
+            encrypted_pages: http::pages(health, Layer::Tls),
+            login_time: Duration::from_millis(limits.login_time.as_millis()),
+            accepted: accepted.clone(),
+        });
         let mut listeners = JoinSet::new();
         for listener in bound {
-            listeners.spawn(listener.run(accepted.clone(), listening.clone()));
+            listeners.spawn(listener.run(Arc::clone(&house), listening.clone()));
         }
         Self {
             addresses,
@@ -244,7 +271,8 @@ impl Server {
         let (source, sink) = tokio::io::split(stream);
         let (source, sink) = (Box::pin(source), Box::pin(sink));
         // Where it came in only the embedding program knows.
-        let transport = Transport { address: None, source, sink };
+        let (channel, place, waited) = (None, None, Duration::ZERO);
+        let transport = Transport { address: None, channel, source, sink, place, waited };
         // The receiver is gone only when the engine is.
         let _ = self.accepted.send(transport).await;
     }
@@ -351,14 +379,16 @@ impl Registry {
         let conn = ConnId::new(self.next);
         let (closed, frame_limit) = (CancellationToken::new(), Arc::new(FrameLimit::default()));
         // The shard first: what the engine has to say must find its connection.
-        let add = ShardMessage::Add { conn, sink: transport.sink, closed: closed.clone() };
-        self.tell_shard(conn, add).await;
+        let Transport { address, channel, source, sink, place, waited } = transport;
+        self.tell_shard(conn, ShardMessage::Add { conn, sink, closed: closed.clone() }).await;
         let frame_limit_of_reader = Arc::clone(&frame_limit);
-        let address = transport.address;
-        self.tell_engine(Message::Connected { conn, nonce, address, frame_limit }).await;
+        let waited = Span::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+        let connected =
+            Message::Connected { conn, nonce, channel, address, waited, frame_limit, place };
+        self.tell_engine(connected).await;
         let reader = Connection {
             conn,
-            source: transport.source,
+            source,
             messages: self.messages.clone(),
             frame_limit: frame_limit_of_reader,
             closed,

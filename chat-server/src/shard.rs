@@ -122,6 +122,8 @@ struct Writer {
     sink: Sink,
     waker: Waker,
     closed: CancellationToken,
+    /// Whether the transport took bytes that it could not pass on yet, as TLS does.
+    keeps_bytes: bool,
 }
 
 /// Connections whose transports take bytes again.
@@ -185,7 +187,8 @@ impl Shard {
                 let woken = Arc::clone(&self.woken);
                 let waker = Arc::new(ConnectionWaker { conn, woken }).into();
                 self.delivery.add(conn);
-                self.writers.insert(conn, Writer { sink, waker, closed });
+                let writer = Writer { sink, waker, closed, keeps_bytes: false };
+                self.writers.insert(conn, writer);
             }
             ShardMessage::Remove { conn } => self.drop_connection(conn),
             ShardMessage::Directives(directives) => {
@@ -217,19 +220,38 @@ impl Shard {
         self.slices.clear();
         self.delivery.gather(conn, &mut self.slices);
         if self.slices.is_empty() {
-            if self.delivery.is_finished(conn) {
-                self.drop_connection(conn);
-            }
-            return;
+            return self.drop_if_finished(conn);
         }
         match writer.poll_write(&self.slices) {
-            Poll::Ready(Ok(count)) if count > 0 => self.delivery.wrote(conn, count),
-            Poll::Ready(Ok(_)) => self.drop_connection(conn),
-            Poll::Ready(Err(error)) => {
-                tracing::debug!(%conn, %error, "cannot write");
-                self.drop_connection(conn);
+            Poll::Ready(Ok(count)) if count > 0 => {
+                self.delivery.wrote(conn, count);
+                self.flush(conn);
             }
+            Poll::Ready(Ok(_)) => self.drop_connection(conn),
+            Poll::Ready(Err(error)) => self.give_up(conn, &error),
             Poll::Pending => self.delivery.blocked(conn, self.clock.moment()),
+        }
+    }
+
+    /// Has the transport pass on what it keeps; if it cannot now, its waker says when.
+    fn flush(&mut self, conn: ConnId) {
+        let Some(writer) = self.writers.get_mut(&conn) else { return };
+        let flushed = writer.poll_flush();
+        writer.keeps_bytes = flushed.is_pending();
+        if let Poll::Ready(Err(error)) = flushed {
+            self.give_up(conn, &error);
+        }
+    }
+
+    fn give_up(&mut self, conn: ConnId, error: &io::Error) {
+        tracing::debug!(%conn, %error, "cannot write");
+        self.drop_connection(conn);
+    }
+
+    fn drop_if_finished(&mut self, conn: ConnId) {
+        let keeps_bytes = self.writers.get(&conn).is_some_and(|writer| writer.keeps_bytes);
+        if self.delivery.is_finished(conn) && !keeps_bytes {
+            self.drop_connection(conn);
         }
     }
 
@@ -245,7 +267,13 @@ impl Shard {
         let mut connections = self.woken.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let woken = std::mem::take(&mut *connections);
         drop(connections);
-        woken.into_iter().for_each(|conn| self.delivery.writable(conn));
+        for conn in woken {
+            if self.writers.get(&conn).is_some_and(|writer| writer.keeps_bytes) {
+                self.flush(conn);
+                self.drop_if_finished(conn);
+            }
+            self.delivery.writable(conn);
+        }
     }
 
     /// Something to tell the engine.
@@ -288,15 +316,19 @@ impl Writer {
             [part] => sink.poll_write(&mut context, part),
             parts => sink.poll_write_vectored(&mut context, parts),
         };
-        // A transport may be anybody's code. One that panics is broken, and only that one.
-        catch_unwind(AssertUnwindSafe(write))
-            .unwrap_or_else(|_| Poll::Ready(Err(io::Error::other("the transport panicked"))))
+        unless_it_panics(write)
+    }
+
+    fn poll_flush(&mut self) -> Poll<io::Result<()>> {
+        let mut context = Context::from_waker(&self.waker);
+        let sink = self.sink.as_mut();
+        unless_it_panics(|| sink.poll_flush(&mut context))
     }
 
     /// Tells the peer that nothing more comes, and the reader that this side is closed. A transport
     /// that cannot say so now is dropped without.
     fn close(self) {
-        let Self { mut sink, waker, closed } = self;
+        let Self { mut sink, waker, closed, keeps_bytes: _ } = self;
         let shut_down = || {
             let mut context = Context::from_waker(&waker);
             let _ = sink.as_mut().poll_shutdown(&mut context);
@@ -307,4 +339,10 @@ impl Writer {
         }
         closed.cancel();
     }
+}
+
+/// A transport may be anybody's code. One that panics is broken, and only that one.
+fn unless_it_panics<T>(poll: impl FnOnce() -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    catch_unwind(AssertUnwindSafe(poll))
+        .unwrap_or_else(|_| Poll::Ready(Err(io::Error::other("the transport panicked"))))
 }

@@ -92,7 +92,7 @@ impl World {
         match output {
             Output::Dial => {
                 self.hub.connect(self.now, conn, Nonce::new([0; 32]));
-                self.tell(conn, Input::Dialled);
+                self.tell(conn, Input::Dialled { channel: None });
             }
             Output::Send(frame) => self.hub.receive_frame(self.now, conn, frame),
             Output::Identify { .. } => self.tell(conn, identity(conn)),

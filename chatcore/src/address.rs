@@ -28,6 +28,13 @@ pub enum Address {
         /// The port; 0 lets a listener pick a free one.
         port: u16,
     },
+    /// `chats://host:port`: TCP with TLS.
+    Tls {
+        /// A name or an IP address, without brackets.
+        host: String,
+        /// The port; 0 lets a listener pick a free one.
+        port: u16,
+    },
     /// `unix:/path`: a Unix socket.
     Unix(PathBuf),
 }
@@ -36,10 +43,10 @@ pub enum Address {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// A scheme that does not exist.
-    #[error("an address begins with chat:// or unix:, as in chat://127.0.0.1:5000")]
+    #[error("an address begins with chat://, chats:// or unix:, as in chat://127.0.0.1:5000")]
     Scheme,
     /// A scheme that is planned.
-    #[error("{0} is not in this version yet: use chat:// or unix:")]
+    #[error("{0} is not in this version yet: use chat://, chats:// or unix:")]
     NotYet(&'static str),
     /// There is no host.
     #[error("the address names no host: write chat://HOST:PORT, as in chat://127.0.0.1:5000")]
@@ -67,7 +74,7 @@ pub enum AddressError {
     NoPath,
 }
 
-const NOT_YET: [&str; 5] = ["chats://", "ws://", "wss://", "http://", "https://"];
+const NOT_YET: [&str; 4] = ["ws://", "wss://", "http://", "https://"];
 
 impl Default for Address {
     /// `chat://127.0.0.1:5000`.
@@ -77,11 +84,19 @@ impl Default for Address {
 }
 
 impl Address {
+    /// The name or IP address, without brackets; `None` for a Unix socket.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Tcp { host, .. } | Self::Tls { host, .. } => Some(host),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// The path of a Unix socket.
     pub fn unix_path(&self) -> Option<&Path> {
         match self {
             Self::Unix(path) => Some(path),
-            Self::Tcp { .. } => None,
+            Self::Tcp { .. } | Self::Tls { .. } => None,
         }
     }
 }
@@ -107,8 +122,10 @@ impl FromStr for Address {
         if text.starts_with(['/', '.', '~']) {
             return Err(AddressError::PathAlone);
         }
-        let rest = text.strip_prefix("chat://").unwrap_or(text);
-        if rest.contains("://") || rest.starts_with("chat:/") {
+        let is_encrypted = text.starts_with("chats://");
+        let scheme = if is_encrypted { "chats://" } else { "chat://" };
+        let rest = text.strip_prefix(scheme).unwrap_or(text);
+        if rest.contains("://") || rest.starts_with("chat:/") || rest.starts_with("chats:/") {
             return Err(AddressError::Scheme);
         }
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -121,7 +138,8 @@ impl FromStr for Address {
         }
         let (host, port) = split_port(rest)?;
         check_host(host)?;
-        Ok(Self::Tcp { host: host.to_owned(), port })
+        let host = host.to_owned();
+        Ok(if is_encrypted { Self::Tls { host, port } } else { Self::Tcp { host, port } })
     }
 }
 
@@ -169,14 +187,22 @@ fn split_port(text: &str) -> Result<(&str, u16), AddressError> {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "chat://[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "chat://{host}:{port}"),
+            Self::Tcp { host, port } => write_host("chat", host, *port, f),
+            Self::Tls { host, port } => write_host("chats", host, *port, f),
             // `unix://` is read as `unix:`, so a path that begins with both slashes needs four.
             Self::Unix(path) if path.as_os_str().as_encoded_bytes().starts_with(b"//") => {
                 write!(f, "unix://{}", path.display())
             }
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+fn write_host(scheme: &str, host: &str, port: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if host.contains(':') {
+        write!(f, "{scheme}://[{host}]:{port}")
+    } else {
+        write!(f, "{scheme}://{host}:{port}")
     }
 }
 
@@ -199,6 +225,8 @@ mod tests {
             ("fe80::1%eth0", "chat://[fe80::1%eth0]:5000"),
             ("[fe80::1%br+lan.7]:7", "chat://[fe80::1%br+lan.7]:7"),
             ("chat:7", "chat://chat:7"),
+            ("chats://example.org", "chats://example.org:5000"),
+            ("chats://[::1]:7/", "chats://[::1]:7"),
             ("bücher.example", "chat://bücher.example:5000"),
             ("unix:/run/chat.sock", "unix:/run/chat.sock"),
             ("unix:///run/chat.sock", "unix:/run/chat.sock"),
@@ -222,6 +250,9 @@ mod tests {
             ("[::1", AddressError::Host),
             ("chat:127.0.0.1:5000", AddressError::Host),
             ("chat:/127.0.0.1", AddressError::Scheme),
+            ("chats:/127.0.0.1", AddressError::Scheme),
+            ("chats://", AddressError::NoHost),
+            ("chats://:5000", AddressError::PortAlone(5000)),
             ("/tmp/chat.sock", AddressError::PathAlone),
             ("./chat.sock", AddressError::PathAlone),
             ("chat://host:99999", AddressError::Port),

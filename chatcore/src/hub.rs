@@ -16,7 +16,7 @@ use crate::engine::{Config, Engine, Event, Input, Output};
 use crate::id::{ConnId, Nonce, PublicKey, Signature};
 use crate::limits::LimitsError;
 use crate::log::Founding;
-use crate::time::{Moment, Now};
+use crate::time::{Moment, Now, Span};
 use crate::wire::{
     ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, HostStatus, Refusal, ServerFrame,
     StorageStatus,
@@ -67,7 +67,10 @@ impl Hub {
     pub fn connect(&mut self, now: Now, conn: ConnId, nonce: Nonce) {
         self.incoming.insert(conn, FrameBuffer::new(GREETING_FRAME_BYTES_MAX));
         self.delivery.add(conn);
-        self.handle(now, Input::Connected { conn, nonce, channel: None, address: None });
+        self.handle(
+            now,
+            Input::Connected { conn, nonce, channel: None, address: None, waited: Span::ZERO },
+        );
     }
 
     /// A connection sent bytes, cut anywhere. Those of a connection that is gone are dropped.

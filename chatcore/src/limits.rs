@@ -148,6 +148,13 @@ const WAITING_BYTES: u64 = 9 << 10;
 const SHARD_BYTES: u64 = 256 << 20;
 
 impl Limits {
+    /// How many connections may be on their way to a log-in at once: the share of
+    /// `connections_max` that `greeting_percent` says.
+    pub fn greeting_max(&self) -> u32 {
+        let share = u64::from(self.connections_max).saturating_mul(self.greeting_percent.into());
+        u32::try_from(share.div_ceil(100)).unwrap_or(u32::MAX)
+    }
+
     /// Checks every field.
     ///
     /// # Errors

@@ -37,6 +37,12 @@ impl Span {
     pub const fn as_millis(self) -> u64 {
         self.0
     }
+
+    /// What is left of it after a part is over; none when all of it is.
+    #[must_use]
+    pub const fn saturating_sub(self, part: Self) -> Self {
+        Self(self.0.saturating_sub(part.0))
+    }
 }
 
 /// A point on the host's monotonic clock, in milliseconds since any fixed origin.

@@ -222,7 +222,11 @@ impl Driver<'_> {
                 }
                 return Ended::Exit(Exit::Refused);
             }
-            Failure::Identity(_) | Failure::Store(_) | Failure::Random(_) => {
+            Failure::OtherServer { .. } | Failure::Distrusted(_) => {
+                self.error(&ErrorReport::new("E_AUTH", failure.to_string(), None));
+                return Ended::Exit(Exit::Refused);
+            }
+            Failure::Identity(_) | Failure::Store(_) | Failure::Known(_) | Failure::Random(_) => {
                 self.error(&ErrorReport::new("E_STORE", failure.to_string(), None));
             }
         }

@@ -49,8 +49,10 @@ fn name_refused_on_its_first_use_leaves_no_key_behind() {
     let mut owner = world.client(&["--json", "--name", "alice", "--identity", &key("owner")]);
     owner.event("connected");
     let folders = || -> usize {
-        let services = fs::read_dir(world.path("config/chat")).unwrap();
-        services.map(|service| fs::read_dir(service.unwrap().path()).unwrap().count()).sum()
+        let files =
+            fs::read_dir(world.path("config/chat")).unwrap().map(|file| file.unwrap().path());
+        let services = files.filter(|path| path.is_dir());
+        services.map(|service| fs::read_dir(service).unwrap().count()).sum()
     };
     assert_eq!(world.json("alice").exit().0, 4);
     assert_eq!(folders(), 0);

@@ -7,3 +7,4 @@ mod identity;
 mod input;
 mod support;
 mod terminal;
+mod tls;

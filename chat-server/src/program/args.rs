@@ -100,9 +100,10 @@ Exit status: 0 told, 1 not understood or no key to be had, 2 wrong use, 3 nobody
 
 /// The options of the main job.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct RunArgs {
-    /// Where to listen: `chat://HOST:PORT` or `unix:/PATH`. Without `:PORT` it is 5000, port 0 picks a
-    /// free one. May be repeated: each client is then told the one that it came in by
+    /// Where to listen: `chat://HOST:PORT`, `chats://HOST:PORT` (encrypted only) or `unix:/PATH`.
+    /// Without `:PORT` it is 5000, port 0 picks a free one. May be repeated: each client is then told the one that it came in by
     #[arg(long, value_name = "URI", env = "CHAT_LISTEN", value_delimiter = ',',
           default_values_t = [Address::default()])]
     pub(super) listen: Vec<Address>,
@@ -143,6 +144,26 @@ pub(super) struct RunArgs {
     #[arg(long, env = "CHAT_PLAINTEXT")]
     pub(super) plaintext: bool,
 
+    /// A PEM file with the certificate to be shown to clients that come by TLS, and those of the
+    /// authorities between
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CHAT_TLS_CERT",
+        requires = "tls_key",
+        conflicts_with = "tls_self_signed"
+    )]
+    pub(super) tls_cert: Option<PathBuf>,
+
+    /// A PEM file with the private key of the certificate
+    #[arg(long, value_name = "FILE", env = "CHAT_TLS_KEY", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+
+    /// Take TLS with a certificate that the server makes itself. Clients remember its key, which stays
+    /// in the data folder
+    #[arg(long, env = "CHAT_TLS_SELF_SIGNED")]
+    pub(super) tls_self_signed: bool,
+
     /// Write one JSON object a line to stdout
     #[arg(long, env = "CHAT_JSON")]
     json: bool,
@@ -182,6 +203,8 @@ Examples:
   chat-server --data /srv/chat                another folder for what is kept
   chat-server status                          what the server on this machine is doing
   chat-server --keep 30d --keep 100MiB        30 days, and no more than 100 MiB a room
+  chat-server --listen chats://0.0.0.0:5000 --tls-self-signed
+                                              for other machines, encrypted
   chat-server --listen chat://0.0.0.0:5000 --plaintext
                                               for other machines, unencrypted";
 

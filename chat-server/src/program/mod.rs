@@ -5,7 +5,7 @@ mod report;
 mod status;
 
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chatcore::limits::Limits;
@@ -18,6 +18,7 @@ use crate::listener::ListenError;
 use crate::orders::{IdentityError, OrderError, OrderKey, Orders};
 use crate::server::{self, Server, ServerConfig, StartError, Stopped};
 use crate::store::{self, BackupError, Checked, Storage, StoreError, TransferError};
+use crate::tls::{Tls, TlsError};
 use args::{Args, BackupArgs, FolderArgs, Job, RunArgs, StatusArgs};
 use report::Report;
 
@@ -37,6 +38,8 @@ enum Failure {
     Start(#[from] StartError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(
         "cannot tell where to keep the chat and the server key: set HOME, or name a folder with --data"
     )]
@@ -68,14 +71,16 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Start(StartError::Listen(ListenError::Exposed { .. })) | Self::NoFolder => {
-                ExitCode::from(USAGE)
-            }
+            Self::Start(StartError::Listen(
+                ListenError::Exposed { .. } | ListenError::NoCertificate { .. },
+            ))
+            | Self::NoFolder => ExitCode::from(USAGE),
             Self::Order(error) => exit_code_of(error),
             Self::NoRight(_) => ExitCode::from(REFUSED),
             Self::Start(_)
             | Self::Identity(_)
             | Self::Key(_)
+            | Self::Tls(_)
             | Self::Runtime(_)
             | Self::Server(_)
             | Self::Store(_)
@@ -124,6 +129,7 @@ pub fn main() -> ExitCode {
 fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
     let folder = data_folder(args.data.clone())?;
     let key = ServerKey::in_folder(&folder)?;
+    let tls = tls(args, &folder)?;
     let storage = if args.ephemeral {
         Storage::Ephemeral
     } else {
@@ -139,6 +145,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         let server = Server::start(ServerConfig {
             listen: args.listen.clone(),
             plaintext: args.plaintext.into(),
+            tls,
             storage: storage.clone(),
             keep: args.keep.iter().copied().collect(),
             threshold: args.threshold.unwrap_or_default(),
@@ -151,6 +158,15 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         report::overruled(server.founding(), args);
         serve(server, signals, report).await
     })
+}
+
+/// What is shown by TLS, if anything.
+fn tls(args: &RunArgs, folder: &Path) -> Result<Option<Tls>, TlsError> {
+    match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Tls::from_files(certificate, key).map(Some),
+        _ if args.tls_self_signed => Tls::self_signed(folder, &args.listen).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Bytes of records that stay in memory when all of them are in a store: what readers that lag a

@@ -30,6 +30,7 @@ use crate::store::fault::{CheckpointError, StoreError};
 use crate::store::folder::{Folder, FoundTip, JOURNAL, TIP, private, publish, write_tip};
 use crate::store::transfer::remove;
 use crate::store::{Finding, checkpoint, expect_journal, recovery};
+use crate::tls::TLS_KEY;
 
 /// Pages that are copied at once: 1 MiB.
 const PAGES_AT_ONCE: i32 = 256;
@@ -163,6 +164,11 @@ fn fill(
     ServerKey::of_folder(from)?;
     let key = to.path().join(KEY);
     copy_file(&from.join(KEY), &key).map_err(|source| at(&key, source))?;
+    // Clients know a server by this key, too, where it made itself a certificate.
+    let (tls_key, copy) = (from.join(TLS_KEY), to.path().join(TLS_KEY));
+    if tls_key.exists() {
+        copy_file(&tls_key, &copy).map_err(|source| at(&copy, source))?;
+    }
     let place = to.path().join("backup.db");
     copy_pages(&source, &place, each)?;
     pin.finish().map_err(unread)?;

@@ -16,7 +16,7 @@ use chatcore::wire::{
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::peer::{Peer, hello};
-use crate::start;
+use crate::{Everywhere, start};
 
 /// Two people who talk: what a hostile peer must not disturb.
 struct Others {
@@ -37,15 +37,21 @@ impl Others {
     }
 }
 
-/// What a peer that sends these bytes before anything else is told at the end.
+/// What a peer that sends these bytes before anything else is told at the end, in whichever way it
+/// came.
 async fn verdict_on(bytes: &[u8]) -> Option<Refusal> {
-    let (_server, address) = start(Limits::default()).await;
-    let mut others = Others::talking(&address).await;
-    let mut peer = Peer::connect(&address).await;
-    peer.send_bytes(bytes).await;
-    let verdict = peer.closed().await;
-    others.assert_undisturbed().await;
-    verdict
+    let house = Everywhere::start(Limits::default()).await;
+    let mut others = Others::talking(&house.addresses()[0]).await;
+    let mut verdicts = Vec::new();
+    for address in house.addresses() {
+        let mut peer = Peer::connect(address).await;
+        peer.send_bytes(bytes).await;
+        verdicts.push(peer.closed().await);
+        others.assert_undisturbed().await;
+    }
+    let first = verdicts[0];
+    assert!(verdicts.iter().all(|verdict| *verdict == first), "{verdicts:?}");
+    first
 }
 
 #[tokio::test]
@@ -57,12 +63,14 @@ async fn a1_length_prefix_over_the_limit_is_refused_from_the_header_alone() {
 
 #[tokio::test]
 async fn a1_frame_over_64_kib_is_refused_after_log_in() {
-    let (_server, address) = start(Limits::default()).await;
-    let mut others = Others::talking(&address).await;
-    let mut peer = Peer::join(&address, "eva").await;
-    peer.send_bytes(&65_537_u32.to_be_bytes()).await;
-    assert_eq!(peer.closed().await, Some(Refusal::Frame(FrameFault::TooLarge)));
-    others.assert_undisturbed().await;
+    let house = Everywhere::start(Limits::default()).await;
+    for address in house.addresses() {
+        let mut others = Others::talking(address).await;
+        let mut peer = Peer::join(address, "eva").await;
+        peer.send_bytes(&65_537_u32.to_be_bytes()).await;
+        assert_eq!(peer.closed().await, Some(Refusal::Frame(FrameFault::TooLarge)));
+        others.assert_undisturbed().await;
+    }
 }
 
 #[tokio::test]
@@ -80,28 +88,33 @@ async fn a3_empty_frame_is_refused() {
 
 #[tokio::test]
 async fn a4_frames_that_come_byte_by_byte_are_frames() {
-    let (_server, address) = start(Limits::default()).await;
-    let mut peer = Peer::connect(&address).await;
-    for byte in encode_to_bytes(&hello()) {
-        peer.send_bytes(&[byte]).await;
+    let house = Everywhere::start(Limits::default()).await;
+    for address in house.addresses() {
+        let mut peer = Peer::connect(address).await;
+        for byte in encode_to_bytes(&hello()) {
+            peer.send_bytes(&[byte]).await;
+        }
+        assert!(matches!(peer.next().await, Some(ServerFrame::Hello(_))));
     }
-    assert!(matches!(peer.next().await, Some(ServerFrame::Hello(_))));
 }
 
 #[tokio::test]
 async fn a5_connection_that_ends_inside_a_frame_is_gone_and_nothing_is_half_done() {
-    let (_server, address) = start(Limits::default()).await;
-    let mut others = Others::talking(&address).await;
-    let mut peer = Peer::join(&address, "eva").await;
-    let body = Untrusted::new("half a post");
-    let command = Command::Post { room: Untrusted::new("lobby"), incarnation: None, body };
-    let whole = encode_to_bytes(&ClientFrame::Submit { counter: Counter::ZERO.next(), command });
-    peer.send_bytes(&whole[..whole.len() - 1]).await;
-    drop(peer);
-    others.ana.post("a whole one").await;
-    assert_eq!(others.beto.posts(1).await, ["a whole one"]);
-    // Its name and session are free to come back to.
-    Peer::join(&address, "eva").await;
+    let house = Everywhere::start(Limits::default()).await;
+    for address in house.addresses() {
+        let mut others = Others::talking(address).await;
+        let mut peer = Peer::join(address, "eva").await;
+        let body = Untrusted::new("half a post");
+        let command = Command::Post { room: Untrusted::new("lobby"), incarnation: None, body };
+        let whole =
+            encode_to_bytes(&ClientFrame::Submit { counter: Counter::ZERO.next(), command });
+        peer.send_bytes(&whole[..whole.len() - 1]).await;
+        drop(peer);
+        others.ana.post("a whole one").await;
+        assert_eq!(others.beto.posts(1).await, ["a whole one"]);
+        // Its name and session are free to come back to.
+        Peer::join(address, "eva").await;
+    }
 }
 
 #[tokio::test]
@@ -126,27 +139,31 @@ async fn a6_a7_a8_frames_that_are_not_canonical_are_refused() {
 
 #[tokio::test]
 async fn b1_third_frame_before_log_in_closes() {
-    let (_server, address) = start(Limits::default()).await;
-    let mut peer = Peer::connect(&address).await;
-    for _ in 0..2 {
+    let house = Everywhere::start(Limits::default()).await;
+    for address in house.addresses() {
+        let mut peer = Peer::connect(address).await;
+        for _ in 0..2 {
+            peer.send(&ClientFrame::Leave).await;
+            let refusal = Refusal::State(StateFault::LogInFirst);
+            assert_eq!(peer.next().await, Some(ServerFrame::Rejected(refusal)));
+        }
         peer.send(&ClientFrame::Leave).await;
-        let refusal = Refusal::State(StateFault::LogInFirst);
-        assert_eq!(peer.next().await, Some(ServerFrame::Rejected(refusal)));
+        assert_eq!(peer.closed().await, Some(Refusal::State(StateFault::LogInFirst)));
     }
-    peer.send(&ClientFrame::Leave).await;
-    assert_eq!(peer.closed().await, Some(Refusal::State(StateFault::LogInFirst)));
 }
 
 #[tokio::test]
 async fn c2_hello_that_dribbles_is_cut_off_at_the_deadline() {
     let login_time = Span::from_millis(300);
-    let (_server, address) = start(Limits { login_time, ..Limits::default() }).await;
-    let mut others = Others::talking(&address).await;
-    let mut peer = Peer::connect(&address).await;
-    // One byte of the hello and no more: it is the deadline that ends it.
-    peer.send_bytes(&encode_to_bytes(&hello())[..1]).await;
-    assert_eq!(peer.closed().await, Some(Refusal::Limit(LimitFault::LoginTime)));
-    others.assert_undisturbed().await;
+    let house = Everywhere::start(Limits { login_time, ..Limits::default() }).await;
+    for address in house.addresses() {
+        let mut others = Others::talking(address).await;
+        let mut peer = Peer::connect(address).await;
+        // One byte of the hello and no more: it is the deadline that ends it.
+        peer.send_bytes(&encode_to_bytes(&hello())[..1]).await;
+        assert_eq!(peer.closed().await, Some(Refusal::Limit(LimitFault::LoginTime)));
+        others.assert_undisturbed().await;
+    }
 }
 
 #[tokio::test]
@@ -162,6 +179,7 @@ async fn c2_connections_that_do_not_log_in_leave_slots_for_those_who_do() {
         idle.push(peer);
     }
     let mut fifth = Peer::connect(&address).await;
+    fifth.send(&hello()).await;
     assert!(matches!(fifth.closed().await, Some(Refusal::Busy { .. })));
     drop(idle.pop());
     // A slot is free as soon as the server has noticed.
@@ -251,19 +269,24 @@ async fn c13_panic_in_one_connection_closes_it_and_no_other() {
 }
 
 #[tokio::test]
-async fn reader_that_never_reads_is_closed_and_delays_nobody() {
+async fn c1_reader_that_never_reads_is_closed_and_delays_nobody() {
     let (stall_time, grace) = (Span::from_millis(200), Span::from_millis(1));
-    let (_server, address) = start(Limits { stall_time, grace, ..Limits::default() }).await;
-    let mut others = Others::talking(&address).await;
-    let mut stuck = Peer::join(&address, "eva").await;
-    // Posts until she is gone: the system's buffers take the first megabytes for her.
-    let text = "x".repeat(8_000);
-    let mut left = false;
-    while !left {
-        let counter = others.ana.post(&text).await;
-        others.ana.answer_to(counter).await;
-        left = others.beto.next_post_or_leave().await;
+    let limits = Limits { stall_time, grace, ..Limits::default() };
+    for way in 0..3 {
+        // Anew, so that nobody left in an earlier way.
+        let house = Everywhere::start(limits.clone()).await;
+        let address = &house.addresses()[way];
+        let mut others = Others::talking(address).await;
+        let mut stuck = Peer::join(address, "eva").await;
+        // Posts until she is gone: the system's buffers take the first megabytes for her.
+        let text = "x".repeat(8_000);
+        let mut left = false;
+        while !left {
+            let counter = others.ana.post(&text).await;
+            others.ana.answer_to(counter).await;
+            left = others.beto.next_post_or_leave().await;
+        }
+        while stuck.next().await.is_some() {}
+        others.assert_undisturbed().await;
     }
-    while stuck.next().await.is_some() {}
-    others.assert_undisturbed().await;
 }

@@ -7,6 +7,7 @@
 
 mod backup;
 mod disk;
+mod door;
 mod gate;
 mod hostile;
 mod injected;
@@ -19,7 +20,7 @@ mod retention;
 mod status;
 mod store;
 
-use chat_server::{Server, ServerConfig, ServerKey};
+use chat_server::{Server, ServerConfig, ServerKey, Tls};
 use chatcore::address::Address;
 use chatcore::limits::Limits;
 
@@ -33,6 +34,33 @@ async fn start(limits: Limits) -> (Server, Address) {
     let server = Server::start(config).await.unwrap();
     let address = server.addresses()[0].clone();
     (server, address)
+}
+
+/// A server that can be reached in every way there is.
+struct Everywhere {
+    server: Server,
+    _folder: tempfile::TempDir,
+}
+
+impl Everywhere {
+    async fn start(limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = format!("unix:{}", folder.path().join("socket").display());
+        let listen = ["chat://127.0.0.1:0", "chats://127.0.0.1:0", &socket];
+        let listen = listen.map(|address| address.parse().unwrap()).to_vec();
+        let config = ServerConfig {
+            tls: Some(Tls::self_signed(folder.path(), &listen).unwrap()),
+            listen,
+            limits,
+            ..ServerConfig::new(ServerKey::ephemeral().unwrap())
+        };
+        Self { server: Server::start(config).await.unwrap(), _folder: folder }
+    }
+
+    /// By TCP, by TLS and by a Unix socket.
+    fn addresses(&self) -> &[Address] {
+        self.server.addresses()
+    }
 }
 
 /// Says that a test cannot do what it is for here. Where nothing may be left out it fails.

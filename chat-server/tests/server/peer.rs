@@ -1,10 +1,12 @@
 //! A client that speaks the protocol frame by frame, so that a test can also break its rules.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::address::Address;
 use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
-use chatcore::id::{Attach, Counter, PublicKey, RequestId, Seq, SessionId, Signature};
+use chatcore::id::{Attach, Counter, Digest, PublicKey, RequestId, Seq, SessionId, Signature};
 use chatcore::text::Untrusted;
 use chatcore::wire::{
     Answer, ClientFrame, ClientHello, Command, Login, LoginProof, Question, Record, RecordBody,
@@ -12,6 +14,15 @@ use chatcore::wire::{
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme, version};
 
 /// How long a test waits for something that has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,6 +32,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub(crate) struct Peer {
     stream: Box<dyn Stream>,
+    /// What binds a log-in to the connection.
+    channel: Option<Digest>,
     buffer: FrameBuffer,
     counter: Counter,
     request: RequestId,
@@ -31,25 +44,34 @@ pub(crate) struct Peer {
 impl Peer {
     /// Connects and says nothing.
     pub(crate) async fn connect(address: &Address) -> Self {
-        let stream: Box<dyn Stream> = match address {
-            Address::Tcp { host, port } => Box::new(
-                tokio::net::TcpStream::connect((host.as_str(), *port)).await.expect("connect"),
-            ),
-            Address::Unix(path) => {
-                Box::new(tokio::net::UnixStream::connect(path).await.expect("connect"))
+        match address {
+            Address::Tcp { host, port } => Self::over(dial(host, *port).await),
+            Address::Tls { host, port } => {
+                let stream = dial(host, *port).await;
+                let stream = handshake(stream, host).await.expect("a handshake");
+                let channel = channel_of(&stream);
+                Self { channel: Some(channel), ..Self::over(stream) }
             }
-        };
-        Self::over(stream)
+            Address::Unix(path) => {
+                Self::over(tokio::net::UnixStream::connect(path).await.expect("connect"))
+            }
+        }
     }
 
     pub(crate) fn over(stream: impl Stream + 'static) -> Self {
         Self {
             stream: Box::new(stream),
+            channel: None,
             buffer: FrameBuffer::default(),
             counter: Counter::ZERO,
             request: RequestId::ZERO,
             passed: Vec::new(),
         }
+    }
+
+    /// What the log-in is bound to from now on, whatever secures the connection.
+    pub(crate) fn pretend_channel(&mut self, channel: Option<Digest>) {
+        self.channel = channel;
     }
 
     /// Connects, logs in with a key made from the name, and joins the lobby from the beginning.
@@ -104,7 +126,7 @@ impl Peer {
             server_key: hello.server_key,
             log_id: hello.log_id,
             generation: hello.generation,
-            channel: None,
+            channel: self.channel,
             session,
             attach,
             name,
@@ -130,7 +152,7 @@ impl Peer {
     /// As [`Self::join`] for a server that may break down; `None` when it does, or refuses.
     pub(crate) async fn try_join(address: &Address, name: &str) -> Option<Self> {
         let Address::Tcp { host, port } = address else { panic!("{address} is no port") };
-        let stream = tokio::net::TcpStream::connect((host.as_str(), *port)).await.ok()?;
+        let stream = TcpStream::connect((host.as_str(), *port)).await.ok()?;
         let mut peer = Self::over(stream);
         let key = key_of(name);
         let session = SessionId::new(*key.verifying_key().as_bytes().first_chunk().unwrap());
@@ -310,4 +332,67 @@ pub(crate) fn key_of(name: &str) -> SigningKey {
     let mut seed = [0; 32];
     seed.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
     SigningKey::from_bytes(&seed)
+}
+
+pub(crate) async fn dial(host: &str, port: u16) -> TcpStream {
+    TcpStream::connect((host, port)).await.expect("connect")
+}
+
+/// TLS with whoever answers.
+pub(crate) async fn handshake(stream: TcpStream, host: &str) -> io::Result<TlsStream<TcpStream>> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// The connection's `tls-exporter`, as RFC 9266 has it.
+fn channel_of(stream: &TlsStream<TcpStream>) -> Digest {
+    let (_, session) = stream.get_ref();
+    let label = b"EXPORTER-Channel-Binding";
+    Digest::new(session.export_keying_material([0; 32], label, Some(&[])).unwrap())
+}
+
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        panic!("only TLS 1.3 is spoken");
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use chatcore::address::Address;
 use chatcore::wire::Refusal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 use crate::peer::{PATIENCE, Peer};
 
@@ -54,11 +55,11 @@ impl Program {
     }
 
     /// Processes that it started, as a tracer did.
-    pub(crate) fn children(&self) -> Vec<rustix::process::Pid> {
+    pub(crate) fn children(&self) -> Vec<Pid> {
         let list = format!("/proc/{0}/task/{0}/children", self.id());
         let list = std::fs::read_to_string(list).unwrap_or_default();
         let numbers = list.split_whitespace().filter_map(|number| number.parse().ok());
-        numbers.filter_map(rustix::process::Pid::from_raw).collect()
+        numbers.filter_map(Pid::from_raw).collect()
     }
 
     /// Reads the line that says where it listens.
@@ -75,18 +76,18 @@ impl Program {
         self.child.id()
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits for the end and returns the status and what stderr said.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = Pid::from_child(&self.child);
         let (ended, watch) = std::sync::mpsc::channel::<()>();
         std::thread::spawn(move || {
             if watch.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
             }
         });
         let status = self.child.wait().unwrap();
@@ -102,7 +103,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         let children = self.children();
         for child in &children {
-            let _ = rustix::process::kill_process(*child, rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(*child, Signal::KILL);
         }
         if children.is_empty() {
             // It may have ended by itself.
@@ -117,7 +118,8 @@ const FREE_PORT: [&str; 4] = ["--json", "--ephemeral", "--listen", "chat://127.0
 
 #[tokio::test]
 async fn c12_sigterm_under_load_tells_everybody_and_exits_0_in_time() {
-    let mut program = Program::start(&FREE_PORT);
+    let mut program =
+        Program::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), &FREE_PORT);
     let address = program.address();
     let mut ana = Peer::join(&address, "ana").await;
     let mut beto = Peer::join(&address, "beto").await;
@@ -125,7 +127,7 @@ async fn c12_sigterm_under_load_tells_everybody_and_exits_0_in_time() {
         ana.post(&number.to_string()).await;
     }
     let begun = Instant::now();
-    program.signal(rustix::process::Signal::TERM);
+    program.signal(Signal::TERM);
     assert_eq!(beto.closed().await, Some(Refusal::Gone));
     assert_eq!(ana.closed().await, Some(Refusal::Gone));
     let last = program.line();
@@ -138,9 +140,10 @@ async fn c12_sigterm_under_load_tells_everybody_and_exits_0_in_time() {
 #[test]
 fn c12_sigterm_at_the_moment_the_server_listens_is_an_orderly_end() {
     for _ in 0..20 {
-        let mut program = Program::start(&FREE_PORT);
+        let mut program =
+            Program::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), &FREE_PORT);
         program.address();
-        program.signal(rustix::process::Signal::TERM);
+        program.signal(Signal::TERM);
         let (status, _) = program.wait();
         assert_eq!(status.code(), Some(0), "{status}");
     }
@@ -164,7 +167,8 @@ async fn log_in_tells_the_url_of_the_listener_that_it_came_in_by() {
 
 #[tokio::test]
 async fn c12_client_that_reads_nothing_does_not_keep_the_server_from_stopping() {
-    let mut program = Program::start(&FREE_PORT);
+    let mut program =
+        Program::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), &FREE_PORT);
     let address = program.address();
     let mut ana = Peer::join(&address, "ana").await;
     let _stuck = Peer::join(&address, "eva").await;
@@ -173,7 +177,7 @@ async fn c12_client_that_reads_nothing_does_not_keep_the_server_from_stopping() 
         let counter = ana.post(&text).await;
         ana.answer_to(counter).await;
     }
-    program.signal(rustix::process::Signal::TERM);
+    program.signal(Signal::TERM);
     let (status, _) = tokio::task::spawn_blocking(|| program.wait()).await.unwrap();
     assert_eq!(status.code(), Some(0));
 }
@@ -244,12 +248,22 @@ fn too_few_open_files_are_told_at_the_start() {
     assert!(stderr.contains("only 70 open files are allowed"), "{stderr}");
 }
 
+/// Lets a program that runs open so many files more, and no more.
+fn leave_open_files(id: u32, count: usize) {
+    let open = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
+    let pid = Pid::from_raw(id.try_into().unwrap());
+    let current = Some(u64::try_from(open + count).unwrap());
+    prlimit(pid, Resource::Nofile, Rlimit { current, maximum: current }).unwrap();
+}
+
 #[tokio::test]
 async fn c6_shortage_of_descriptors_is_survived() {
-    let mut program = Program::start_by(with_open_files(96), &FREE_PORT);
+    let mut program =
+        Program::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), &FREE_PORT);
     let address = program.address();
     let mut ana = Peer::join(&address, "ana").await;
     let mut beto = Peer::join(&address, "beto").await;
+    leave_open_files(program.id(), 20);
     // More connections than descriptors: the system queues some, the server sheds others.
     let mut crowd = Vec::new();
     for _ in 0..200 {
@@ -269,7 +283,7 @@ async fn c6_shortage_of_descriptors_is_survived() {
         }
     });
     welcome.await.expect("the server must accept again");
-    program.signal(rustix::process::Signal::TERM);
+    program.signal(Signal::TERM);
     let (status, stderr) = program.wait();
     assert_eq!(status.code(), Some(0));
     let complaints = stderr.matches("cannot accept more connections").count();

@@ -1,7 +1,7 @@
 //! What a client and its host say to each other.
 
 use crate::id::{
-    Attach, Counter, Generation, Incarnation, LogId, PublicKey, Seq, SessionId, Signature,
+    Attach, Counter, Digest, Generation, Incarnation, LogId, PublicKey, Seq, SessionId, Signature,
     Threshold,
 };
 use crate::text::{Body, HostAddress, RoomName, UserName};
@@ -141,7 +141,11 @@ pub enum Input {
     /// Begin: to be said once.
     Start,
     /// The connection asked for stands.
-    Dialled,
+    Dialled {
+        /// The TLS exporter of the connection, when there is TLS: the log-in then holds for this
+        /// connection alone.
+        channel: Option<Digest>,
+    },
     /// The connection asked for cannot be had, or is lost; also when bytes came that are no frame.
     Lost {
         /// Why, for people.

@@ -9,13 +9,14 @@ use crate::client::{
     ClientConfig, Drain, Event, Input, Origin, Output, Outputs, Place, Save, Saved, Stop, Unsent,
 };
 use crate::id::{
-    Attach, COUNTER_MAX, Counter, Generation, LogId, PublicKey, SessionId, Signature, Threshold,
+    Attach, COUNTER_MAX, Counter, Digest, Generation, LogId, PublicKey, SessionId, Signature,
+    Threshold,
 };
 use crate::text::{Body, RoomName};
 use crate::time::{Moment, Span};
 use crate::wire::{
-    ClientFrame, ClientHello, Command, Login, LoginProof, Refusal, Role, ServerFrame, ServerHello,
-    VersionRange, Welcome,
+    ClientFrame, ClientHello, Command, FrameFault, Login, LoginProof, Refusal, Role, ServerFrame,
+    ServerHello, VersionRange, Welcome,
 };
 
 /// How long each step of connecting may take.
@@ -37,6 +38,8 @@ pub struct Client {
     identity: Option<Identity>,
     /// The key of the first server that answered; no other will do.
     server_key: Option<PublicKey>,
+    /// What the connection is secured by, if it is.
+    channel: Option<Digest>,
     /// Signatures asked for that have not come: only the last one is for this connection.
     signatures_due: u32,
     /// The newest owner that answered, of this journal.
@@ -116,6 +119,7 @@ impl Client {
             phase: Phase::Idle,
             identity: None,
             server_key: None,
+            channel: None,
             signatures_due: 0,
             newest: None,
             met: false,
@@ -141,7 +145,7 @@ impl Client {
         match input {
             Input::Start if matches!(self.phase, Phase::Idle) => self.dial(now),
             Input::Start => {}
-            Input::Dialled => self.greet(now),
+            Input::Dialled { channel } => self.greet(now, channel),
             Input::Lost { reason } => self.lose(now, reason, Span::ZERO),
             Input::Frame(frame) => self.handle_frame(now, frame),
             Input::Identified { key, saved } => self.identify(key, saved),
@@ -217,10 +221,11 @@ impl Client {
         self.out.push(Output::Dial);
     }
 
-    fn greet(&mut self, now: Moment) {
+    fn greet(&mut self, now: Moment, channel: Option<Digest>) {
         if !matches!(self.phase, Phase::Dialling { .. }) {
             return;
         }
+        self.channel = channel;
         self.phase = Phase::Greeting { deadline: now + STEP_TIME };
         let versions = VersionRange::SUPPORTED;
         let hello = ClientHello { role: Role::Client, versions, features: 0 };
@@ -285,7 +290,7 @@ impl Client {
             server_key: hello.server_key,
             log_id: claim.log_id,
             generation: claim.generation,
-            channel: None,
+            channel: self.channel,
             session: claim.session,
             attach: claim.attach,
             name: self.config.name.as_str(),
@@ -496,7 +501,11 @@ impl Client {
     /// The server said why it closes.
     pub(super) fn take_leave(&mut self, now: Moment, refusal: Refusal) {
         let floor = match refusal {
-            Refusal::Name(_) | Refusal::Auth(_) | Refusal::Version(_) | Refusal::Perm => {
+            Refusal::Name(_)
+            | Refusal::Auth(_)
+            | Refusal::Version(_)
+            | Refusal::Perm
+            | Refusal::Frame(FrameFault::Unencrypted) => {
                 if self.is_online() {
                     let reason = refusal.to_string();
                     self.out.event(Event::Disconnected { reason, retry: None });

@@ -1,7 +1,7 @@
 //! From accept to log-in to gone: connections, sessions, presence.
 
 use crate::engine::commit::Pending;
-use crate::engine::volatile::{Claim, Connection, Online, Phase, Volatile};
+use crate::engine::volatile::{Claim, Connection, Online, Phase};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
 use crate::id::{ConnId, Counter, RequestId, SessionId};
 use crate::log::Change;
@@ -33,6 +33,7 @@ impl Engine {
         now: Now,
         conn: ConnId,
         connection: Connection,
+        waited: Span,
     ) -> Result<(), Misuse> {
         if self.volatile.connections.contains_key(&conn) {
             return Err(Misuse::ConnectionReused(conn));
@@ -41,8 +42,8 @@ impl Engine {
         // keep out those who have logged in before.
         let serving = self.volatile.greeting.saturating_add(self.volatile.online);
         let limits = &self.config.limits;
-        let full = serving >= limits.connections_max
-            || self.volatile.greeting >= Volatile::greeting_max(limits);
+        let full =
+            serving >= limits.connections_max || self.volatile.greeting >= limits.greeting_max();
         self.volatile.connections.insert(conn, connection);
         self.volatile.greeting = self.volatile.greeting.saturating_add(1);
         if self.stopping {
@@ -50,7 +51,8 @@ impl Engine {
         } else if full {
             self.close(now, conn, Some(Refusal::Busy { retry_ms: BUSY_RETRY }));
         } else {
-            let deadline = now.moment + self.config.limits.login_time;
+            let left = self.config.limits.login_time.saturating_sub(waited);
+            let deadline = now.moment + left;
             self.volatile.set_connection_timer(conn, deadline);
         }
         Ok(())

@@ -43,7 +43,7 @@ use crate::id::{
 use crate::limits::{Limits, LimitsError};
 use crate::log::{Change, Entry, Founding, Head};
 use crate::text::{HostAddress, RoomName, UserName};
-use crate::time::{Moment, Now};
+use crate::time::{Moment, Now, Span};
 use crate::wire::{ClientFrame, GateState, HostStatus, Record, Refusal, ServerFrame};
 
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
@@ -61,6 +61,9 @@ pub enum Input {
         channel: Option<Digest>,
         /// The host's own address that it came in by, for the client to know where it is.
         address: Option<HostAddress>,
+        /// How long ago it was accepted, when the host needed time with it first: the time to log
+        /// in is that much shorter.
+        waited: Span,
     },
     /// A connection sent a frame.
     Frame {
@@ -500,9 +503,9 @@ impl Engine {
         #[cfg(chat_mutants)]
         let now = self.clock(now);
         match input {
-            Input::Connected { conn, nonce, channel, address } => {
+            Input::Connected { conn, nonce, channel, address, waited } => {
                 let connection = Connection::new(nonce, channel, address, now.moment);
-                self.handle_connected(now, conn, connection)?;
+                self.handle_connected(now, conn, connection, waited)?;
             }
             Input::Frame { conn, frame } => self.handle_frame(now, conn, frame)?,
             Input::Condemned { conn, refusal } => {

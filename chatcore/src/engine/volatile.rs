@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::{Need, TimerKind};
 use crate::id::{Attach, ConnId, Digest, Nonce, PublicKey, SessionId};
-use crate::limits::Limits;
 use crate::text::{HostAddress, RoomName, UserName};
 use crate::time::{Moment, Span};
 use crate::wire::{GateState, Login, Order};
@@ -198,13 +197,6 @@ impl Connection {
 }
 
 impl Volatile {
-    /// How many connections may be on their way to a log-in.
-    pub(crate) fn greeting_max(limits: &Limits) -> u32 {
-        let share =
-            u64::from(limits.connections_max).saturating_mul(limits.greeting_percent.into());
-        u32::try_from(share.div_ceil(100)).unwrap_or(u32::MAX)
-    }
-
     pub(crate) fn online(&self, conn: ConnId) -> Option<&Online> {
         self.connections.get(&conn)?.online()
     }

@@ -3,6 +3,10 @@
 use crate::id::{Attach, Digest, Generation, LogId, Nonce, PublicKey, SessionId};
 use crate::wire::Order;
 
+/// The label of the TLS exporter that a log-in or an order binds to: 32 bytes, with an empty context
+/// (`tls-exporter` of RFC 9266).
+pub const CHANNEL_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+
 const LOGIN_DOMAIN: &[u8] = b"chatcore log-in v1\0";
 const OPERATE_DOMAIN: &[u8] = b"chatcore operate v1\0";
 

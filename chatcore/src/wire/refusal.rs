@@ -158,6 +158,8 @@ faults! {
         Empty => "empty frame",
         /// The length is above what the connection may send now.
         TooLarge => "frame too large",
+        /// It came unencrypted where only TLS is taken.
+        Unencrypted => "only encrypted connections are taken here: use chats://",
     }
 }
 

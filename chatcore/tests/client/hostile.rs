@@ -166,10 +166,10 @@ fn command_is_saved_before_it_is_sent() {
 fn signature_for_a_lost_connection_is_not_used_for_the_next() {
     let mut script = Script::online();
     script.lose();
-    script.say(Input::Dialled);
+    script.say(Input::Dialled { channel: None });
     script.frame(ServerFrame::Hello(hello(1, 9)));
     script.lose();
-    script.say(Input::Dialled);
+    script.say(Input::Dialled { channel: None });
     script.frame(ServerFrame::Hello(hello(1, 9)));
     assert!(script.say(Input::Signed(Signature::new([1; 64]))).is_empty());
     let outputs = script.say(Input::Signed(Signature::new([2; 64])));
@@ -183,7 +183,7 @@ fn signature_for_a_lost_connection_is_not_used_for_the_next() {
 fn another_server_at_the_address_stops_the_client() {
     let mut script = Script::online();
     script.lose();
-    script.say(Input::Dialled);
+    script.say(Input::Dialled { channel: None });
     let outputs = script.frame(ServerFrame::Hello(hello(1, 8)));
     assert_eq!(stopped(&outputs), Some(Stop::OtherServer));
 }
@@ -208,7 +208,7 @@ fn server_of_an_earlier_generation_is_left() {
     let generation = Generation::ZERO.next();
     script.log_in(&ServerHello { generation, ..hello(1, 9) });
     script.lose();
-    script.say(Input::Dialled);
+    script.say(Input::Dialled { channel: None });
     let outputs = script.frame(ServerFrame::Hello(hello(1, 9)));
     assert_eq!(outputs.first(), Some(&Output::Hangup));
 }
@@ -312,7 +312,7 @@ fn any_frame() -> impl Strategy<Value = ServerFrame> {
 fn any_input() -> impl Strategy<Value = Input> {
     prop_oneof![
         8 => any_frame().prop_map(Input::Frame),
-        1 => Just(Input::Dialled),
+        1 => Just(Input::Dialled { channel: None }),
         1 => Just(Input::Signed(Signature::new([0; 64]))),
         1 => Just(Input::Timeout),
         1 => Just(Input::Lost { reason: String::new() }),

@@ -11,7 +11,7 @@ use chatcore::engine::{self, Config, Engine};
 use chatcore::id::{ConnId, LogId, Nonce, PublicKey, SessionId, Signature, Threshold};
 use chatcore::log::Founding;
 use chatcore::text::RoomName;
-use chatcore::time::{Moment, Now, Timestamp};
+use chatcore::time::{Moment, Now, Span, Timestamp};
 use chatcore::wire::{RecordBody, ServerFrame, Start};
 
 /// Rounds of waiting after which a test has failed.
@@ -389,9 +389,15 @@ impl World {
         self.hosts[host].conn = Some(conn);
         self.delivery.add(conn);
         let nonce = Nonce::new([u8::try_from(self.next_conn % 256).unwrap(); 32]);
-        let connected = engine::Input::Connected { conn, nonce, channel: None, address: None };
+        let connected = engine::Input::Connected {
+            conn,
+            nonce,
+            channel: None,
+            address: None,
+            waited: Span::ZERO,
+        };
         self.engine.handle(self.now(), connected).unwrap();
-        self.tell(host, Input::Dialled);
+        self.tell(host, Input::Dialled { channel: None });
     }
 
     /// The client's process dies and is started again with what it saved. Its user types again

@@ -83,7 +83,7 @@ impl Script {
     }
 
     pub(crate) fn log_in(&mut self, hello: &ServerHello) -> Vec<Output> {
-        self.say(Input::Dialled);
+        self.say(Input::Dialled { channel: None });
         let outputs = self.frame(ServerFrame::Hello(hello.clone()));
         if outputs.iter().any(|output| matches!(output, Output::Identify { .. })) {
             let (key, saved) = (PublicKey::new([1; 32]), self.saved.clone());

@@ -240,6 +240,7 @@ fn misuse_is_told_and_changes_nothing() {
                 nonce: Nonce::new([0; 32]),
                 channel: None,
                 address: None,
+                waited: Span::ZERO,
             },
             Misuse::ConnectionReused(known),
         ),

@@ -435,7 +435,8 @@ impl Rig {
         self.peers.insert(label.to_owned(), peer);
         self.shard(conn).add(conn);
         let (nonce, address) = (self.nonce, Some(address_of(label)));
-        self.input(Input::Connected { conn, nonce, channel: None, address });
+        let (channel, waited) = (None, Span::ZERO);
+        self.input(Input::Connected { conn, nonce, channel, address, waited });
     }
 
     pub(crate) fn send(&mut self, label: &str, frame: ClientFrame) {

@@ -138,6 +138,7 @@ variants! {
     FrameFault {
         Empty => "empty",
         TooLarge => "too_large",
+        Unencrypted => "unencrypted",
     }
     DecodeFault {
         Number => "number",

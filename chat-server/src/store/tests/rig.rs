@@ -12,7 +12,7 @@ use chatcore::id::{
 use chatcore::limits::Limits;
 use chatcore::log::{Entry, Founding, Head};
 use chatcore::text::Untrusted;
-use chatcore::time::{Now, Timestamp};
+use chatcore::time::{Now, Span, Timestamp};
 use chatcore::wire::{
     ClientFrame, ClientHello, Command, Login, Question, Record, Role, Start, VersionRange,
 };
@@ -83,7 +83,8 @@ impl Rig {
     pub(in crate::store) fn join(&mut self, name: &str, number: u8) {
         let conn = ConnId::new(number.into());
         let (nonce, channel, address) = (Nonce::new([number; 32]), None, None);
-        self.input(Input::Connected { conn, nonce, channel, address });
+        let waited = Span::ZERO;
+        self.input(Input::Connected { conn, nonce, channel, address, waited });
         let versions = VersionRange::SUPPORTED;
         self.frame(
             conn,

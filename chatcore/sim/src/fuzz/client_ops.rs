@@ -234,7 +234,7 @@ impl Run {
     fn oblige(&mut self) {
         let Some(wish) = self.desk.next_wish() else { return };
         let input = match wish {
-            Output::Dial => Input::Dialled,
+            Output::Dial => Input::Dialled { channel: None },
             Output::Identify { .. } => {
                 let saved = self.desk.saved().clone();
                 Input::Identified { key: PublicKey::new([1; 32]), saved }
@@ -298,7 +298,7 @@ impl Run {
 
 fn host_says(which: u8, saved: &Saved) -> Input {
     match which & 3 {
-        0 => Input::Dialled,
+        0 => Input::Dialled { channel: None },
         1 => Input::Signed(Signature::new([3; 64])),
         2 => Input::Identified { key: PublicKey::new([1; 32]), saved: saved.clone() },
         _ => Input::Start,

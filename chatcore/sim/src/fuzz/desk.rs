@@ -105,7 +105,7 @@ impl Desk {
             return;
         }
         match input {
-            Input::Dialled => self.connected |= core::mem::take(&mut self.dialling),
+            Input::Dialled { .. } => self.connected |= core::mem::take(&mut self.dialling),
             Input::Lost { .. } => self.hang_up(),
             Input::Identified { .. } if self.knowledge == Knowledge::Asked => self.identify(),
             Input::Post { id, .. } | Input::Reset { id, .. } => {

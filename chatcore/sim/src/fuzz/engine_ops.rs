@@ -444,7 +444,7 @@ impl Run {
             _ => {
                 let Some(conn) = used else { return };
                 let nonce = Nonce::new([0; Nonce::LEN]);
-                Input::Connected { conn, nonce, channel: None, address: None }
+                Input::Connected { conn, nonce, channel: None, address: None, waited: Span::ZERO }
             }
         };
         let engine = &mut self.host.engine;

@@ -188,7 +188,13 @@ impl Host {
         self.peers.insert(conn, Peer { sent, heard, ears, stalled: false });
         self.shard(conn).add(conn);
         let nonce = Nonce::new([7; Nonce::LEN]);
-        self.input(Input::Connected { conn, nonce, channel: None, address: None });
+        self.input(Input::Connected {
+            conn,
+            nonce,
+            channel: None,
+            address: None,
+            waited: Span::ZERO,
+        });
         self.drive();
         conn
     }

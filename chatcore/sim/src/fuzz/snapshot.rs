@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use chatcore::engine::{Archive, Config, Directive, Engine, Input, Output};
 use chatcore::id::{ConnId, Counter, Nonce, RequestId};
 use chatcore::text::Untrusted;
-use chatcore::time::{Moment, Now, Timestamp};
+use chatcore::time::{Moment, Now, Span, Timestamp};
 use chatcore::wire::{ClientFrame, Command, Question, ServerFrame, Start};
 
 use super::engine_ops::hello_and_login;
@@ -63,7 +63,13 @@ impl Visit {
     fn play(&mut self) {
         let conn = ConnId::new(1);
         let nonce = Nonce::new([7; Nonce::LEN]);
-        self.tell(Input::Connected { conn, nonce, channel: None, address: None });
+        self.tell(Input::Connected {
+            conn,
+            nonce,
+            channel: None,
+            address: None,
+            waited: Span::ZERO,
+        });
         let [hello, login] = hello_and_login(0, 1);
         self.say(conn, hello);
         let welcome = |frame: &ServerFrame| matches!(frame, ServerFrame::Welcome(_));

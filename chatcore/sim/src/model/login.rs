@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use chatcore::engine::{Directive, Event, Output};
-use chatcore::id::{ConnId, Digest, Nonce, RequestId, SessionId};
+use chatcore::id::{ConnId, RequestId, SessionId};
 use chatcore::log::{Change, CommandId, OperatorRule};
-use chatcore::text::{HostAddress, UserName};
+use chatcore::text::UserName;
 use chatcore::time::{Moment, Span};
 use chatcore::wire::{
     Answer, AuthFault, ClientFrame, ClientHello, LimitFault, Login, NameFault, Notice, Refusal,
@@ -33,25 +33,19 @@ pub(super) enum Ending {
 }
 
 impl Model {
-    pub(super) fn connected(
-        &mut self,
-        conn: ConnId,
-        nonce: Nonce,
-        channel: Option<Digest>,
-        address: Option<HostAddress>,
-    ) {
+    pub(super) fn connected(&mut self, conn: ConnId, state: Conn, waited: Span) {
         let (limits, process) = (&self.limits, &mut self.process);
         let share = u64::from(limits.connections_max) * u64::from(limits.greeting_percent);
         let full = process.greeting + process.online >= limits.connections_max
             || u64::from(process.greeting) >= share.div_ceil(100);
-        process.conns.insert(conn, Conn::new(nonce, channel, address, self.now.moment));
+        process.conns.insert(conn, state);
         process.greeting += 1;
         if process.stopping {
             self.close(conn, Refusal::Gone);
         } else if full {
             self.close(conn, BUSY);
         } else {
-            let deadline = self.now.moment + limits.login_time;
+            let deadline = self.now.moment + limits.login_time.saturating_sub(waited);
             process.set_deadline(conn, deadline);
         }
     }

@@ -114,8 +114,9 @@ impl Model {
     pub fn before(&mut self, now: Now, input: &Input) {
         self.now = now;
         match input {
-            Input::Connected { conn, nonce, channel, address } => {
-                self.connected(*conn, *nonce, *channel, address.clone());
+            Input::Connected { conn, nonce, channel, address, waited } => {
+                let state = presence::Conn::new(*nonce, *channel, address.clone(), self.now.moment);
+                self.connected(*conn, state, *waited);
             }
             Input::Frame { conn, frame } => self.frame(*conn, frame),
             Input::Condemned { conn, refusal } => self.close(*conn, *refusal),

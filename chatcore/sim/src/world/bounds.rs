@@ -218,7 +218,10 @@ mod tests {
         let nonce = Nonce::new([0; Nonce::LEN]);
         let wakes_of = |timers: u32| {
             let mut wakes = Wakes::new(Span::from_secs(1), 0);
-            wakes.told(0, &Input::Connected { conn, nonce, channel: None, address: None });
+            wakes.told(
+                0,
+                &Input::Connected { conn, nonce, channel: None, address: None, waited: Span::ZERO },
+            );
             (1..9).try_for_each(|second| {
                 wakes.told(second * 1_000, &Input::Frame { conn, frame: ClientFrame::Leave });
                 (0..timers).try_for_each(|_| wakes.woke(true))

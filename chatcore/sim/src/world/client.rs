@@ -18,6 +18,7 @@ use crate::witness::{Post, Wish};
 use crate::world::World;
 use crate::world::net::{Conn, Dialler, Piece};
 use crate::world::queue::{Event, Side};
+use crate::world::server::channel_of;
 use crate::world::waits::{Waits, wait_of};
 
 /// How many pages the longest history has that a user asks for.
@@ -506,7 +507,7 @@ impl World<'_> {
         }
         let Some(client) = self.client_of(id) else { return Ok(()) };
         if well {
-            return self.tell(client, Input::Dialled);
+            return self.tell(client, Input::Dialled { channel: channel_of(id) });
         }
         self.lose_at_client(id, "connection refused")
     }

@@ -2,6 +2,7 @@
 
 use chatcore::engine::{Input, Misuse, ReadOrder, ReadToken};
 use chatcore::id::{ConnId, Nonce, Seq};
+use chatcore::time::Span;
 use chatcore::wire::{ClientFrame, Record, Refusal};
 
 use crate::broken::{Broken, hold};
@@ -72,7 +73,13 @@ impl World<'_> {
                 let conns: Vec<ConnId> = self.server.as_ref()?.buffers.keys().copied().collect();
                 let conn = *conns.get(self.rng.usize(0..conns.len().max(1)))?;
                 let nonce = Nonce::new([2; Nonce::LEN]);
-                let input = Input::Connected { conn, nonce, channel: None, address: None };
+                let input = Input::Connected {
+                    conn,
+                    nonce,
+                    channel: None,
+                    address: None,
+                    waited: Span::ZERO,
+                };
                 Some((input, Rule::ConnectionReused))
             }
             Slip::SafeTooFar => {

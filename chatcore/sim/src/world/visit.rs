@@ -7,7 +7,7 @@ use chatcore::id::{
     Attach, ConnId, Counter, Nonce, PublicKey, RequestId, Seq, SessionId, Signature,
 };
 use chatcore::text::{RoomName, Untrusted, UserName};
-use chatcore::time::Now;
+use chatcore::time::{Now, Span};
 use chatcore::wire::{Answer, ClientFrame, Command, Login, Question, Record, ServerFrame, Start};
 
 use crate::world::disk::Disk;
@@ -65,7 +65,13 @@ impl<'a> Visit<'a> {
         let nonce = Nonce::new([5; Nonce::LEN]);
         self.tell(
             engine,
-            Input::Connected { conn: CONN, nonce, channel: None, address: None },
+            Input::Connected {
+                conn: CONN,
+                nonce,
+                channel: None,
+                address: None,
+                waited: Span::ZERO,
+            },
             &mut said,
         );
         for frame in [ClientFrame::hello(), self.log_in(), self.join(), self.post()] {

@@ -19,6 +19,7 @@ use crate::world::World;
 use crate::world::client::{key_of, next_frame, sign};
 use crate::world::net::{Conn, Dialler};
 use crate::world::queue::{Event, Side};
+use crate::world::server::channel_behind;
 
 /// How many of them there may be.
 const KEYS: u8 = 3;
@@ -166,7 +167,7 @@ impl WildPeer {
             server_key: hello.server_key,
             log_id: hello.log_id,
             generation: hello.generation,
-            channel: None,
+            channel: channel_behind(hello),
             order,
         };
         let is_forged = self.rng.u8(0..8) == 0;
@@ -194,7 +195,7 @@ impl WildPeer {
             server_key: hello.server_key,
             log_id: hello.log_id,
             generation: hello.generation,
-            channel: None,
+            channel: channel_behind(hello),
             session,
             attach,
             name: &name,

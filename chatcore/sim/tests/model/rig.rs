@@ -231,7 +231,8 @@ impl Rig {
         let channel = self.next_conn.is_multiple_of(3).then(|| Digest::new([3; 32]));
         self.shard.add(conn);
         self.open.insert(conn);
-        self.input(Input::Connected { conn, nonce: Nonce::new([7; 32]), channel, address: None })?;
+        let (nonce, waited) = (Nonce::new([7; 32]), Span::ZERO);
+        self.input(Input::Connected { conn, nonce, channel, address: None, waited })?;
         Ok(conn)
     }
 
