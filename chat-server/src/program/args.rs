@@ -10,6 +10,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
 use crate::listener::Plaintext;
+use crate::program::bounds::{self, Setting};
 use crate::program::report::Form;
 use crate::retention::Bound;
 use crate::store::Durability;
@@ -44,6 +45,19 @@ pub(super) enum Job {
     Import(FolderArgs),
     /// Say what a running server is doing
     Status(StatusArgs),
+    /// Say whether flags, environment and configuration file make sense; takes the options of the main
+    /// job, and starts nothing
+    CheckConfig(RunArgs),
+    /// Write what a shell needs to complete commands and options
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page, as for `man -l -`
+    Man {
+        /// The page of one command instead of the program's own
+        command: Option<String>,
+    },
 }
 
 /// The options of the jobs that are about a folder.
@@ -164,6 +178,21 @@ pub(super) struct RunArgs {
     #[arg(long, env = "CHAT_TLS_SELF_SIGNED")]
     pub(super) tls_self_signed: bool,
 
+    /// A bound of the server, as connections-max=20000, login-time=5s or unread-bytes-max=128KiB. May
+    /// be repeated; --help lists the names
+    #[arg(long, value_name = "NAME=VALUE", env = "CHAT_LIMIT", value_delimiter = ',',
+          long_help = bounds::help())]
+    pub(super) limit: Vec<Setting>,
+
+    /// A TOML file with options, spelled as here: `threshold = 3`. What a flag or the environment says
+    /// counts before what it says
+    #[arg(long, value_name = "FILE", env = "CHAT_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+
+    /// Write the options that hold as such a file, with where each came from, and start nothing
+    #[arg(long)]
+    pub(super) print_config: bool,
+
     /// Write one JSON object a line to stdout
     #[arg(long, env = "CHAT_JSON")]
     json: bool,
@@ -202,13 +231,29 @@ Examples:
   chat-server --listen unix:/tmp/chat.sock    through a file
   chat-server --data /srv/chat                another folder for what is kept
   chat-server status                          what the server on this machine is doing
+  chat-server --config chat.toml              with the options in a file
   chat-server --keep 30d --keep 100MiB        30 days, and no more than 100 MiB a room
   chat-server --listen chats://0.0.0.0:5000 --tls-self-signed
                                               for other machines, encrypted
   chat-server --listen chat://0.0.0.0:5000 --plaintext
-                                              for other machines, unencrypted";
+                                              for other machines, unencrypted
+
+Exit status: 0 fine, 1 failure, 2 wrong use or configuration, 3 no server answers, 4 no right.
+
+Options that name an environment variable may be given by it; a flag counts before the environment, and
+that before the file of --config.";
 
 impl Args {
+    /// The job that was named.
+    pub(super) const fn job(&self) -> Option<&Job> {
+        self.job.as_ref()
+    }
+
+    /// The options of the main job, when no job was named.
+    pub(super) const fn run(&self) -> &RunArgs {
+        &self.run
+    }
+
     /// What is to be done.
     pub(super) fn into_job(self) -> Job {
         self.job.unwrap_or(Job::Run(self.run))
@@ -218,11 +263,15 @@ impl Args {
 impl Job {
     pub(super) const fn form(&self) -> Form {
         let (Self::Run(RunArgs { json, .. })
+        | Self::CheckConfig(RunArgs { json, .. })
         | Self::Check(FolderArgs { json, .. })
         | Self::Export(FolderArgs { json, .. })
         | Self::Backup(BackupArgs { folder: FolderArgs { json, .. }, .. })
         | Self::Import(FolderArgs { json, .. })
-        | Self::Status(StatusArgs { folder: FolderArgs { json, .. }, .. })) = self;
+        | Self::Status(StatusArgs { folder: FolderArgs { json, .. }, .. })) = self
+        else {
+            return Form::Plain;
+        };
         if *json { Form::Json } else { Form::Plain }
     }
 
@@ -234,7 +283,10 @@ impl Job {
             | Self::Backup(_)
             | Self::Export(_)
             | Self::Import(_)
-            | Self::Status(_) => (None, 0),
+            | Self::Status(_)
+            | Self::CheckConfig(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => (None, 0),
         };
         let level = match verbose {
             0 => LevelFilter::WARN,
@@ -294,7 +346,10 @@ mod tests {
             | Job::Backup(_)
             | Job::Export(_)
             | Job::Import(_)
-            | Job::Status(_)) => panic!("{other:?}"),
+            | Job::Status(_)
+            | Job::CheckConfig(_)
+            | Job::Completions { .. }
+            | Job::Man { .. }) => panic!("{other:?}"),
         }
     }
 

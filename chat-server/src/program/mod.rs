@@ -1,16 +1,17 @@
 //! The program `chat-server`: options in, a running server, lines for people or scripts out.
 
 mod args;
+mod bounds;
+mod config;
 mod report;
 mod status;
 
-use std::io::BufWriter;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use chatcore::limits::Limits;
 use chatcore::wire::Refusal;
-use clap::Parser as _;
+use clap::CommandFactory as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::key::{KeyError, ServerKey};
@@ -20,6 +21,8 @@ use crate::server::{self, Server, ServerConfig, StartError, Stopped};
 use crate::store::{self, BackupError, Checked, Storage, StoreError, TransferError};
 use crate::tls::{Tls, TlsError};
 use args::{Args, BackupArgs, FolderArgs, Job, RunArgs, StatusArgs};
+use bounds::Bounds;
+use config::Configured;
 use report::Report;
 
 /// Exit status when an option asks for what is not allowed.
@@ -66,14 +69,23 @@ enum Failure {
     Order(#[from] OrderError),
     #[error("{} is not as it was written: {found} found", folder.display())]
     Damaged { folder: PathBuf, found: usize },
+    #[error("the configuration cannot be used")]
+    Misconfigured,
+    #[error("there is no command {0}; chat-server --help lists them")]
+    NoCommand(String),
+    #[error("cannot write it: {0}")]
+    Unwritten(std::io::Error),
 }
 
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Start(StartError::Listen(
-                ListenError::Exposed { .. } | ListenError::NoCertificate { .. },
-            ))
+            Self::Start(
+                StartError::Listen(ListenError::Exposed { .. } | ListenError::NoCertificate { .. })
+                | StartError::Limits(_),
+            )
+            | Self::Misconfigured
+            | Self::NoCommand(_)
             | Self::NoFolder => ExitCode::from(USAGE),
             Self::Order(error) => exit_code_of(error),
             Self::NoRight(_) => ExitCode::from(REFUSED),
@@ -86,6 +98,7 @@ impl Failure {
             | Self::Store(_)
             | Self::Backup(_)
             | Self::Transfer(_)
+            | Self::Unwritten(_)
             | Self::Damaged { .. } => ExitCode::FAILURE,
         }
     }
@@ -106,16 +119,28 @@ fn exit_code_of(error: &OrderError) -> ExitCode {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let job = Args::parse().into_job();
+    let configured = match config::read(std::env::args_os().collect()) {
+        Ok(configured) => configured,
+        Err(error) => error.exit(),
+    };
+    let printed = configured.wants_to_be_printed().then(|| configured.to_toml());
+    let Configured { args, problems, .. } = configured;
+    let job = args.into_job();
     let report = Report::new(job.form());
     job.start_log();
-    let result = match &job {
-        Job::Run(args) => run(args, &report),
-        Job::Check(args) => check(args, &report),
-        Job::Backup(args) => backup(args, &report),
-        Job::Export(args) => export(args, &report),
-        Job::Import(args) => import(args, &report),
-        Job::Status(args) => status(args, &report),
+    problems.iter().for_each(|problem| report.problem(problem));
+    let result = match (&job, printed) {
+        (Job::CheckConfig(args), _) => check_config(args, problems.is_empty(), &report),
+        _ if !problems.is_empty() => Err(Failure::Misconfigured),
+        (_, Some(printed)) => write_out(&printed),
+        (Job::Run(args), None) => run(args, &report),
+        (Job::Check(args), None) => check(args, &report),
+        (Job::Backup(args), None) => backup(args, &report),
+        (Job::Export(args), None) => export(args, &report),
+        (Job::Import(args), None) => import(args, &report),
+        (Job::Status(args), None) => status(args, &report),
+        (Job::Completions { shell }, None) => completions(*shell),
+        (Job::Man { command }, None) => man(command.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -130,6 +155,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
     let folder = data_folder(args.data.clone())?;
     let key = ServerKey::in_folder(&folder)?;
     let tls = tls(args, &folder)?;
+    let Bounds { limits, addresses } = bounds(args);
     let storage = if args.ephemeral {
         Storage::Ephemeral
     } else {
@@ -150,7 +176,8 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
             keep: args.keep.iter().copied().collect(),
             threshold: args.threshold.unwrap_or_default(),
             operators: args.operator.clone(),
-            limits: limits(&storage),
+            limits,
+            address_limits: addresses,
             ..ServerConfig::new(key)
         })
         .await?;
@@ -158,6 +185,53 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         report::overruled(server.founding(), args);
         serve(server, signals, report).await
     })
+}
+
+/// Says whether a server could start like this, as far as that can be told without starting one.
+fn check_config(args: &RunArgs, file_is_well: bool, report: &Report) -> Result<(), Failure> {
+    let mut is_well = file_is_well;
+    let mut note = |problem: Option<String>| {
+        if let Some(problem) = problem {
+            is_well = false;
+            report.problem(&problem);
+        }
+    };
+    note(bounds(args).limits.check().err().map(|error| error.to_string()));
+    if let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) {
+        note(Tls::from_files(certificate, key).err().map(|error| error.to_string()));
+    }
+    if !is_well {
+        return Err(Failure::Misconfigured);
+    }
+    report.well_configured();
+    Ok(())
+}
+
+fn write_out(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::Unwritten)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "chat-server", &mut script);
+    write_out(&String::from_utf8_lossy(&script))
+}
+
+/// The manual page of the program, or of one of its commands.
+fn man(command: Option<&str>) -> Result<(), Failure> {
+    let mut program = Args::command();
+    program.build();
+    let command = match command {
+        None => program,
+        Some(name) => {
+            let found = program.find_subcommand(name).cloned();
+            found.ok_or_else(|| Failure::NoCommand(name.to_owned()))?
+        }
+    };
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page).map_err(Failure::Unwritten)?;
+    write_out(&String::from_utf8_lossy(&page))
 }
 
 /// What is shown by TLS, if anything.
@@ -174,12 +248,14 @@ fn tls(args: &RunArgs, folder: &Path) -> Result<Option<Tls>, TlsError> {
 /// for memory to grow with the history at all.
 const WINDOW_BYTES: u64 = 2 << 20;
 
-fn limits(storage: &Storage) -> Limits {
-    let limits = Limits::default();
-    match storage {
-        Storage::Ephemeral => limits,
-        Storage::Folder { .. } => Limits { window_bytes: WINDOW_BYTES, ..limits },
+/// The bounds, as they were set.
+fn bounds(args: &RunArgs) -> Bounds {
+    let mut bounds = Bounds::default();
+    if !args.ephemeral {
+        bounds.limits.window_bytes = WINDOW_BYTES;
     }
+    bounds.apply(&args.limit);
+    bounds
 }
 
 /// Verifies what is kept.

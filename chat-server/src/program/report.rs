@@ -52,6 +52,23 @@ impl Report {
         }
     }
 
+    /// Something is wrong with the configuration.
+    pub(super) fn problem(&self, problem: &impl std::fmt::Display) {
+        match self.form {
+            Form::Json => say(&json!({ "type": "problem", "text": problem.to_string() })),
+            Form::Plain => {
+                let _ = writeln!(io::stderr(), "chat-server: {problem}");
+            }
+        }
+    }
+
+    pub(super) fn well_configured(&self) {
+        match self.form {
+            Form::Json => say(&json!({ "type": "config", "problems": 0 })),
+            Form::Plain => say(&"The configuration is well."),
+        }
+    }
+
     pub(super) fn stopping(&self, reason: &str) {
         if self.form == Form::Plain {
             say(&format!("{reason}: telling everybody and stopping"));

@@ -6,6 +6,7 @@
 )]
 
 mod backup;
+mod config;
 mod disk;
 mod door;
 mod gate;
