@@ -54,6 +54,13 @@ pub(crate) struct Child {
     _folder: Option<tempfile::TempDir>,
 }
 
+/// What a server can do is measured, not what it lets one client do.
+const WITHOUT_RATES: [&str; 2] = [
+    "--limit",
+    "frames-per-second=16000000,frames-burst=16000000,bytes-per-second=64GiB,bytes-burst=64GiB,\
+     logins-per-second=16000000,logins-burst=16000000",
+];
+
 impl Child {
     /// Starts what is measured and waits until it listens.
     pub(crate) fn start(
@@ -65,6 +72,7 @@ impl Child {
         let mut command = match speaks {
             Speaks::Chat => {
                 let mut command = Command::new(server_path()?);
+                command.args(WITHOUT_RATES);
                 command.args(["--ephemeral", "--json", "--threshold", "1", "--data"]);
                 command.arg(folder.path());
                 command
@@ -93,6 +101,7 @@ impl Child {
         let mut command = Command::new(server_path()?);
         // What its own socket costs is not what is measured here.
         let listen = format!("unix:{}", data.join("socket").display());
+        command.args(WITHOUT_RATES);
         command.args(["--json", "--threshold", "1", "--listen", &listen]);
         command.args(["--durability", durability.name(), "--data"]).arg(data);
         command.env("CHAT_LOG", "warn,chat_server::store=debug");

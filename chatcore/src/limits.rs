@@ -60,6 +60,31 @@ pub struct Limits {
     pub crowd_members: u32,
     /// See `crowd_members`. Default 1 s.
     pub crowd_notice_interval: Span,
+    /// Frames that a connection may send a second after its log-in, in the long run. What is more is
+    /// refused with `E_RATE` (a reset with `E_BUSY`), which uses up no counter, and who goes on all the
+    /// same, for so many frames more, is closed with `E_LIMIT`. Default 2,000.
+    pub frames_per_second: u32,
+    /// Frames that a connection may send at once, at least 512, so that a client that has 64 commands
+    /// under way and waits as it is told is never closed; see `frames_per_second`. Default 4,000.
+    pub frames_burst: u32,
+    /// Bytes that a connection may send a second, as [`counted`]; handled as `frames_per_second`.
+    /// Default 2 MiB.
+    ///
+    /// [`counted`]: crate::wire::ClientFrame::counted_bytes
+    pub bytes_per_second: u64,
+    /// Bytes that a connection may send at once, at least 64 KiB; see `bytes_per_second`. Default
+    /// 4 MiB.
+    pub bytes_burst: u64,
+    /// New sessions that may log in a second, in the long run; more are closed with `E_BUSY`, to come
+    /// again after 1 to 5 s, each at another time. Default 200.
+    pub logins_per_second: u32,
+    /// New sessions that may log in at once. Default 400.
+    pub logins_burst: u32,
+    /// Known sessions that may log in a second, in the long run; handled as `logins_per_second`.
+    /// Default 2,000.
+    pub returns_per_second: u32,
+    /// Known sessions that may log in at once. Default 4,000.
+    pub returns_burst: u32,
     /// Questions a connection may ask at once; more are refused with `E_RATE`. An answer may be a
     /// thousand times as long as its question. Default 128, twice what a client that comes back to
     /// all its rooms asks.
@@ -106,6 +131,14 @@ impl Default for Limits {
             page_bytes: 32 << 10,
             crowd_members: 500,
             crowd_notice_interval: Span::from_secs(1),
+            frames_per_second: 2_000,
+            frames_burst: 4_000,
+            bytes_per_second: 2 << 20,
+            bytes_burst: 4 << 20,
+            logins_per_second: 200,
+            logins_burst: 400,
+            returns_per_second: 2_000,
+            returns_burst: 4_000,
             question_burst: 128,
             question_interval: Span::from_millis(20),
             waiting_per_connection_max: 1_024,
@@ -117,6 +150,10 @@ impl Default for Limits {
         }
     }
 }
+
+/// While a client waits for a quarter of what it may send at once, what it had under way comes in vain:
+/// a window of commands and as many questions, twice.
+const FRAMES_BURST_MIN: u32 = 512;
 
 /// A limit outside its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -177,6 +214,14 @@ impl Limits {
             ("held_bytes_total_max", self.held_bytes_total_max, self.held_bytes_max, 1 << 40),
             ("window_bytes", self.window_bytes, 0, 1 << 40),
             ("page_bytes", page_bytes, 16 << 10, 48 << 10),
+            ("frames_per_second", self.frames_per_second.into(), 1, millions),
+            ("frames_burst", self.frames_burst.into(), FRAMES_BURST_MIN.into(), millions),
+            ("bytes_per_second", self.bytes_per_second, 1, 1 << 40),
+            ("bytes_burst", self.bytes_burst, 64 << 10, 1 << 40),
+            ("logins_per_second", self.logins_per_second.into(), 1, millions),
+            ("logins_burst", self.logins_burst.into(), 1, millions),
+            ("returns_per_second", self.returns_per_second.into(), 1, millions),
+            ("returns_burst", self.returns_burst.into(), 1, millions),
             ("question_burst", u64::from(self.question_burst), 1, millions),
             ("waiting_per_connection_max", self.waiting_per_connection_max.into(), 1, millions),
             ("waiting_max", self.waiting_max.into(), 1, millions),

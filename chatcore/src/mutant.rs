@@ -82,6 +82,10 @@ mutants! {
     WrongAuthor => "wrong-author",
     /// Engine: whoever has any key may log in by a name that is taken.
     NameOfAnotherKey => "name-of-another-key",
+    /// Engine: a connection may send as much as it likes.
+    NoFrameRate => "no-frame-rate",
+    /// Engine: any number of new sessions may log in at once.
+    NoLoginRate => "no-login-rate",
     /// Engine: whoever likes resets a room.
     AnyoneResets => "anyone-resets",
     /// Engine: a user whose grace is over stays a member.

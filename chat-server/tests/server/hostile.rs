@@ -271,7 +271,9 @@ async fn c13_panic_in_one_connection_closes_it_and_no_other() {
 #[tokio::test]
 async fn c1_reader_that_never_reads_is_closed_and_delays_nobody() {
     let (stall_time, grace) = (Span::from_millis(200), Span::from_millis(1));
-    let limits = Limits { stall_time, grace, ..Limits::default() };
+    // Ana says more at once than she may otherwise.
+    let (bytes_per_second, bytes_burst) = (1 << 30, 1 << 30);
+    let limits = Limits { stall_time, grace, bytes_per_second, bytes_burst, ..Limits::default() };
     for way in 0..3 {
         // Anew, so that nobody left in an earlier way.
         let house = Everywhere::start(limits.clone()).await;

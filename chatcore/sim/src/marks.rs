@@ -121,6 +121,12 @@ marks! {
     ServerFull [Other],
     /// A question came too soon after others.
     AskedTooOften [Other],
+    /// A connection sent more frames or bytes than it may, and was told to wait.
+    SentTooMuch [Other],
+    /// A connection was closed because it went on all the same.
+    FloodClosed [Fault],
+    /// A log-in was one of too many at once, and told when to come again.
+    LoginTooMany [Other],
     /// Too many answers waited for the store.
     TooMuchWaits [Other],
     /// A closed gate held as many records as it may.

@@ -543,6 +543,18 @@ fn draw_limits(rng: &mut Rng, profile: Profile) -> Limits {
         limits.sessions_per_user_max = 3;
         limits.unread_bytes_max = 64 << 10;
     }
+    if rng.u8(0..4) == 0 {
+        limits.frames_per_second = *pick(rng, &[20, 200]);
+        limits.frames_burst = 512;
+        limits.bytes_per_second = *pick(rng, &[4_000, 2 << 20]);
+        limits.bytes_burst = 64 << 10;
+    }
+    if rng.u8(0..4) == 0 {
+        limits.logins_per_second = *pick(rng, &[5, 20]);
+        limits.logins_burst = *pick(rng, &[1, 4]);
+        limits.returns_per_second = *pick(rng, &[5, 20]);
+        limits.returns_burst = *pick(rng, &[1, 4]);
+    }
     if profile == Profile::Extreme {
         limits.connections_max = *pick(rng, &[2, 4, 10]);
         limits.users_max = *pick(rng, &[2, 4, 100]);

@@ -2,6 +2,7 @@
 
 use crate::engine::commit::Pending;
 use crate::engine::durable::Durable;
+use crate::engine::rate::Allowance;
 use crate::engine::session::Place;
 use crate::engine::{Engine, Event, Output};
 use crate::id::{ConnId, Counter, Incarnation, Seq, Threshold};
@@ -143,9 +144,10 @@ impl Engine {
         }
         let (name, state) = find_room(&self.durable, room)?;
         let incarnation = state.incarnation().next();
-        let (interval, burst) = (self.config.limits.reset_interval, self.config.limits.reset_burst);
+        let limits = &self.config.limits;
+        let allowance = Allowance::every(limits.reset_interval, limits.reset_burst);
         let rate = self.volatile.reset_rates.entry(user.clone()).or_default();
-        rate.take(now.moment, interval, burst).map_err(|retry_ms| Refusal::Rate { retry_ms })?;
+        rate.take(now.moment, allowance).map_err(|retry_ms| Refusal::Rate { retry_ms })?;
         let event = Event::Reset { room: name.clone(), incarnation };
         self.outputs.push_back(Output::Event(event));
         Ok(Change::Reset { room: name, incarnation, threshold, command })

@@ -1,6 +1,7 @@
 //! From accept to log-in to gone: connections, sessions, presence.
 
 use crate::engine::commit::Pending;
+use crate::engine::rate::Allowance;
 use crate::engine::volatile::{Claim, Connection, Online, Phase};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
 use crate::id::{ConnId, Counter, RequestId, SessionId};
@@ -25,6 +26,19 @@ enum Departure {
     Lost,
     /// Its user quit.
     Quit,
+}
+
+/// The shortest wait of a client whose log-in is one of too many, and what is added at most.
+const RETURN_MIN: Span = Span::from_secs(1);
+const RETURN_SPREAD: Span = Span::from_secs(4);
+
+/// A connection sent more than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Excess {
+    /// It has to wait.
+    Slow(Span),
+    /// It was told so, and goes on all the same.
+    Flood,
 }
 
 impl Engine {
@@ -95,6 +109,9 @@ impl Engine {
     }
 
     fn handle_online_frame(&mut self, now: Now, conn: ConnId, frame: ClientFrame) {
+        if let Err(excess) = self.admit_frame(now.moment, conn, &frame) {
+            return self.slow_down(now, conn, &frame, excess);
+        }
         match frame {
             ClientFrame::Hello(_) | ClientFrame::Login(_) | ClientFrame::Operate(_) => {
                 let refusal = Refusal::State(StateFault::AlreadyLoggedIn);
@@ -120,13 +137,70 @@ impl Engine {
         }
     }
 
+    /// Whether a connection may send so much. Whoever leaves may always do so.
+    fn admit_frame(
+        &mut self,
+        now: Moment,
+        conn: ConnId,
+        frame: &ClientFrame,
+    ) -> Result<(), Excess> {
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return Ok(()) };
+        let limits = &self.config.limits;
+        let frames =
+            Allowance::per_second(limits.frames_per_second.into(), limits.frames_burst.into());
+        let bytes = Allowance::per_second(limits.bytes_per_second, limits.bytes_burst);
+        let size = frame.counted_bytes();
+        let waits = [
+            connection.frames.wait_in_bulk(now, frames, 1),
+            connection.bytes.wait_in_bulk(now, bytes, size),
+        ];
+        if let Some(wait) = waits.into_iter().flatten().max()
+            && !matches!(frame, ClientFrame::Leave)
+            && !mutated!(self, NoFrameRate)
+        {
+            let patience = connection.refused.take(now, frames);
+            return Err(patience.map_or(Excess::Flood, |()| Excess::Slow(wait)));
+        }
+        // Both have room for it; for who leaves that is no matter.
+        let _ = connection.frames.take(now, frames);
+        let _ = connection.bytes.take_many(now, bytes, size);
+        Ok(())
+    }
+
+    /// A connection sent more than it may.
+    fn slow_down(&mut self, now: Now, conn: ConnId, frame: &ClientFrame, excess: Excess) {
+        let retry_ms = match excess {
+            Excess::Slow(wait) => wait,
+            Excess::Flood => return self.close(now, conn, Some(Refusal::Limit(LimitFault::Flood))),
+        };
+        match frame {
+            ClientFrame::Submit { counter, command } => {
+                let (counter, rate) = (*counter, Refusal::Rate { retry_ms });
+                // For a reset that would be the last word, and that takes an entry.
+                let passes = rate.is_passing_for(command);
+                let refusal = if passes { rate } else { Refusal::Busy { retry_ms } };
+                self.send(conn, ServerFrame::Refused { counter, refusal });
+            }
+            ClientFrame::Ask { request, .. } => {
+                let answer = Answer::Refused(Refusal::Rate { retry_ms });
+                self.send(conn, ServerFrame::Answer { request: *request, answer });
+            }
+            ClientFrame::Hello(_)
+            | ClientFrame::Login(_)
+            | ClientFrame::Operate(_)
+            | ClientFrame::Ping { .. }
+            | ClientFrame::Pong { .. }
+            | ClientFrame::Leave => {}
+        }
+    }
+
     /// Whether a connection may ask now: a question of ten bytes may have an answer of 32 KiB.
     fn admit_question(&mut self, now: Now, conn: ConnId) -> Result<(), Refusal> {
         self.admit(conn)?;
         let limits = &self.config.limits;
-        let (interval, burst) = (limits.question_interval, limits.question_burst);
+        let allowance = Allowance::every(limits.question_interval, limits.question_burst);
         let Some(connection) = self.volatile.connections.get_mut(&conn) else { return Ok(()) };
-        let taken = connection.questions.take(now.moment, interval, burst);
+        let taken = connection.questions.take(now.moment, allowance);
         taken.map_err(|retry_ms| Refusal::Rate { retry_ms })
     }
 
@@ -188,6 +262,13 @@ impl Engine {
             Ok(name) => name,
             Err(error) => return self.close(now, conn, Some(error.into())),
         };
+        // Before its signature is checked, which is what a log-in costs.
+        if self.durable.session(&login.session).is_none()
+            && !mutated!(self, NoLoginRate)
+            && let Err(refusal) = self.admit_newcomer(now.moment, conn)
+        {
+            return self.close(now, conn, Some(refusal));
+        }
         let founding = self.durable.founding();
         let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
         let message = LoginProof {
@@ -224,8 +305,41 @@ impl Engine {
         }
     }
 
+    /// Whether one more session may begin now.
+    fn admit_newcomer(&mut self, now: Moment, conn: ConnId) -> Result<(), Refusal> {
+        let limits = &self.config.limits;
+        let allowance =
+            Allowance::per_second(limits.logins_per_second.into(), limits.logins_burst.into());
+        let taken = self.volatile.newcomers.take(now, allowance);
+        taken.map_err(|_| self.come_again(conn))
+    }
+
+    /// Whether one more session may go on now.
+    fn admit_return(&mut self, now: Moment, conn: ConnId) -> Result<(), Refusal> {
+        let limits = &self.config.limits;
+        let allowance =
+            Allowance::per_second(limits.returns_per_second.into(), limits.returns_burst.into());
+        let taken = self.volatile.returns.take(now, allowance);
+        taken.map_err(|_| self.come_again(conn))
+    }
+
+    /// When a client that is one of too many may try again: spread over some seconds, so that all of
+    /// them do not come at once again. The spread comes from the connection's nonce, as nothing here
+    /// draws random numbers.
+    fn come_again(&self, conn: ConnId) -> Refusal {
+        let nonce = self.volatile.connections.get(&conn).map(|connection| connection.nonce);
+        let drawn = nonce.and_then(|nonce| nonce.as_bytes().first_chunk().copied());
+        let drawn = drawn.map_or(0, u64::from_be_bytes).checked_rem(RETURN_SPREAD.as_millis());
+        let millis = RETURN_MIN.as_millis().saturating_add(drawn.unwrap_or(0));
+        Refusal::Busy { retry_ms: Span::from_millis(millis) }
+    }
+
     fn admit_user(&mut self, now: Now, conn: ConnId, name: UserName, login: &Login) {
-        let changes = self.admit(conn).and_then(|()| self.decide_login(now, &name, login));
+        let is_known = self.durable.session(&login.session).is_some();
+        let admitted = if is_known { self.admit_return(now.moment, conn) } else { Ok(()) };
+        let changes = admitted
+            .and_then(|()| self.admit(conn))
+            .and_then(|()| self.decide_login(now, &name, login));
         match changes.and_then(|changes| self.admit_changes(changes)) {
             Ok(changes) => self.log_in(now, conn, name, login, changes),
             Err(refusal) => self.close(now, conn, Some(refusal)),

@@ -22,6 +22,7 @@ mod fingerprint;
 mod mutant;
 mod operate;
 mod question;
+mod rate;
 mod room;
 mod session;
 mod snapshot;

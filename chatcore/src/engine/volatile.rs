@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::engine::rate::Rate;
 use crate::engine::{Need, TimerKind};
 use crate::id::{Attach, ConnId, Digest, Nonce, PublicKey, SessionId};
 use crate::text::{HostAddress, RoomName, UserName};
-use crate::time::{Moment, Span};
+use crate::time::Moment;
 use crate::wire::{GateState, Login, Order};
 
 /// What never leaves the process.
@@ -25,6 +26,9 @@ pub(crate) struct Volatile {
     graces: BTreeMap<(UserName, RoomName), Moment>,
     pub(crate) attendance: BTreeMap<RoomName, Attendance>,
     pub(crate) reset_rates: BTreeMap<UserName, Rate>,
+    /// Log-ins of sessions that were not known, and of those that were.
+    pub(crate) newcomers: Rate,
+    pub(crate) returns: Rate,
     timers: BTreeSet<(Moment, TimerKind)>,
     #[cfg(chat_mutants)]
     pub(crate) mutant: Option<crate::mutant::Mutant>,
@@ -44,7 +48,12 @@ pub(crate) struct Connection {
     pub(crate) pings: u32,
     /// Frames out of order before log-in.
     pub(crate) strikes: u32,
-    /// How often it may ask.
+    /// What it has sent.
+    pub(crate) frames: Rate,
+    pub(crate) bytes: Rate,
+    /// Frames that were too many.
+    pub(crate) refused: Rate,
+    /// What it has asked.
     pub(crate) questions: Rate,
     /// Answers that wait for a commit.
     pub(crate) waiting: u32,
@@ -129,27 +138,6 @@ pub(crate) struct Attendee {
     known: bool,
 }
 
-/// A rate with a burst: the generic cell rate algorithm, with one number of state.
-///
-/// Source: ITU-T I.371; the number is the theoretical arrival time of the next event.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Rate {
-    next: Moment,
-}
-
-impl Rate {
-    /// Takes one event, or says how long to wait.
-    pub(crate) fn take(&mut self, now: Moment, interval: Span, burst: u32) -> Result<(), Span> {
-        let tolerance = interval.as_millis().saturating_mul(u64::from(burst.saturating_sub(1)));
-        let earliest = self.next.as_millis().saturating_sub(tolerance);
-        if now.as_millis() < earliest {
-            return Err(Moment::from_millis(earliest).since(now));
-        }
-        self.next = self.next.max(now) + interval;
-        Ok(())
-    }
-}
-
 impl Connection {
     pub(crate) const fn new(
         nonce: Nonce,
@@ -165,7 +153,10 @@ impl Connection {
             heard: now,
             pings: 0,
             strikes: 0,
-            questions: Rate { next: Moment::from_millis(0) },
+            frames: Rate::fresh(),
+            bytes: Rate::fresh(),
+            refused: Rate::fresh(),
+            questions: Rate::fresh(),
             waiting: 0,
             reads_history: false,
             catch_up: CatchUp::Idle,
@@ -384,23 +375,5 @@ impl Volatile {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rate_allows_a_burst_and_then_one_per_interval() {
-        let (interval, mut rate) = (Span::from_secs(60), Rate::default());
-        let at = |secs: u64| Moment::from_millis(1_000_000 + secs * 1_000);
-        for _ in 0..10 {
-            assert_eq!(rate.take(at(0), interval, 10), Ok(()));
-        }
-        assert_eq!(rate.take(at(0), interval, 10), Err(interval));
-        assert_eq!(rate.take(at(59), interval, 10), Err(Span::from_secs(1)));
-        assert_eq!(rate.take(at(60), interval, 10), Ok(()));
-        assert_eq!(rate.take(at(60), interval, 10), Err(interval));
     }
 }

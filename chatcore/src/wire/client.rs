@@ -64,6 +64,25 @@ impl ClientFrame {
         let versions = VersionRange::SUPPORTED;
         Self::Hello(ClientHello { role: Role::Client, versions, features: 0 })
     }
+
+    /// What a server counts for it towards the bytes that a connection may send: the bytes of its
+    /// texts, and 32.
+    pub fn counted_bytes(&self) -> u64 {
+        let texts = match self {
+            Self::Submit { command: Command::Post { room, body, .. }, .. } => {
+                room.as_str().len().saturating_add(body.as_str().len())
+            }
+            Self::Submit { command: Command::Reset { room, .. }, .. } => room.as_str().len(),
+            Self::Login(login) => login.name.as_str().len(),
+            Self::Ask { question, .. } => question.text_bytes(),
+            Self::Hello(_)
+            | Self::Ping { .. }
+            | Self::Pong { .. }
+            | Self::Leave
+            | Self::Operate(_) => 0,
+        };
+        u64::try_from(texts.saturating_add(32)).unwrap_or(u64::MAX)
+    }
 }
 
 /// What the other side is.
@@ -165,6 +184,19 @@ pub enum Question {
         /// How many at most; a page holds up to 256, and fewer when they are long.
         limit: u16,
     },
+}
+
+impl Question {
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Join { room, .. }
+            | Self::Part { room }
+            | Self::Who { room }
+            | Self::History { room, .. } => room.as_str().len(),
+            Self::Whois { room, user } => room.as_str().len().saturating_add(user.as_str().len()),
+            Self::Rooms => 0,
+        }
+    }
 }
 
 /// Where a follower starts.

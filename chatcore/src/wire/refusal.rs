@@ -202,6 +202,8 @@ faults! {
         Silence => "no sign of life",
         /// The peer does not read what it is sent.
         SlowReader => "slow reader",
+        /// The peer sends much more than it may, and does not wait when it is told to.
+        Flood => "too much is sent",
     }
 }
 const _: () = assert!(BODY_BYTES_MAX == 8_192, "the text of LimitFault::Body names the limit");

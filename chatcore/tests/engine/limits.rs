@@ -334,12 +334,12 @@ fn questions_are_limited_and_an_answer_comes_to_each() {
     rig.join("bob");
     rig.forget();
     // Not driven in between: what they lead to must be small before anything is written.
-    for _ in 0..10_000 {
+    for _ in 0..3_000 {
         rig.ask("ana", Question::Rooms);
     }
     let heard = rig.heard("ana");
     let refused = heard.iter().filter(|line| line.contains("E_RATE")).count();
-    assert_eq!((heard.len(), heard.len() - refused), (10_000, 127), "a join was one more");
+    assert_eq!((heard.len(), heard.len() - refused), (3_000, 127), "a join was one more");
     rig.pass(Span::from_millis(20));
     rig.ask("ana", Question::Rooms);
     assert!(!rig.heard("ana").pop().unwrap().contains("E_RATE"));
@@ -460,4 +460,121 @@ fn short_records_are_counted_with_what_it_takes_to_know_them() {
     assert_eq!(rig.reads, 1, "500 records of 40 bytes do not fit in 64 KiB");
     rig.history("bob", "lobby", Some(450), 1);
     assert_eq!(rig.reads, 1, "150 do");
+}
+
+fn slow() -> Rig {
+    let mut setup = Setup::limits(|limits| {
+        limits.frames_per_second = 512;
+        limits.frames_burst = 512;
+    });
+    setup.threshold = 1;
+    let mut rig = setup.rig();
+    rig.join("ana");
+    rig.forget();
+    rig
+}
+
+/// Posts in one instant until one is refused; how many were accepted.
+fn post_until_refused(rig: &mut Rig) -> (usize, String) {
+    for count in 0.. {
+        rig.say("ana", "x");
+        let last = rig.heard("ana").pop().unwrap();
+        if last.contains("refused") {
+            return (count, last);
+        }
+    }
+    unreachable!("the range has no end");
+}
+
+#[test]
+fn frames_beyond_the_rate_are_refused_for_now_and_use_up_no_counter() {
+    let mut rig = slow();
+    // The log-in is no part of it; the join is.
+    let (count, refused) = post_until_refused(&mut rig);
+    assert_eq!(count, 511);
+    // A quarter of what may be sent at once.
+    assert_eq!(refused, "refused 512 E_RATE too often, try again in 250 ms");
+    rig.submit("ana", 512, reset("lobby", 1));
+    assert_eq!(rig.heard("ana"), ["refused 512 E_BUSY the server is busy, try again in 250 ms"]);
+    rig.who("ana", "lobby");
+    assert_eq!(rig.heard("ana"), ["no: E_RATE too often, try again in 250 ms"]);
+    rig.pass(Span::from_millis(250));
+    rig.submit("ana", 512, crate::rig::post("lobby", "x"));
+    let accepted = rig.heard("ana").iter().any(|line| line.contains("accepted 512"));
+    assert!(accepted, "the counter was not used up");
+}
+
+#[test]
+fn peer_that_goes_on_though_it_is_told_to_wait_is_closed_and_no_other() {
+    let mut rig = slow();
+    rig.join("bob");
+    post_until_refused(&mut rig);
+    rig.forget();
+    let mut refused = 0;
+    loop {
+        rig.submit("ana", 512, crate::rig::post("lobby", "y"));
+        let heard = rig.heard("ana");
+        if heard[0] == "close E_LIMIT too much is sent" {
+            break;
+        }
+        assert!(heard[0].starts_with("refused 512 E_RATE"), "{heard:?}");
+        refused += 1;
+    }
+    // One was refused before.
+    assert_eq!(refused, 511);
+    rig.say("bob", "undisturbed");
+    assert!(rig.heard("bob").iter().any(|line| line.contains("bob: undisturbed")));
+}
+
+#[test]
+fn bytes_have_a_rate_of_their_own() {
+    let mut setup = Setup::limits(|limits| {
+        limits.bytes_per_second = 64 << 10;
+        limits.bytes_burst = 64 << 10;
+    });
+    setup.threshold = 1;
+    let mut rig = setup.rig();
+    rig.join("ana");
+    rig.forget();
+    let text = "x".repeat(8_000);
+    let mut counter = 1;
+    let mut accepted = |rig: &mut Rig| {
+        let first = counter;
+        loop {
+            rig.submit("ana", counter, crate::rig::post("lobby", &text));
+            let heard = rig.heard("ana");
+            if heard.iter().any(|line| line.contains("E_RATE")) {
+                return counter - first;
+            }
+            counter += 1;
+        }
+    };
+    assert_eq!(accepted(&mut rig), 8);
+    rig.pass(Span::from_secs(1));
+    assert_eq!(accepted(&mut rig), 8);
+}
+
+#[test]
+fn c8_new_sessions_beyond_the_rate_come_again_one_after_the_other_and_known_ones_do_not_wait() {
+    let mut setup = Setup::limits(|limits| {
+        limits.logins_per_second = 1;
+        limits.logins_burst = 2;
+    });
+    setup.threshold = 1;
+    let mut rig = setup.rig();
+    rig.login("ana");
+    rig.login("bob");
+    rig.forget();
+    rig.login("cem");
+    let heard = rig.heard("cem");
+    let busy = &heard[1];
+    assert!(busy.starts_with("close E_BUSY the server is busy, try again in "), "{heard:?}");
+    let millis: u64 = busy.split_whitespace().rev().nth(1).unwrap().parse().unwrap();
+    assert!((1_000..5_000).contains(&millis), "{busy}");
+    rig.lose("ana");
+    rig.login("ana");
+    assert!(rig.heard("ana").iter().any(|line| line.contains("welcome")), "she was here before");
+    rig.pass(Span::from_secs(1));
+    rig.login("cem");
+    assert!(rig.heard("cem").iter().any(|line| line.contains("welcome")));
 }

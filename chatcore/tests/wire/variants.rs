@@ -158,6 +158,7 @@ variants! {
         LoginTime => "login_time",
         Silence => "silence",
         SlowReader => "slow_reader",
+        Flood => "flood",
     }
     StateFault {
         LogInFirst => "log_in_first",

@@ -8,13 +8,13 @@ use chatcore::log::{Change, CommandId, OperatorRule};
 use chatcore::text::UserName;
 use chatcore::time::{Moment, Span};
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, ClientHello, LimitFault, Login, NameFault, Notice, Refusal,
-    ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
+    Answer, AuthFault, ClientFrame, ClientHello, Command, LimitFault, Login, NameFault, Notice,
+    Question, Refusal, ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
 };
 
 use super::Model;
 use super::due::What;
-use super::presence::{Claim, Conn, Online, Phase, Proof, Store, Waiting};
+use super::presence::{Claim, Conn, Measures, Online, Phase, Proof, Store, Waiting};
 use super::truth::{to_u32, to_u64};
 
 /// The third frame out of order before log-in closes the connection.
@@ -73,6 +73,9 @@ impl Model {
     }
 
     fn online_frame(&mut self, conn: ConnId, frame: &ClientFrame) {
+        if *frame != ClientFrame::Leave && self.spills(conn, frame) {
+            return;
+        }
         match frame {
             ClientFrame::Hello(_) | ClientFrame::Login(_) | ClientFrame::Operate(_) => {
                 let refusal = Refusal::State(StateFault::AlreadyLoggedIn);
@@ -89,6 +92,62 @@ impl Model {
                 self.tell_close(conn, None);
             }
         }
+    }
+
+    /// Whether a frame is more than the connection may send now, and what comes of that.
+    fn spills(&mut self, conn: ConnId, frame: &ClientFrame) -> bool {
+        let (now, limits) = (self.now.moment, &self.limits);
+        let of_frames = measures(limits.frames_per_second, limits.frames_burst);
+        let of_bytes = Measures { a_second: limits.bytes_per_second, holds: limits.bytes_burst };
+        let bytes = 32 + texts_of(frame);
+        let Some(state) = self.process.conns.get_mut(&conn) else { return false };
+        let mut wait = Span::ZERO;
+        if !state.frames.fits(now, of_frames, 1) {
+            wait = state.frames.wait(now, of_frames, 1);
+        }
+        if !state.bytes.fits(now, of_bytes, bytes) {
+            wait = wait.max(state.bytes.wait(now, of_bytes, bytes));
+        }
+        if wait == Span::ZERO {
+            state.frames.pour(now, of_frames, 1);
+            state.bytes.pour(now, of_bytes, bytes);
+            return false;
+        }
+        if !state.spilled.fits(now, of_frames, 1) {
+            self.close(conn, Refusal::Limit(LimitFault::Flood));
+            return true;
+        }
+        state.spilled.pour(now, of_frames, 1);
+        let late = Refusal::Rate { retry_ms: wait };
+        match frame {
+            ClientFrame::Submit { counter, command: Command::Reset { .. } } => {
+                let refusal = Refusal::Busy { retry_ms: wait };
+                self.due.send(conn, ServerFrame::Refused { counter: *counter, refusal });
+            }
+            ClientFrame::Submit { counter, .. } => {
+                self.due.send(conn, ServerFrame::Refused { counter: *counter, refusal: late });
+            }
+            ClientFrame::Ask { request, .. } => {
+                let answer = Answer::Refused(late);
+                self.due.send(conn, ServerFrame::Answer { request: *request, answer });
+            }
+            ClientFrame::Hello(_)
+            | ClientFrame::Login(_)
+            | ClientFrame::Operate(_)
+            | ClientFrame::Ping { .. }
+            | ClientFrame::Pong { .. }
+            | ClientFrame::Leave => {}
+        }
+        true
+    }
+
+    /// What one of too many is told: between one and five seconds, as its nonce says.
+    fn come_again(&self, conn: ConnId) -> Refusal {
+        let nonce = self.process.conns.get(&conn).map(|state| state.nonce);
+        let nonce = nonce.expect("who logs in has a connection");
+        let drawn =
+            nonce.as_bytes()[..8].iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+        Refusal::Busy { retry_ms: Span::from_millis(1_000 + drawn % 4_000) }
     }
 
     fn strike(&mut self, conn: ConnId, frame: &ClientFrame) {
@@ -139,6 +198,14 @@ impl Model {
             Ok(user) => user,
             Err(error) => return self.close(conn, Refusal::Name(NameFault::Bad(error))),
         };
+        if !self.facts.sessions.contains_key(&login.session) {
+            let (now, limits) = (self.now.moment, &self.limits);
+            let of = measures(limits.logins_per_second, limits.logins_burst);
+            if !self.process.newcomers.fits(now, of, 1) {
+                return self.close(conn, self.come_again(conn));
+            }
+            self.process.newcomers.pour(now, of, 1);
+        }
         let message = self.proof_of(conn, login);
         let (key, session, attach) = (login.key, login.session, login.attach);
         let Some(state) = self.process.conns.get_mut(&conn) else { return };
@@ -188,6 +255,14 @@ impl Model {
             Proof::User(claim) => claim,
             Proof::Right(key, order) => return self.obey(conn, key, order),
         };
+        if self.facts.sessions.contains_key(&claim.session) {
+            let (now, limits) = (self.now.moment, &self.limits);
+            let of = measures(limits.returns_per_second, limits.returns_burst);
+            if !self.process.returns.fits(now, of, 1) {
+                return self.close(conn, self.come_again(conn));
+            }
+            self.process.returns.pour(now, of, 1);
+        }
         if self.is_crowded(conn) {
             return self.close(conn, BUSY);
         }
@@ -466,4 +541,37 @@ impl<T: Ord> PopDue<T> for BTreeSet<(Moment, T)> {
         }
         self.pop_first()
     }
+}
+
+fn measures(a_second: u32, holds: u32) -> Measures {
+    Measures { a_second: a_second.into(), holds: holds.into() }
+}
+
+/// The bytes of all texts in a frame.
+fn texts_of(frame: &ClientFrame) -> u64 {
+    let texts: &[&str] = match frame {
+        ClientFrame::Submit { command: Command::Post { room, body, .. }, .. } => {
+            &[room.as_str(), body.as_str()]
+        }
+        ClientFrame::Submit { command: Command::Reset { room, .. }, .. }
+        | ClientFrame::Ask {
+            question:
+                Question::Join { room, .. }
+                | Question::Part { room }
+                | Question::Who { room }
+                | Question::History { room, .. },
+            ..
+        } => &[room.as_str()],
+        ClientFrame::Ask { question: Question::Whois { room, user }, .. } => {
+            &[room.as_str(), user.as_str()]
+        }
+        ClientFrame::Login(login) => &[login.name.as_str()],
+        ClientFrame::Ask { question: Question::Rooms, .. }
+        | ClientFrame::Hello(_)
+        | ClientFrame::Operate(_)
+        | ClientFrame::Ping { .. }
+        | ClientFrame::Pong { .. }
+        | ClientFrame::Leave => &[],
+    };
+    texts.iter().map(|text| to_u64(text.len())).sum()
 }

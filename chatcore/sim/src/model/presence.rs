@@ -24,6 +24,9 @@ pub(super) struct Process {
     pub(super) presence: BTreeMap<UserName, u32>,
     pub(super) sides: BTreeMap<RoomName, Side>,
     pub(super) resets: BTreeMap<UserName, Bucket>,
+    /// Log-ins of sessions that are new, and of others.
+    pub(super) newcomers: Vessel,
+    pub(super) returns: Vessel,
     /// When a connection may have to be looked at; at most one each.
     pub(super) deadlines: BTreeSet<(Moment, ConnId)>,
     /// Members that nothing of theirs connects to a room, by when they have to be back there.
@@ -60,6 +63,10 @@ pub(super) struct Conn {
     pub(super) quiet_since: Moment,
     pub(super) pings: u32,
     pub(super) strikes: u32,
+    pub(super) frames: Vessel,
+    pub(super) bytes: Vessel,
+    /// Frames that did not fit.
+    pub(super) spilled: Vessel,
     pub(super) questions: Bucket,
     pub(super) waiting: u32,
     pub(super) reads_history: bool,
@@ -204,6 +211,53 @@ impl Bucket {
     }
 }
 
+/// So much at once and so much a second, of which each thing takes its share: a vessel with a hole. Its
+/// level is in microseconds until it is empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Vessel {
+    empty_at: u64,
+}
+
+/// A vessel's measures: what runs out of it a second, and how much of that it holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measures {
+    pub(super) a_second: u64,
+    pub(super) holds: u64,
+}
+
+impl Measures {
+    /// The microseconds that so much takes to run out; what does not fit counts as all that fits.
+    fn time_of(self, amount: u64) -> u64 {
+        let full = self.holds * 1_000_000 / self.a_second;
+        full.min(amount * 1_000_000 / self.a_second)
+    }
+
+    fn full(self) -> u64 {
+        self.time_of(self.holds)
+    }
+}
+
+impl Vessel {
+    fn level(self, now: Moment) -> u64 {
+        self.empty_at.saturating_sub(now.as_millis() * 1_000)
+    }
+
+    pub(super) fn fits(self, now: Moment, of: Measures, amount: u64) -> bool {
+        self.level(now) + of.time_of(amount) <= of.full()
+    }
+
+    pub(super) fn pour(&mut self, now: Moment, of: Measures, amount: u64) {
+        self.empty_at = now.as_millis() * 1_000 + self.level(now) + of.time_of(amount);
+    }
+
+    /// How long until the amount and a quarter of all would fit, in whole milliseconds.
+    pub(super) fn wait(self, now: Moment, of: Measures, amount: u64) -> Span {
+        let wanted = of.time_of(amount).max(of.full() / 4);
+        let over = self.level(now) + wanted - of.full();
+        Span::from_millis(over.div_ceil(1_000))
+    }
+}
+
 impl Conn {
     pub(super) const fn new(
         nonce: Nonce,
@@ -219,6 +273,9 @@ impl Conn {
             quiet_since: now,
             pings: 0,
             strikes: 0,
+            frames: Vessel { empty_at: 0 },
+            bytes: Vessel { empty_at: 0 },
+            spilled: Vessel { empty_at: 0 },
             questions: Bucket { full_at: Moment::from_millis(0) },
             waiting: 0,
             reads_history: false,

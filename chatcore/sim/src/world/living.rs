@@ -17,7 +17,7 @@ use chatcore::engine::{Archive, Directive, Engine, Input, Output, Page, ReadToke
 use chatcore::id::ConnId;
 use chatcore::text::RoomName;
 use chatcore::time::Now;
-use chatcore::wire::{GateState, Record};
+use chatcore::wire::{GateState, Record, Refusal};
 
 use crate::broken::{Broken, hold};
 use crate::marks::Mark;
@@ -58,6 +58,10 @@ impl World<'_> {
         let is_whole = lived.engine.next_timeout().is_none_or(|at| at >= ends);
         let Resting { mut engine, own, gates, .. } = lived;
         let (one, other) = (self.visit_as(&own, &mut engine), self.visit_as(&own, &mut restored));
+        // Rates end with the process: a living engine may just have let in as many as it may.
+        if is_put_off(&one) {
+            return Ok(());
+        }
         let crowd = |gate: &GateState| gate.users > self.plan.options.limits.crowd_members;
         let is_told = |heard: &Heard| !heard.outputs.iter().filter_map(gate_of).any(crowd);
         let tells = is_told(&one) && is_told(&other) && !gates.values().any(crowd);
@@ -136,6 +140,15 @@ fn are_pages_alike(one: &Output, other: &Output) -> bool {
         return false;
     };
     one == other && (some.starts_with(&others) || others.starts_with(&some))
+}
+
+/// Whether a visitor was one of too many.
+fn is_put_off(heard: &Heard) -> bool {
+    let is_busy = |output: &Output| {
+        let Output::Deliver(Directive::Close { refusal, .. }) = output else { return false };
+        matches!(refusal, Some(Refusal::Busy { .. }))
+    };
+    heard.outputs.iter().any(is_busy)
 }
 
 /// An engine that is brought to rest.

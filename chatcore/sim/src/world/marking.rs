@@ -9,8 +9,8 @@ use chatcore::id::{ConnId, Counter, Incarnation, Index};
 use chatcore::log::{Change, Entry};
 use chatcore::text::{BODY_BYTES_MAX, RoomName, UserName};
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, LimitFault, NameFault, Question, Refusal, ServerFrame, Start,
-    StateFault,
+    Answer, AuthFault, ClientFrame, Command, LimitFault, NameFault, Question, Refusal, ServerFrame,
+    Start, StateFault,
 };
 
 use crate::marks::Mark;
@@ -52,6 +52,8 @@ pub(crate) struct Memory {
     logged_in: BTreeSet<ConnId>,
     /// Whether what happens now may bring somebody back.
     returning: bool,
+    /// Whether what was sent last is a post.
+    posting: bool,
     /// The last entry was a reset.
     after_reset: bool,
 }
@@ -230,6 +232,8 @@ impl World<'_> {
             }
             _ => false,
         };
+        self.memory.posting =
+            matches!(frame, ClientFrame::Submit { command: Command::Post { .. }, .. });
     }
 
     pub(crate) fn mark_directive(&mut self, directive: &Directive) {
@@ -245,6 +249,10 @@ impl World<'_> {
             ServerFrame::Status(_) => self.hit(Mark::StatusTold),
             ServerFrame::Refused { refusal: Refusal::Store, counter } => {
                 self.memory.refused_when_full.insert(conn, *counter);
+            }
+            // Only resets have a rate of their own.
+            ServerFrame::Refused { refusal: Refusal::Rate { .. }, .. } if self.memory.posting => {
+                self.hit(Mark::SentTooMuch);
             }
             ServerFrame::Refused {
                 refusal: Refusal::State(StateFault::OtherIncarnation), ..
@@ -329,6 +337,9 @@ impl World<'_> {
                 Mark::SilentClosed
             }
             Refusal::Limit(LimitFault::LoginTime) => Mark::LoginTimeOver,
+            Refusal::Limit(LimitFault::Flood) => Mark::FloodClosed,
+            // Who finds the server full is told a second, sharp.
+            Refusal::Busy { retry_ms } if retry_ms.as_millis() > 1_000 => Mark::LoginTooMany,
             Refusal::Busy { .. } => Mark::ServerFull,
             Refusal::Name(NameFault::InUse) => Mark::NameTaken,
             Refusal::Name(NameFault::TooSimilar) => Mark::LookalikeRefused,
