@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::addresses::{Addresses, Visit};
 use crate::connection::{LINGER, Source};
 use crate::http;
+use crate::metrics::{Metrics, Refused};
 use crate::server::Transport;
 use crate::shard::Sink;
 use crate::tls::{self, Tls};
@@ -103,6 +104,7 @@ pub(crate) struct House {
     /// What is answered by HTTP in the clear, and inside TLS.
     pub(crate) pages: Router,
     pub(crate) encrypted_pages: Router,
+    pub(crate) metrics: Metrics,
     pub(crate) login_time: Duration,
     /// To where connections of the chat go.
     pub(crate) accepted: mpsc::Sender<Transport>,
@@ -156,7 +158,13 @@ impl Door {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let Some(standing) = self.house.places.take(visit) else { return };
+        let metrics = &self.house.metrics;
+        let Some(standing) = self.house.places.take(visit) else {
+            return metrics.refused(Refused::Full);
+        };
+        if matches!(standing, Standing::TurnedAway { .. }) {
+            metrics.refused(Refused::Full);
+        }
         let since = Instant::now();
         let time = match standing {
             Standing::Placed(_) => self.house.login_time,
@@ -165,7 +173,9 @@ impl Door {
         let caller = Caller { source, sink, standing, since, deadline: since + time };
         let deadline = caller.deadline;
         // Who says nothing in time, or breaks off, has asked for nothing.
-        let _ = timeout_at(deadline, self.hear(caller)).await;
+        if !matches!(timeout_at(deadline, self.hear(caller)).await, Ok(Ok(()))) {
+            metrics.refused(Refused::Silent);
+        }
     }
 
     async fn hear<R, W>(&self, mut caller: Caller<R, W>) -> io::Result<()>
@@ -176,6 +186,7 @@ impl Door {
         let first = caller.source.read_u8().await?;
         match (Speech::of(first), &self.tls) {
             (Speech::Frames, _) if !self.takes_plain => {
+                self.house.metrics.refused(Refused::Speech);
                 caller.refuse(Refusal::Frame(FrameFault::Unencrypted)).await
             }
             (Speech::Tls, Some(tls)) => self.hear_by_tls(tls, first, caller).await,
@@ -234,12 +245,14 @@ impl Door {
             }
             (Speech::Frames, caller) => caller.refuse(Refusal::Busy { retry_ms: BUSY_RETRY }).await,
             (Speech::Http, caller) => {
+                self.house.metrics.page();
                 let House { pages, encrypted_pages, .. } = &*self.house;
                 let pages = if channel.is_some() { encrypted_pages } else { pages };
                 answer(first, caller, pages.clone()).await
             }
             // As a length, each of these bytes begins one that no frame has.
             (Speech::Tls | Speech::Unknown, caller) => {
+                self.house.metrics.refused(Refused::Speech);
                 caller.refuse(Refusal::Frame(FrameFault::TooLarge)).await
             }
         }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatcore::engine::{Directive, Engine, Event, Input, Misuse, Need, Output};
+use chatcore::engine::{Counts, Directive, Engine, Event, Input, Misuse, Need, Output};
 use chatcore::id::{ConnId, Digest, Nonce};
 use chatcore::log::Entry;
 use chatcore::text::HostAddress;
 use chatcore::time::Span;
 use chatcore::wire::{ClientFrame, HostStatus, Refusal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, sleep_until};
@@ -18,6 +18,7 @@ use crate::connection::FrameLimit;
 use crate::door::Place;
 use crate::figures::Figures;
 use crate::http::{Health, Readiness};
+use crate::metrics::Metrics;
 use crate::retention::{Ledger, ROUND};
 use crate::shard::{ShardHandle, shard_of};
 use crate::store::{Answer, Keeper, StoreFailure, Wanted};
@@ -63,10 +64,35 @@ pub(crate) enum Message {
     Verified { conn: ConnId, valid: bool },
     /// What the host says of itself is known.
     Reported { conn: ConnId, host: HostStatus },
+    /// Somebody wants to know how much there is.
+    Count(oneshot::Sender<Counts>),
     /// A shard lacks records.
     Fetch(Need),
     /// Everybody is to be told that the server stops.
     Stop,
+}
+
+/// A way to ask the engine's task.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineHandle(mpsc::Sender<Message>);
+
+/// How long the engine may take to answer somebody who only looks.
+const LOOK_TIME: Duration = Duration::from_secs(5);
+
+impl EngineHandle {
+    pub(crate) const fn new(messages: mpsc::Sender<Message>) -> Self {
+        Self(messages)
+    }
+
+    /// How much there is; `None` when the engine does not answer in time.
+    pub(crate) async fn counts(&self) -> Option<Counts> {
+        let (asker, answer) = oneshot::channel();
+        let ask = async {
+            self.0.send(Message::Count(asker)).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(LOOK_TIME, ask).await.ok().flatten()
+    }
 }
 
 /// Where entries are kept.
@@ -113,6 +139,7 @@ pub(crate) struct Host {
     admitted: BTreeMap<ConnId, Admitted>,
     /// For those who ask from outside.
     health: Arc<Health>,
+    metrics: Metrics,
     /// What this turn leads to, a list a shard.
     directives: Vec<Vec<Directive>>,
 }
@@ -122,7 +149,7 @@ impl Host {
         engine: Engine,
         clock: Clock,
         shards: Vec<ShardHandle>,
-        (verifier, figures, kept, health): (Verifier, Figures, Kept, Arc<Health>),
+        (verifier, figures, kept, health, metrics): (Verifier, Figures, Kept, Arc<Health>, Metrics),
     ) -> Self {
         let has_rounds = matches!(&kept, Kept::InMemory(ledger) if ledger.has_bound());
         let directives = shards.iter().map(|_| Vec::new()).collect();
@@ -138,6 +165,7 @@ impl Host {
             stop_by: None,
             admitted: BTreeMap::new(),
             health,
+            metrics,
             directives,
         }
     }
@@ -230,6 +258,7 @@ impl Host {
                 self.handle(Input::Connected { conn, nonce, channel, address, waited });
             }
             Message::Frames { conn, frames } => {
+                self.metrics.received(frames.len());
                 for frame in frames {
                     self.handle(Input::Frame { conn, frame });
                 }
@@ -247,6 +276,8 @@ impl Host {
             }
             Message::Verified { conn, valid } => self.handle(Input::Verified { conn, valid }),
             Message::Reported { conn, host } => self.handle(Input::Reported { conn, host }),
+            // Who asked may have gone.
+            Message::Count(asker) => drop(asker.send(self.engine.counts())),
             Message::Fetch(need) => self.handle(Input::Fetch(need)),
             Message::Stop => {
                 self.health.set(Readiness::Stopping);
@@ -327,6 +358,7 @@ impl Host {
                 if let Some(admitted) = self.admitted.get_mut(conn) {
                     admitted.log_in();
                 }
+                self.metrics.logged_in();
                 tracing::debug!(%conn, %user, "logged in");
             }
             Event::Closed { conn, refusal } => {
@@ -334,6 +366,7 @@ impl Host {
                 if let Some(admitted) = self.admitted.get_mut(conn) {
                     admitted.place = None;
                 }
+                self.metrics.closed(refusal.as_ref().map(Refusal::code));
                 let code = refusal.as_ref().map_or("all is said", Refusal::code);
                 tracing::debug!(%conn, code, "closing");
             }

@@ -6,6 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::host::EngineHandle;
+use crate::metrics::Metrics;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -63,6 +65,31 @@ impl Health {
         let told = self.0.load(Ordering::Relaxed);
         let all = [Readiness::Ready, Readiness::StoreFull];
         all.into_iter().find(|it| *it as u8 == told).unwrap_or(Readiness::Stopping)
+    }
+}
+
+/// The pages of the socket for those who run the server.
+pub(crate) fn admin_pages(health: Arc<Health>, metrics: Metrics, engine: EngineHandle) -> Router {
+    let told = move || {
+        let (metrics, engine) = (metrics.clone(), engine.clone());
+        async move { metrics_page(&metrics, &engine).await }
+    };
+    let pages = Router::new()
+        .route("/metrics", get(told))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") });
+    guarded(pages.with_state(health))
+}
+
+async fn metrics_page(metrics: &Metrics, engine: &EngineHandle) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    match engine.counts().await {
+        Some(counts) => {
+            ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text(&counts)).into_response()
+        }
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the engine does not answer\n").into_response(),
     }
 }
 

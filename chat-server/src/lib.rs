@@ -14,6 +14,7 @@
 //! - listeners accept and survive running out of descriptors (`listener`);
 //! - the door tells frames, TLS and HTTP apart and has a bounded number of places (`door`, `addresses`,
 //!   `tls`, `http`);
+//! - metrics count for a monitoring system, which asks on a socket of its own (`metrics`);
 //! - retention counts what rooms keep, and asks the engine to forget what is too much (`retention`).
 //!
 //! Data flows one way: connection → engine → shard → connection. The one way back, from a shard to
@@ -33,6 +34,7 @@ mod host;
 mod http;
 mod key;
 mod listener;
+mod metrics;
 #[cfg(chat_mutants)]
 mod mutant;
 mod orders;

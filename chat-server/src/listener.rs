@@ -3,22 +3,30 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use chatcore::address::Address;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::door::{Door, House};
+use crate::http;
+use crate::metrics::Refused;
 use crate::tls::Tls;
 
 /// The first and the longest wait after the system refused a descriptor.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// Requests of those who run the server that are answered at once, and how long each may take.
+const ADMINS_MAX: usize = 16;
+const ADMIN_TIME: Duration = Duration::from_secs(10);
 
 /// How often a refused descriptor is worth a line.
 const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
@@ -41,6 +49,15 @@ pub enum ListenError {
          --tls-cert and --tls-key, or --tls-self-signed, or --plaintext to allow it"
     )]
     Exposed {
+        /// The address.
+        address: Address,
+    },
+    /// The address for those who run the server is not this machine's alone.
+    #[error(
+        "{address} can be reached from other machines: metrics are told on a Unix socket or on this \
+         machine alone, as --admin unix:/PATH or --admin 127.0.0.1:9464"
+    )]
+    AdminExposed {
         /// The address.
         address: Address,
     },
@@ -154,6 +171,23 @@ impl Listener {
         }
     }
 
+    /// A socket for those who run the server.
+    pub(crate) async fn bind_admin(address: &Address) -> Result<Self, ListenError> {
+        match Self::bind(address, Plaintext::LoopbackOnly, None).await {
+            Err(ListenError::Exposed { address } | ListenError::NoCertificate { address }) => {
+                Err(ListenError::AdminExposed { address })
+            }
+            Ok(listener) => {
+                if let Address::Unix(path) = address {
+                    let wrap = |source| ListenError::Io { address: address.clone(), source };
+                    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(wrap)?;
+                }
+                Ok(listener)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The address it really has: a free port has a number now.
     pub(crate) const fn address(&self) -> &Address {
         &self.address
@@ -197,6 +231,29 @@ impl Listener {
         }
     }
 
+    /// Answers requests for `pages` until `stop`, some at a time; the rest wait in the system's queue.
+    pub(crate) async fn run_admin(self, pages: Router, stop: CancellationToken) {
+        let (mut shortage, mut callers) = (Shortage::default(), JoinSet::new());
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                Some(ended) = callers.join_next(), if !callers.is_empty() => {
+                    note_end(ended);
+                    continue;
+                }
+                accepted = self.accept(), if callers.len() < ADMINS_MAX => accepted,
+            };
+            match accepted {
+                Ok(Accepted::Tcp(stream, _)) => callers.spawn(answer_admin(stream, pages.clone())),
+                Ok(Accepted::Unix(stream)) => callers.spawn(answer_admin(stream, pages.clone())),
+                Err(error) => {
+                    let wait = shortage.wait(&error, &self.address);
+                    callers.spawn(tokio::time::sleep(wait))
+                }
+            };
+        }
+    }
+
     async fn accept(&self) -> io::Result<Accepted> {
         Ok(match &self.socket {
             Socket::Tcp(listener) => {
@@ -221,12 +278,22 @@ impl Listener {
     }
 }
 
+/// Answers one request, in bounded time.
+async fn answer_admin<S>(stream: S, pages: Router)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    // Who breaks off, or is too slow, may ask again.
+    let _ = tokio::time::timeout(ADMIN_TIME, http::serve(stream, pages)).await;
+}
+
 /// Lets a connection in, if there are not too many from where it comes.
 fn receive(door: &Arc<Door>, accepted: Accepted, callers: &mut JoinSet<()>) {
     let door = Arc::clone(door);
     match accepted {
         Accepted::Tcp(stream, ip) => {
             let Ok(visit) = door.house.addresses.visit(ip, Instant::now()) else {
+                door.house.metrics.refused(Refused::Address);
                 return tracing::debug!(%ip, "too many connections from one address");
             };
             let (source, sink) = stream.into_split();

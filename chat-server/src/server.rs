@@ -23,10 +23,11 @@ use crate::connection::{Connection, FrameLimit, Source};
 use crate::descriptors::{self, TooFewDescriptors};
 use crate::door::{House, Place, Places};
 use crate::figures::Figures;
-use crate::host::{self, Host, Kept, Message};
+use crate::host::{self, EngineHandle, Host, Kept, Message};
 use crate::http::{self, Health, Layer};
 use crate::key::ServerKey;
 use crate::listener::{ListenError, Listener, Plaintext};
+use crate::metrics::Metrics;
 use crate::retention::{Keep, Ledger};
 use crate::shard::{self, ShardHandle, ShardMessage, Sink, shard_of};
 use crate::store::{self, Closed, Keeper, Opened, Storage, StoreError, StoreFailure};
@@ -53,6 +54,8 @@ const ACCEPTED_QUEUE: usize = 16;
 pub struct ServerConfig {
     /// Where to listen; with none it serves only what is attached.
     pub listen: Vec<Address>,
+    /// Where to tell metrics: a Unix socket or an address of this machine.
+    pub admin: Option<Address>,
     /// Whether other machines may be served without encryption.
     pub plaintext: Plaintext,
     /// What is shown to those who come by TLS; with none, nobody can.
@@ -79,6 +82,7 @@ impl ServerConfig {
     pub fn new(key: ServerKey) -> Self {
         Self {
             listen: Vec::new(),
+            admin: None,
             plaintext: Plaintext::default(),
             tls: None,
             storage: Storage::Ephemeral,
@@ -151,10 +155,17 @@ pub(crate) struct Transport {
     pub(crate) waited: Duration,
 }
 
+/// The sockets of a server that is about to run.
+struct Bound {
+    chat: Vec<Listener>,
+    admin: Option<Listener>,
+}
+
 /// A server that runs. Dropping it stops everything at once; [`Server::stop`] does it in order.
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<Address>,
+    admin: Option<Address>,
     generation: Generation,
     founding: Founding,
     accepted: mpsc::Sender<Transport>,
@@ -179,9 +190,13 @@ impl Server {
         let mut limits = config.limits;
         limits.connections_max = descriptors::raise(limits.connections_max)?;
         limits.check()?;
-        let mut bound = Vec::with_capacity(config.listen.len());
+        let mut bound = Bound { chat: Vec::with_capacity(config.listen.len()), admin: None };
         for address in &config.listen {
-            bound.push(Listener::bind(address, config.plaintext, config.tls.as_ref()).await?);
+            let listener = Listener::bind(address, config.plaintext, config.tls.as_ref()).await?;
+            bound.chat.push(listener);
+        }
+        if let Some(address) = &config.admin {
+            bound.admin = Some(Listener::bind_admin(address).await?);
         }
         let founding = Founding {
             log_id: LogId::new(random()?),
@@ -199,7 +214,7 @@ impl Server {
 
     /// Serves with an engine that was just made.
     fn run(
-        (bound, address_limits): (Vec<Listener>, AddressLimits),
+        (bound, address_limits): (Bound, AddressLimits),
         engine: Engine,
         clock: Clock,
         storage: Storage,
@@ -208,14 +223,18 @@ impl Server {
         let (founding, limits) = (engine.founding().clone(), engine.limits().clone());
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (messages, inbox) = mpsc::channel(host::QUEUE);
+        let metrics = Metrics::new();
         let mut core = JoinSet::new();
         let shards: Vec<ShardHandle> = (0..cores.get())
-            .map(|_| shard::start(&limits, clock, messages.clone(), &mut core))
+            .map(|_| {
+                let told = (messages.clone(), metrics.clone());
+                shard::start(&limits, clock, told, &mut core)
+            })
             .collect();
         let verifier = Verifier::new(cores, messages.clone());
         let figures = Figures::new(storage, clock, messages.clone());
         let health = Arc::new(Health::default());
-        let parts = (verifier, figures, kept, Arc::clone(&health));
+        let parts = (verifier, figures, kept, Arc::clone(&health), metrics.clone());
         let host = Host::new(engine, clock, shards.clone(), parts);
         core.spawn(host.run(inbox));
 
@@ -223,21 +242,29 @@ impl Server {
         let registry = Registry::new(messages.clone(), shards);
         let connections = tokio::spawn(registry.run(arrivals));
         let listening = CancellationToken::new();
-        let addresses = bound.iter().map(|listener| listener.address().clone()).collect();
+        let admin = bound.admin.as_ref().map(|listener| listener.address().clone());
+        let addresses = bound.chat.iter().map(|listener| listener.address().clone()).collect();
         let house = Arc::new(House {
             places: Places::new(&limits),
             addresses: Arc::new(Addresses::new(address_limits)),
             pages: http::pages(Arc::clone(&health), Layer::Plain),
-            encrypted_pages: http::pages(health, Layer::Tls),
+            encrypted_pages: http::pages(Arc::clone(&health), Layer::Tls),
+            metrics: metrics.clone(),
             login_time: Duration::from_millis(limits.login_time.as_millis()),
             accepted: accepted.clone(),
         });
         let mut listeners = JoinSet::new();
-        for listener in bound {
+        for listener in bound.chat {
             listeners.spawn(listener.run(Arc::clone(&house), listening.clone()));
+        }
+        if let Some(listener) = bound.admin {
+            let engine = EngineHandle::new(messages.clone());
+            let pages = http::admin_pages(health, metrics, engine);
+            listeners.spawn(listener.run_admin(pages, listening.clone()));
         }
         Self {
             addresses,
+            admin,
             generation: GENERATION,
             founding,
             accepted,
@@ -253,6 +280,11 @@ impl Server {
     /// Where it listens, in the order of the configuration; free ports have numbers now.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// Where it tells its metrics, if it does; a free port has a number now.
+    pub const fn admin(&self) -> Option<&Address> {
+        self.admin.as_ref()
     }
 
     /// The generation it serves in.

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, sleep_until};
 use crate::host::Message;
+use crate::metrics::Metrics;
 use crate::store::StoreFailure;
 
 /// A connection's writing side.
@@ -86,7 +87,7 @@ pub(crate) fn shard_of(conn: ConnId, shards: usize) -> usize {
 pub(crate) fn start(
     limits: &Limits,
     clock: Clock,
-    engine: mpsc::Sender<Message>,
+    (engine, metrics): (mpsc::Sender<Message>, Metrics),
     tasks: &mut JoinSet<Result<(), StoreFailure>>,
 ) -> ShardHandle {
     let (messages, inbox) = mpsc::channel(QUEUE);
@@ -97,6 +98,7 @@ pub(crate) fn start(
         slices: Vec::with_capacity(SLICES),
         closing: VecDeque::new(),
         clock,
+        metrics,
     };
     // A shard polls many transports in one go and gives way by itself, after each turn. The
     // runtime's own budget would end a turn after 128 of them by feigning that they are blocked.
@@ -116,6 +118,7 @@ struct Shard {
     /// When closing connections are given up, the earliest first.
     closing: VecDeque<(Moment, ConnId)>,
     clock: Clock,
+    metrics: Metrics,
 }
 
 struct Writer {
@@ -225,6 +228,7 @@ impl Shard {
         match writer.poll_write(&self.slices) {
             Poll::Ready(Ok(count)) if count > 0 => {
                 self.delivery.wrote(conn, count);
+                self.metrics.written(count);
                 self.flush(conn);
             }
             Poll::Ready(Ok(_)) => self.drop_connection(conn),

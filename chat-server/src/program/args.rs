@@ -178,6 +178,11 @@ pub(super) struct RunArgs {
     #[arg(long, env = "CHAT_TLS_SELF_SIGNED")]
     pub(super) tls_self_signed: bool,
 
+    /// Where to tell metrics by HTTP, at /metrics: `unix:/PATH` or an address of this machine, as
+    /// 127.0.0.1:9464
+    #[arg(long, value_name = "URI", env = "CHAT_ADMIN")]
+    pub(super) admin: Option<Address>,
+
     /// A bound of the server, as connections-max=20000, login-time=5s or unread-bytes-max=128KiB. May
     /// be repeated; --help lists the names
     #[arg(long, value_name = "NAME=VALUE", env = "CHAT_LIMIT", value_delimiter = ',',

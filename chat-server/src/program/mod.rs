@@ -81,7 +81,11 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Start(
-                StartError::Listen(ListenError::Exposed { .. } | ListenError::NoCertificate { .. })
+                StartError::Listen(
+                    ListenError::Exposed { .. }
+                    | ListenError::AdminExposed { .. }
+                    | ListenError::NoCertificate { .. },
+                )
                 | StartError::Limits(_),
             )
             | Self::Misconfigured
@@ -170,6 +174,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         let signals = Signals::listen().map_err(Failure::Runtime)?;
         let server = Server::start(ServerConfig {
             listen: args.listen.clone(),
+            admin: args.admin.clone(),
             plaintext: args.plaintext.into(),
             tls,
             storage: storage.clone(),

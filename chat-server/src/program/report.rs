@@ -45,9 +45,21 @@ impl Report {
                         "role": "owner",
                     }));
                 }
+                if let Some(admin) = server.admin() {
+                    say(&json!({ "type": "admin", "url": admin.to_string() }));
+                }
             }
             Form::Plain => {
                 say(&welcome(server.addresses(), server.founding().threshold, storage));
+                match server.admin() {
+                    Some(Address::Unix(path)) => {
+                        say(&format!("Metrics are told at the socket {}.", path.display()));
+                    }
+                    Some(Address::Tcp { host, port } | Address::Tls { host, port }) => {
+                        say(&format!("Metrics are told at http://{host}:{port}/metrics."));
+                    }
+                    None => {}
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ mod hostile;
 mod injected;
 mod killed;
 mod lifecycle;
+mod metrics;
 mod peer;
 mod power;
 mod program;

@@ -258,8 +258,9 @@ fn leave_open_files(id: u32, count: usize) {
 
 #[tokio::test]
 async fn c6_shortage_of_descriptors_is_survived() {
-    let mut program =
-        Program::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), &FREE_PORT);
+    // Who says nothing is soon given up, so that this does not take long.
+    let options = [&FREE_PORT[..], &["--limit", "login-time=1s"]].concat();
+    let mut program = Program::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), &options);
     let address = program.address();
     let mut ana = Peer::join(&address, "ana").await;
     let mut beto = Peer::join(&address, "beto").await;

@@ -47,6 +47,7 @@ use crate::text::{HostAddress, RoomName, UserName};
 use crate::time::{Moment, Now, Span};
 use crate::wire::{ClientFrame, GateState, HostStatus, Record, Refusal, ServerFrame};
 
+pub use operate::Counts;
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 
 /// Something that happened outside.

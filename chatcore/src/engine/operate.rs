@@ -2,7 +2,7 @@
 
 use crate::engine::volatile::{Claim, Connection, Phase};
 use crate::engine::{Engine, Output};
-use crate::id::{ByteCount, ConnId, PublicKey};
+use crate::id::{ByteCount, ConnId, Index, PublicKey};
 use crate::log::Change;
 use crate::text::HostAddress;
 use crate::time::Now;
@@ -60,11 +60,29 @@ impl Engine {
     }
 
     fn status(&self, address: Option<HostAddress>, host: HostStatus) -> Status {
+        let Counts { connections, online, users, rooms, open, newest, safe, store_full, memory } =
+            self.counts();
+        Status {
+            address,
+            connections,
+            online,
+            users,
+            rooms,
+            open,
+            newest,
+            safe,
+            store_full,
+            memory,
+            host,
+        }
+    }
+
+    /// What there is now: users and rooms as far as they are committed. It names none of them.
+    pub fn counts(&self) -> Counts {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let is_user = |change: &Change| matches!(change, Change::UserAdded { .. });
         let unsafe_users = self.uncommitted.iter().filter(|entry| is_user(&entry.change)).count();
-        Status {
-            address,
+        Counts {
             connections: count(self.volatile.connections.len()),
             online: count(self.volatile.users_online()),
             users: count(self.durable.users().len().saturating_sub(unsafe_users)),
@@ -74,7 +92,29 @@ impl Engine {
             safe: self.committed,
             store_full: self.store_full,
             memory: ByteCount::ZERO.saturating_add(self.feed.bytes()),
-            host,
         }
     }
+}
+
+/// How much of everything an engine has; see [`Engine::counts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections, those that are on their way to a log-in or to their end among them.
+    pub connections: u32,
+    /// Users who are connected.
+    pub online: u32,
+    /// Users who have a name.
+    pub users: u32,
+    /// Rooms.
+    pub rooms: u32,
+    /// Rooms whose gate is open.
+    pub open: u32,
+    /// The newest entry.
+    pub newest: Index,
+    /// The newest entry that is safe.
+    pub safe: Index,
+    /// Whether the store is full.
+    pub store_full: bool,
+    /// Bytes of records in memory.
+    pub memory: ByteCount,
 }
