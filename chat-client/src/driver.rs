@@ -68,8 +68,6 @@ enum Failure {
     Screen(io::Error),
     #[error("no random bytes: {0}")]
     Random(#[from] getrandom::Error),
-    #[error(transparent)]
-    Known(#[from] KnownError),
     /// Another server answers where one was met before.
     #[error(
         "the server at {address} has the key {found}, not {known} as before: it is another server, or \
@@ -103,7 +101,8 @@ struct Acquaintance {
     servers: Option<KnownServers>,
     /// As it was met before.
     before: Option<Known>,
-    trust: Trust,
+    /// Whose certificates are trusted, where there are any.
+    trust: Option<Trust>,
     /// As it said now.
     key: Option<PublicKey>,
 }
@@ -116,9 +115,12 @@ impl Acquaintance {
         };
         let found = servers.as_ref().map(|servers| servers.find(&args.address)).transpose()?;
         let before = found.flatten().filter(|_| !args.accept_new_key);
-        let trust = match &args.tls_ca {
-            Some(file) => Trust::of_file(file)?,
-            None => Trust::of_system(before.and_then(|known| known.certificate))?,
+        let trust = match (&args.address, &args.tls_ca) {
+            (Address::Tcp { .. } | Address::Unix(_), _) => None,
+            (Address::Tls { .. }, Some(file)) => Some(Trust::of_file(file)?),
+            (Address::Tls { .. }, None) => {
+                Some(Trust::of_system(before.and_then(|known| known.certificate))?)
+            }
         };
         Ok(Self { servers, before, trust, key: None })
     }
@@ -380,13 +382,13 @@ impl<'a> Driver<'a> {
     fn perform_outputs(&mut self) -> Result<(), Failure> {
         while let Some(output) = self.client.poll_output() {
             match output {
-                Output::Dial => self.link.dial(&self.args.address, &self.server.trust),
+                Output::Dial => self.link.dial(&self.args.address, self.server.trust.as_ref()),
                 Output::Hangup => self.link.hang_up(),
                 Output::Send(frame) => self.link.send(&frame),
                 Output::Identify { server_key } => self.identify(server_key)?,
                 Output::Sign(message) => self.sign(&message),
                 Output::Save(save) => self.save(&save)?,
-                Output::Event(event) => self.show(&event)?,
+                Output::Event(event) => self.show(&event),
                 Output::Stopped(stop) => self.stopped = Some(stop),
             }
         }
@@ -458,9 +460,9 @@ impl<'a> Driver<'a> {
         Ok(profile.store.apply(save)?)
     }
 
-    fn show(&mut self, event: &Event) -> Result<(), Failure> {
+    fn show(&mut self, event: &Event) {
         match event {
-            Event::Connected { .. } => self.note_connected()?,
+            Event::Connected { .. } => self.note_connected(),
             Event::Disconnected { retry: Some(_), .. } => self.note_no_limit(),
             Event::Disconnected { retry: None, .. }
             | Event::Sent { .. }
@@ -479,23 +481,26 @@ impl<'a> Driver<'a> {
             | Event::Refused { .. } => {}
         }
         self.printer.event(event, self.around.screen.lines());
-        Ok(())
     }
 
     /// Remembers who the server is, when that is new.
-    fn remember_server(&mut self) -> Result<(), Failure> {
-        let Some(key) = self.server.key else { return Ok(()) };
-        let Some(servers) = &self.server.servers else { return Ok(()) };
+    fn remember_server(&mut self) {
+        let Some(key) = self.server.key else { return };
+        let Some(servers) = &self.server.servers else { return };
         let address = &self.args.address;
-        let certificate =
-            self.server.trust.pinned().or(self.server.before.and_then(|known| known.certificate));
+        let pinned = self.server.trust.as_ref().and_then(Trust::pinned);
+        let certificate = pinned.or(self.server.before.and_then(|known| known.certificate));
         let known = Known { key, certificate };
         if self.server.before == Some(known) {
-            return Ok(());
+            return;
         }
-        servers.remember(address, known)?;
+        let remembered = servers.remember(address, known);
         let place = servers.path().display().to_string();
         let is_new = self.server.before.replace(known).is_none_or(|it| it.certificate.is_none());
+        if let Err(error) = remembered {
+            // The conversation is none the worse; only the next one knows no more than this.
+            return self.tell(&format!("the server's key is not remembered: {error}"));
+        }
         match certificate {
             Some(certificate) if is_new => self.tell(&format!(
                 "nobody vouches for the certificate of {address}; its key, {certificate}, is remembered \
@@ -503,7 +508,6 @@ impl<'a> Driver<'a> {
             )),
             Some(_) | None => self.debug(&format!("the server's key is remembered in {place}")),
         }
-        Ok(())
     }
 
     /// All that is left to do waits for a connection.
@@ -516,8 +520,8 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn note_connected(&mut self) -> Result<(), Failure> {
-        self.remember_server()?;
+    fn note_connected(&mut self) {
+        self.remember_server();
         let before = std::mem::replace(&mut self.met, Met::Yes);
         match (self.reading, before) {
             (Reading::Open, _) => {
@@ -527,7 +531,6 @@ impl<'a> Driver<'a> {
             (Reading::Ended, Met::NotYet) => self.handle(Input::Quit { drain: Drain::Wait }),
             (Reading::Ended, Met::Yes) => {}
         }
-        Ok(())
     }
 }
 

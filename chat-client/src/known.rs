@@ -14,8 +14,8 @@ use chatcore::id::PublicKey;
 
 use crate::tls::KeyHash;
 
-/// The most that is read: some ten thousand servers.
-const BYTES_MAX: u64 = 1 << 20;
+/// The most that is read: some hundred thousand servers.
+const BYTES_MAX: u64 = 16 << 20;
 
 /// Why it is not known who was met.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum KnownError {
         line: usize,
     },
     /// It is longer than is read.
-    #[error("{} is longer than a mebibyte: remove old lines", .0.display())]
+    #[error("{} is longer than 16 MiB: remove old lines", .0.display())]
     TooLong(PathBuf),
 }
 

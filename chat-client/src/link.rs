@@ -103,8 +103,11 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     /// Begins to connect; an earlier connection is dropped. `trust` is for addresses with TLS.
-    pub fn dial(&mut self, address: &Address, trust: &Trust) {
-        self.state = State::Dialling(Box::pin(connect(address.clone(), trust.clone())));
+    ///
+    /// # Panics
+    /// Later, in [`Link::next`], when an address with TLS comes without.
+    pub fn dial(&mut self, address: &Address, trust: Option<&Trust>) {
+        self.state = State::Dialling(Box::pin(connect(address.clone(), trust.cloned())));
     }
 
     /// Appends a frame to what is to be written; without a connection it is dropped.
@@ -239,17 +242,18 @@ fn for_people(error: &io::Error) -> String {
     }
 }
 
-async fn connect(address: Address, trust: Trust) -> io::Result<Dialled> {
-    match timeout(DIAL_TIME, attempt(address, &trust)).await {
+async fn connect(address: Address, trust: Option<Trust>) -> io::Result<Dialled> {
+    match timeout(DIAL_TIME, attempt(address, trust.as_ref())).await {
         Ok(connected) => connected,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")),
     }
 }
 
-async fn attempt(address: Address, trust: &Trust) -> io::Result<Dialled> {
+async fn attempt(address: Address, trust: Option<&Trust>) -> io::Result<Dialled> {
     Ok(match address {
         Address::Tcp { host, port } => (Box::new(connect_tcp(&host, port).await?), None),
         Address::Tls { host, port } => {
+            let trust = trust.expect("who dials by TLS trusts somebody");
             let stream = connect_tcp(&host, port).await?;
             let (stream, channel) = trust.connect(stream, &host).await?;
             (Box::new(stream), Some(channel))

@@ -226,7 +226,7 @@ impl Driver<'_> {
                 self.error(&ErrorReport::new("E_AUTH", failure.to_string(), None));
                 return Ended::Exit(Exit::Refused);
             }
-            Failure::Identity(_) | Failure::Store(_) | Failure::Known(_) | Failure::Random(_) => {
+            Failure::Identity(_) | Failure::Store(_) | Failure::Random(_) => {
                 self.error(&ErrorReport::new("E_STORE", failure.to_string(), None));
             }
         }

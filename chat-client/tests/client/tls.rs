@@ -193,3 +193,15 @@ fn client_that_reconnects_by_tls_goes_on_where_it_was() {
     assert_eq!(ana.exit().0, 0);
     world.stop(server);
 }
+
+#[test]
+fn server_that_cannot_be_remembered_is_talked_to_all_the_same() {
+    let world = World::new(1);
+    // No folder can be made there.
+    let nowhere = "/proc/no-such-folder/known";
+    let mut ana = world.client(&["--json", "--name", "ana", "--known-servers", nowhere]);
+    ana.event("connected");
+    ana.diagnostic("the server's key is not remembered");
+    ana.say("hello");
+    ana.message("hello");
+}
