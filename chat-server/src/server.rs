@@ -159,6 +159,8 @@ pub(crate) struct Transport {
 struct Bound {
     chat: Vec<Listener>,
     admin: Option<Listener>,
+    /// The key of the certificate.
+    certificate: Option<String>,
 }
 
 /// A server that runs. Dropping it stops everything at once; [`Server::stop`] does it in order.
@@ -166,6 +168,7 @@ struct Bound {
 pub struct Server {
     addresses: Vec<Address>,
     admin: Option<Address>,
+    certificate: Option<String>,
     generation: Generation,
     founding: Founding,
     accepted: mpsc::Sender<Transport>,
@@ -190,7 +193,9 @@ impl Server {
         let mut limits = config.limits;
         limits.connections_max = descriptors::raise(limits.connections_max)?;
         limits.check()?;
-        let mut bound = Bound { chat: Vec::with_capacity(config.listen.len()), admin: None };
+        let certificate = config.tls.as_ref().map(|tls| tls.key_hash().to_owned());
+        let chat = Vec::with_capacity(config.listen.len());
+        let mut bound = Bound { chat, admin: None, certificate };
         for address in &config.listen {
             let listener = Listener::bind(address, config.plaintext, config.tls.as_ref()).await?;
             bound.chat.push(listener);
@@ -265,6 +270,7 @@ impl Server {
         Self {
             addresses,
             admin,
+            certificate: bound.certificate,
             generation: GENERATION,
             founding,
             accepted,
@@ -280,6 +286,11 @@ impl Server {
     /// Where it listens, in the order of the configuration; free ports have numbers now.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// The key of the certificate that it shows by TLS, if it does; see [`Tls::key_hash`].
+    pub fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
     }
 
     /// Where it tells its metrics, if it does; a free port has a number now.

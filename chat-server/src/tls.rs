@@ -12,6 +12,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::ring::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chatcore::address::Address;
 use chatcore::id::Digest;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
@@ -26,6 +29,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
 };
+use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
     self, ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, version,
 };
@@ -100,6 +104,7 @@ pub enum TlsError {
 #[derive(Clone, Debug)]
 pub struct Tls {
     config: Arc<ServerConfig>,
+    key_hash: String,
 }
 
 impl Tls {
@@ -157,15 +162,23 @@ impl Tls {
             key: key.to_owned(),
             source,
         };
+        let first = chain.first().cloned();
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&version::TLS13])
             .map_err(unusable)?
             .with_no_client_auth()
             .with_single_cert(chain, secret)
             .map_err(unusable)?;
+        let key_hash = first.map_or_else(String::new, |first| key_hash(&first));
         // A chat connects seldom and stays: what a resumed session saves is not worth its memory.
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config), key_hash })
+    }
+
+    /// The certificate's key, as clients tell it: `sha256:` and the SHA-256 of its subject public key
+    /// info (RFC 7469) in base64url.
+    pub fn key_hash(&self) -> &str {
+        &self.key_hash
     }
 
     /// The server's side of a handshake.
@@ -176,6 +189,12 @@ impl Tls {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
         acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(BUFFER_BYTES))).await
     }
+}
+
+fn key_hash(certificate: &CertificateDer<'_>) -> String {
+    let Ok(parsed) = ParsedCertificate::try_from(certificate) else { return String::new() };
+    let digest = digest(&SHA256, parsed.subject_public_key_info().as_ref());
+    format!("sha256:{}", URL_SAFE_NO_PAD.encode(digest))
 }
 
 /// What binds a log-in to this one connection: `tls-exporter` of RFC 9266.

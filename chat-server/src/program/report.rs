@@ -43,6 +43,7 @@ impl Report {
                         "url": address.to_string(),
                         "generation": server.generation().get(),
                         "role": "owner",
+                        "certificate": server.certificate(),
                     }));
                 }
                 if let Some(admin) = server.admin() {
@@ -51,6 +52,9 @@ impl Report {
             }
             Form::Plain => {
                 say(&welcome(server.addresses(), server.founding().threshold, storage));
+                if let Some(key) = server.certificate() {
+                    say(&format!("The key of its certificate is {key}."));
+                }
                 match server.admin() {
                     Some(Address::Unix(path)) => {
                         say(&format!("Metrics are told at the socket {}.", path.display()));
