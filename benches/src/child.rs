@@ -23,6 +23,19 @@ pub(crate) enum Transport {
     Tcp,
     /// A Unix socket.
     Unix,
+    /// TLS over loopback, where only the server's side is looked at.
+    #[value(skip)]
+    Tls,
+}
+
+impl Transport {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Unix => "unix",
+            Self::Tls => "tls",
+        }
+    }
 }
 
 /// When a server acknowledges.
@@ -85,8 +98,12 @@ impl Child {
         };
         let listen = match transport {
             Transport::Tcp => "chat://127.0.0.1:0".to_owned(),
+            Transport::Tls => "chats://127.0.0.1:0".to_owned(),
             Transport::Unix => format!("unix:{}", folder.path().join("socket").display()),
         };
+        if transport == Transport::Tls {
+            command.arg("--tls-self-signed");
+        }
         command.args(["--listen", &listen]).stdin(Stdio::null()).stdout(Stdio::piped());
         let process = command.spawn()?;
         // From here on the process ends with the value, also when the next step fails.

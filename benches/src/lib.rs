@@ -15,8 +15,9 @@
 //! - `ceiling`: the bare server;
 //! - `commits`, `senders`, `bare_log`: many who post and wait, and the loop that only syncs;
 //! - `history`: starting, memory and pages with a million messages;
+//! - `idle`: memory of connections that only listen;
 //! - `login`: how the crowd gets into a chat server;
-//! - `stream`, `socket`: non-blocking sockets under epoll, for the crowd and for the ceiling.
+//! - `stream`, `socket`, `tls`: non-blocking sockets under epoll, for the crowd and for the ceiling.
 #![forbid(unsafe_code)]
 
 mod bare_log;
@@ -28,12 +29,14 @@ mod failure;
 mod fan_out;
 mod frames;
 mod history;
+mod idle;
 mod login;
 pub mod program;
 pub mod rig;
 mod senders;
 mod socket;
 mod stream;
+mod tls;
 
 #[cfg(test)]
 mod tests;

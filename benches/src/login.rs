@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use bytes::Bytes;
 use chatcore::address::Address;
 use chatcore::codec::{FrameBuffer, PREFIX_BYTES, decode, encode_to_bytes};
-use chatcore::id::{Attach, PublicKey, RequestId, Seq, SessionId, Signature};
+use chatcore::id::{Attach, Digest, PublicKey, RequestId, Seq, SessionId, Signature};
 use chatcore::text::Untrusted;
 use chatcore::wire::{
     Answer, ClientFrame, ClientHello, Login, LoginProof, Question, Role, ServerFrame, ServerHello,
@@ -55,7 +55,7 @@ impl Guest {
         let ServerFrame::Hello(hello) = guest.next()? else {
             return Err(Failure::Protocol("the server did not say hello"));
         };
-        guest.send(&ClientFrame::Login(log_in(&hello, name)))?;
+        guest.send(&ClientFrame::Login(log_in(&hello, guest.socket.channel(), name)))?;
         let answer = guest.next()?;
         if let ServerFrame::Close(refusal) = answer {
             return Err(Failure::Refused(refusal));
@@ -136,7 +136,8 @@ impl Guest {
     }
 
     fn send(&mut self, frame: &ClientFrame) -> io::Result<()> {
-        self.socket.write_all(&encode_to_bytes(frame))
+        self.socket.write_all(&encode_to_bytes(frame))?;
+        self.socket.flush()
     }
 
     fn next(&mut self) -> Result<ServerFrame, Failure> {
@@ -159,7 +160,7 @@ impl Guest {
 
 const _: () = assert!(READ_BYTES > PREFIX_BYTES, "a read must make progress");
 
-fn log_in(hello: &ServerHello, name: &str) -> Login {
+fn log_in(hello: &ServerHello, channel: Option<Digest>, name: &str) -> Login {
     let mut seed = [0; 32];
     seed.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
     let key = SigningKey::from_bytes(&seed);
@@ -172,7 +173,7 @@ fn log_in(hello: &ServerHello, name: &str) -> Login {
         server_key: hello.server_key,
         log_id: hello.log_id,
         generation: hello.generation,
-        channel: None,
+        channel,
         session,
         attach,
         name,

@@ -17,7 +17,7 @@ use crate::fan_out::{self, Plan};
 use crate::frames;
 use crate::senders::Rooms;
 use crate::socket::Listener;
-use crate::{commits, history};
+use crate::{commits, history, idle};
 
 /// Measures the chat server against the least that any server could spend for the same bytes.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ enum Options {
     Commits(Commits),
     /// Starting, memory and pages with a long history. Exits with 1 when an aim is missed
     History(History),
+    /// Memory of the server for each connection that only listens, by TCP and by TLS
+    Idle(Idle),
     /// The bare epoll server; fan-out starts it by itself
     Ceiling(Ceiling),
 }
@@ -123,6 +125,14 @@ struct History {
 }
 
 #[derive(Debug, Args)]
+struct Idle {
+    /// Connections of each kind
+    #[arg(long, value_name = "N", default_value_t = 2_000,
+          value_parser = clap::value_parser!(u32).range(1..=9_000))]
+    connections: u32,
+}
+
+#[derive(Debug, Args)]
 struct Ceiling {
     /// Where to listen
     #[arg(long, value_name = "URI")]
@@ -139,6 +149,7 @@ pub fn main() -> ExitCode {
         Options::FanOut(options) => fan_out(&options),
         Options::Commits(options) => commits(&options),
         Options::History(options) => history(&options),
+        Options::Idle(options) => idle(&options).map(|()| ExitCode::SUCCESS),
         Options::Ceiling(options) => ceiling(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|failure| {
@@ -181,6 +192,14 @@ fn history(options: &History) -> Result<ExitCode, Failure> {
         folder: options.folder.clone().unwrap_or_else(std::env::temp_dir),
     })?;
     Ok(exit_code(met))
+}
+
+fn idle(options: &Idle) -> Result<(), Failure> {
+    warn_of_debug_build();
+    idle::run(&idle::Plan {
+        connections: options.connections,
+        transports: vec![Transport::Tcp, Transport::Tls],
+    })
 }
 
 fn fan_out(options: &FanOut) -> Result<ExitCode, Failure> {

@@ -1,4 +1,4 @@
-//! TCP and Unix sockets behind one type.
+//! TCP, TLS and Unix sockets behind one type.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,12 +6,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use chatcore::address::Address;
+use chatcore::id::Digest;
+use rustls::{ClientConnection, StreamOwned};
+
+use crate::tls;
 
 /// A connected socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// A socket that accepts others.
@@ -24,7 +29,15 @@ pub(crate) enum Listener {
 impl Socket {
     pub(crate) fn connect(address: &Address) -> io::Result<Self> {
         match address {
-            Address::Tls { .. } => Err(io::ErrorKind::Unsupported.into()),
+            Address::Tls { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port))?;
+                stream.set_nodelay(true)?;
+                let session = tls::session(host).map_err(io::Error::other)?;
+                let mut stream = StreamOwned::new(session, stream);
+                // All of the handshake now, so that there is an exporter.
+                stream.conn.complete_io(&mut stream.sock)?;
+                Ok(Self::Tls(Box::new(stream)))
+            }
             Address::Tcp { host, port } => Self::tcp(TcpStream::connect((host.as_str(), *port))?),
             Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
         }
@@ -35,10 +48,19 @@ impl Socket {
         Ok(Self::Tcp(stream))
     }
 
+    /// What binds a log-in to it, when it is TLS.
+    pub(crate) fn channel(&self) -> Option<Digest> {
+        match self {
+            Self::Tls(stream) => tls::channel_of(&stream.conn),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
     pub(crate) fn make_nonblocking(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nonblocking(true),
             Self::Unix(stream) => stream.set_nonblocking(true),
+            Self::Tls(stream) => stream.sock.set_nonblocking(true),
         }
     }
 
@@ -47,6 +69,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
             Self::Unix(stream) => stream.set_read_timeout(Some(timeout)),
+            Self::Tls(stream) => stream.sock.set_read_timeout(Some(timeout)),
         }
     }
 }
@@ -56,6 +79,7 @@ impl Read for Socket {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -65,11 +89,15 @@ impl Write for Socket {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Self::Tls(stream) => stream.flush(),
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+        }
     }
 }
 
@@ -78,6 +106,7 @@ impl AsFd for Socket {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.sock.as_fd(),
         }
     }
 }
