@@ -12,11 +12,15 @@ pub const REMEMBERED_ANSWERS: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once, without those that are being closed; more are closed with `E_BUSY`.
-    /// Default 10,000; about 2 KiB each, and what they leave unread (`unread_bytes_max`).
+    /// Default 12,000; about 2 KiB each, and what they leave unread (`unread_bytes_max`).
     pub connections_max: u32,
     /// Share of `connections_max` that may be connections that have not logged in, in percent, 1 to
     /// 100; more are closed with `E_BUSY`. Default 25.
     pub greeting_percent: u32,
+    /// Bytes that connections may take, all of them at their worst: 8 KiB for one that has not logged
+    /// in, and for one that has `unread_bytes_max` and the longest frame. A log-in that would leave
+    /// less than a tenth of it is closed with `E_BUSY`. Default 4 GiB, with which some 11,800 fit.
+    pub memory_max: u64,
     /// From accept to welcome; later the connection closes with `E_LIMIT`. Default 10 s.
     pub login_time: Span,
     /// A connection that is silent for so long is pinged. Default 30 s.
@@ -112,8 +116,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 10_000,
+            connections_max: 12_000,
             greeting_percent: 25,
+            memory_max: 4 << 30,
             login_time: Span::from_secs(10),
             ping_interval: Span::from_secs(30),
             pings_unanswered_max: 2,
@@ -151,6 +156,12 @@ impl Default for Limits {
     }
 }
 
+/// What a connection takes at its worst before its log-in.
+const GREETING_BYTES: u64 = 8 << 10;
+
+/// What it may be in the middle of sending after that.
+pub(crate) const LONGEST_FRAME_BYTES: usize = 64 << 10;
+
 /// While a client waits for a quarter of what it may send at once, what it had under way comes in vain:
 /// a window of commands and as many questions, twice.
 const FRAMES_BURST_MIN: u32 = 512;
@@ -185,6 +196,21 @@ const WAITING_BYTES: u64 = 9 << 10;
 const SHARD_BYTES: u64 = 256 << 20;
 
 impl Limits {
+    /// The bytes that connections may take at their worst, when so many of them have not logged in and so
+    /// many have.
+    pub fn reserved_bytes(&self, greeting: u32, online: u32) -> u64 {
+        let each = self.unread_bytes_max.saturating_add(LONGEST_FRAME_BYTES);
+        let each = u64::try_from(each).unwrap_or(u64::MAX);
+        let of_online = u64::from(online).saturating_mul(each);
+        u64::from(greeting).saturating_mul(GREETING_BYTES).saturating_add(of_online)
+    }
+
+    /// Whether so many connections leave a tenth of `memory_max`.
+    pub fn has_memory_for(&self, greeting: u32, online: u32) -> bool {
+        let tenth = self.memory_max.checked_div(10).unwrap_or(0);
+        self.reserved_bytes(greeting, online) <= self.memory_max.saturating_sub(tenth)
+    }
+
     /// How many connections may be on their way to a log-in at once: the share of
     /// `connections_max` that `greeting_percent` says.
     pub fn greeting_max(&self) -> u32 {
@@ -203,6 +229,7 @@ impl Limits {
         let ranges = [
             ("connections_max", u64::from(self.connections_max), 1, millions),
             ("greeting_percent", u64::from(self.greeting_percent), 1, 100),
+            ("memory_max", self.memory_max, 1 << 20, 1 << 50),
             ("pings_unanswered_max", u64::from(self.pings_unanswered_max), 1, 1_000),
             ("users_max", u64::from(self.users_max), 1, millions),
             ("sessions_max", u64::from(self.sessions_max), 1, millions),
@@ -243,7 +270,7 @@ impl Limits {
     /// An upper bound of the engine's memory in bytes when everything is at its limit at once.
     ///
     /// It adds what each field says it costs, and what one delivery shard keeps. With the defaults
-    /// it is about 5 GiB: half of it answers that 10,000 connections leave unread just below their
+    /// it is about 5.3 GiB: more than half of it answers that 12,000 connections leave unread just below their
     /// bound, a quarter answers that 100,000 busy sessions remember, and an eighth posts that wait
     /// for a store that stands still.
     pub fn worst_case_bytes(&self) -> u64 {
@@ -277,7 +304,7 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(limits.check(), Ok(()));
         let mib = limits.worst_case_bytes() >> 20;
-        assert!((4_800..5_400).contains(&mib), "worst case is {mib} MiB");
+        assert!((5_200..5_600).contains(&mib), "worst case is {mib} MiB");
     }
 
     #[test]

@@ -115,6 +115,7 @@ bounds! {
     limits: Limits {
         "connections-max" connections_max,
         "greeting-percent" greeting_percent,
+        "memory-max" memory_max,
         "login-time" login_time,
         "ping-interval" ping_interval,
         "pings-unanswered-max" pings_unanswered_max,

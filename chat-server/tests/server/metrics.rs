@@ -44,7 +44,7 @@ fn value(metrics: &str, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn metrics_count_what_happens_and_name_nobody() {
+async fn h8_metrics_count_what_happens_and_name_nobody() {
     let server = start("127.0.0.1:0").await;
     let address = server.addresses()[0].clone();
     let mut ana = Peer::join(&address, "ana-the-secret").await;
@@ -79,7 +79,7 @@ async fn metrics_count_what_happens_and_name_nobody() {
         value(&metrics, "chat_journal_entries"),
         value(&metrics, "chat_journal_entries_safe")
     );
-    assert!(!metrics.contains("secret"), "h8: no name and no text: {metrics}");
+    assert!(!metrics.contains("secret"), "no name and no text: {metrics}");
     assert!(metrics.contains("openmetrics-text") && metrics.ends_with("# EOF\n"), "{metrics}");
 }
 

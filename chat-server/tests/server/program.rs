@@ -290,3 +290,27 @@ async fn c6_shortage_of_descriptors_is_survived() {
     let complaints = stderr.matches("cannot accept more connections").count();
     assert_eq!(complaints, 1, "one line a minute: {stderr}");
 }
+
+#[tokio::test]
+async fn h7_nothing_that_a_peer_sends_makes_up_a_line_of_the_log() {
+    let options = [&FREE_PORT[..], &["-vv", "-n", "1"]].concat();
+    let mut program = Program::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), &options);
+    let address = program.address();
+    let nasty = "\u{1b}[2J\r\n2026-11-28T00:00:00Z ERROR chat_server: made up\u{202e}";
+    let mut stranger = Peer::connect(&address).await;
+    assert!(stranger.log_in(nasty).await.is_err());
+    let mut raw = Peer::connect(&address).await;
+    raw.send_bytes(format!("GET /{nasty} HTTP/1.1\r\nHost: {nasty}\r\n\r\n").as_bytes()).await;
+    let mut ana = Peer::join(&address, "ana").await;
+    ana.ask(crate::peer::join(nasty)).await;
+    let counter = ana.post(nasty).await;
+    ana.answer_to(counter).await;
+    program.signal(Signal::TERM);
+    let (status, log) = program.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(log.contains("logged in"), "{log}");
+    for line in log.lines() {
+        let made_up = line.contains("made up") || line.chars().any(char::is_control);
+        assert!(!made_up, "{line:?}");
+    }
+}

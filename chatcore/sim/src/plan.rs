@@ -557,6 +557,7 @@ fn draw_limits(rng: &mut Rng, profile: Profile) -> Limits {
     }
     if profile == Profile::Extreme {
         limits.connections_max = *pick(rng, &[2, 4, 10]);
+        limits.memory_max = *pick(rng, &[1 << 20, 2 << 20, 4 << 30]);
         limits.users_max = *pick(rng, &[2, 4, 100]);
         limits.sessions_max = *pick(rng, &[2, 4, 100]);
         limits.rooms_max = *pick(rng, &[1, 2, 100]);

@@ -5,12 +5,13 @@ use crate::engine::rate::Allowance;
 use crate::engine::volatile::{Claim, Connection, Online, Phase};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
 use crate::id::{ConnId, Counter, RequestId, SessionId};
+use crate::limits::LONGEST_FRAME_BYTES;
 use crate::log::Change;
 use crate::text::{RoomName, UserName};
 use crate::time::{Moment, Now, Span, Timestamp};
 use crate::wire::{
-    Answer, AuthFault, ClientFrame, ClientHello, LimitFault, Login, LoginProof, NameFault, Notice,
-    Refusal, ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
+    Answer, AuthFault, ClientFrame, ClientHello, FRAME_BYTES_MAX, LimitFault, Login, LoginProof,
+    NameFault, Notice, Refusal, ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
 };
 
 /// Frames out of order that a connection may send before log-in; the third closes it.
@@ -27,6 +28,9 @@ enum Departure {
     /// Its user quit.
     Quit,
 }
+
+const _: () =
+    assert!(FRAME_BYTES_MAX == LONGEST_FRAME_BYTES, "memory is reserved for the longest frame");
 
 /// The shortest wait of a client whose log-in is one of too many, and what is added at most.
 const RETURN_MIN: Span = Span::from_secs(1);
@@ -336,7 +340,14 @@ impl Engine {
 
     fn admit_user(&mut self, now: Now, conn: ConnId, name: UserName, login: &Login) {
         let is_known = self.durable.session(&login.session).is_some();
-        let admitted = if is_known { self.admit_return(now.moment, conn) } else { Ok(()) };
+        let (greeting, online) = (self.volatile.greeting, self.volatile.online.saturating_add(1));
+        let admitted = if !self.config.limits.has_memory_for(greeting, online) {
+            Err(self.come_again(conn))
+        } else if is_known {
+            self.admit_return(now.moment, conn)
+        } else {
+            Ok(())
+        };
         let changes = admitted
             .and_then(|()| self.admit(conn))
             .and_then(|()| self.decide_login(now, &name, login));

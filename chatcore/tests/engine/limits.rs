@@ -578,3 +578,24 @@ fn c8_new_sessions_beyond_the_rate_come_again_one_after_the_other_and_known_ones
     rig.login("cem");
     assert!(rig.heard("cem").iter().any(|line| line.contains("welcome")));
 }
+
+#[test]
+fn c7_log_in_that_would_take_the_last_tenth_of_the_memory_is_put_off_and_nobody_who_is_in_suffers()
+{
+    let mut setup = Setup::limits(|limits| limits.memory_max = 1 << 20);
+    setup.threshold = 1;
+    let mut rig = setup.rig();
+    // Each may take 320 KiB: two of them, and 8 KiB for one who comes, fit into nine tenths of 1 MiB.
+    rig.join("ana");
+    rig.join("bob");
+    rig.login("cem");
+    let heard = rig.heard("cem");
+    assert!(heard[1].starts_with("close E_BUSY the server is busy, try again in "), "{heard:?}");
+    rig.forget();
+    rig.say("ana", "undisturbed");
+    assert_eq!(rig.heard("bob"), ["lobby 1:3 ana: undisturbed"]);
+    rig.leave("bob");
+    rig.lose("bob");
+    rig.login("cem");
+    assert!(rig.heard("cem").iter().any(|line| line.contains("welcome")));
+}

@@ -255,6 +255,12 @@ impl Model {
             Proof::User(claim) => claim,
             Proof::Right(key, order) => return self.obey(conn, key, order),
         };
+        let each = to_u64(self.limits.unread_bytes_max) + (64 << 10);
+        let taken = u64::from(self.process.greeting) * (8 << 10)
+            + u64::from(self.process.online + 1) * each;
+        if taken > self.limits.memory_max - self.limits.memory_max / 10 {
+            return self.close(conn, self.come_again(conn));
+        }
         if self.facts.sessions.contains_key(&claim.session) {
             let (now, limits) = (self.now.moment, &self.limits);
             let of = measures(limits.returns_per_second, limits.returns_burst);
