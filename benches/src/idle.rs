@@ -19,8 +19,7 @@ const FIRST: u32 = 100;
 
 /// Measures and prints a table.
 pub(crate) fn run(plan: &Plan) -> Result<(), Failure> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    raise_descriptors()?;
     println!("connections that have logged in, joined one room and say nothing\n");
     println!("transport  connections  server MB  bytes a connection");
     for transport in &plan.transports {
@@ -42,6 +41,12 @@ pub(crate) fn run(plan: &Plan) -> Result<(), Failure> {
         server.stop()?;
     }
     Ok(())
+}
+
+/// Each guest is a descriptor of this process, too.
+pub(crate) fn raise_descriptors() -> Result<(), Failure> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
 fn gather(server: &Child, count: u32, guests: &mut Vec<Guest>) -> Result<(), Failure> {

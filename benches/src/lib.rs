@@ -16,6 +16,7 @@
 //! - `commits`, `senders`, `bare_log`: many who post and wait, and the loop that only syncs;
 //! - `history`: starting, memory and pages with a million messages;
 //! - `idle`: memory of connections that only listen;
+//! - `stuck`: readers that do not read, and those who do;
 //! - `login`: how the crowd gets into a chat server;
 //! - `stream`, `socket`, `tls`: non-blocking sockets under epoll, for the crowd and for the ceiling.
 #![forbid(unsafe_code)]
@@ -36,6 +37,7 @@ pub mod rig;
 mod senders;
 mod socket;
 mod stream;
+mod stuck;
 mod tls;
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::fan_out::{self, Plan};
 use crate::frames;
 use crate::senders::Rooms;
 use crate::socket::Listener;
-use crate::{commits, history, idle};
+use crate::{commits, history, idle, stuck};
 
 /// Measures the chat server against the least that any server could spend for the same bytes.
 #[derive(Debug, Parser)]
@@ -32,6 +32,9 @@ enum Options {
     History(History),
     /// Memory of the server for each connection that only listens, by TCP and by TLS
     Idle(Idle),
+    /// What readers have of others that do not read: their slowest percent, over that when all read.
+    /// Exits with 1 when it is more than twice that
+    Stuck(Stuck),
     /// The bare epoll server; fan-out starts it by itself
     Ceiling(Ceiling),
 }
@@ -133,6 +136,24 @@ struct Idle {
 }
 
 #[derive(Debug, Args)]
+struct Stuck {
+    /// Clients that receive every post
+    #[arg(long, value_name = "N", default_value_t = 1_000,
+          value_parser = clap::value_parser!(u16).range(2..=2_000))]
+    readers: u16,
+
+    /// How many of them do not read; half, unless it is said
+    #[arg(long = "stuck", value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=2_000))]
+    not_reading: Option<u16>,
+
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
+}
+
+#[derive(Debug, Args)]
 struct Ceiling {
     /// Where to listen
     #[arg(long, value_name = "URI")]
@@ -150,6 +171,7 @@ pub fn main() -> ExitCode {
         Options::Commits(options) => commits(&options),
         Options::History(options) => history(&options),
         Options::Idle(options) => idle(&options).map(|()| ExitCode::SUCCESS),
+        Options::Stuck(options) => stuck(&options),
         Options::Ceiling(options) => ceiling(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|failure| {
@@ -200,6 +222,14 @@ fn idle(options: &Idle) -> Result<(), Failure> {
         connections: options.connections,
         transports: vec![Transport::Tcp, Transport::Tls],
     })
+}
+
+fn stuck(options: &Stuck) -> Result<ExitCode, Failure> {
+    warn_of_debug_build();
+    let readers = usize::from(options.readers);
+    let stuck = options.not_reading.map_or(readers / 2, usize::from).min(readers - 1);
+    let met = stuck::run(&stuck::Plan { readers, stuck, rounds: options.rounds.into() })?;
+    Ok(exit_code(met))
 }
 
 fn fan_out(options: &FanOut) -> Result<ExitCode, Failure> {
