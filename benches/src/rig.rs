@@ -131,7 +131,10 @@ impl Rig {
                 match output {
                     Output::Persist(entry) => last = Some(entry.header.index),
                     Output::Deliver(directive) => self.delivery.handle(directive),
-                    Output::Verify { .. } | Output::Report { .. } | Output::Event(_) => {}
+                    Output::Verify { .. }
+                    | Output::Sign { .. }
+                    | Output::Report { .. }
+                    | Output::Event(_) => {}
                     Output::Read { .. } => unreachable!("there is no store to read from"),
                 }
             }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::Exit;
 use crate::args::{Args, Mode};
 use crate::driver::clock::Clock;
-use crate::identity::{Identity, IdentityError, Location, Origin};
+use crate::identity::{self, Identity, IdentityError, Location, Origin};
 use crate::input::{Source, Typing, label};
 use crate::known::{Known, KnownError, KnownServers};
 use crate::link::{Appetite, Link, LinkEvent};
@@ -213,12 +213,15 @@ impl<'a> Driver<'a> {
                 rooms.push(room.clone());
             }
         }
+        let mut proof_seed = [0; 32];
+        getrandom::fill(&mut proof_seed)?;
         let client = Client::new(ClientConfig {
             name: name.clone(),
             rooms: rooms.clone(),
             start: args.start(),
             reconnect: !args.no_reconnect,
             jitter_seed: getrandom::u64()?,
+            proof_seed: Some(proof_seed),
         });
         // The first room is where lines go.
         rooms.rotate_left(1);
@@ -387,6 +390,10 @@ impl<'a> Driver<'a> {
                 Output::Send(frame) => self.link.send(&frame),
                 Output::Identify { server_key } => self.identify(server_key)?,
                 Output::Sign(message) => self.sign(&message),
+                Output::Verify { key, message, signature } => {
+                    let valid = identity::is_valid(&key, &message, &signature);
+                    self.handle(Input::Verified { valid });
+                }
                 Output::Save(save) => self.save(&save)?,
                 Output::Event(event) => self.show(&event),
                 Output::Stopped(stop) => self.stopped = Some(stop),

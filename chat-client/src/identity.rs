@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chatcore::id::{PublicKey, Signature};
 use chatcore::text::UserName;
-use ed25519_dalek::{Signer as _, SigningKey};
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
 const SEED_BYTES: usize = 32;
 
@@ -181,6 +181,13 @@ impl Identity {
     }
 }
 
+/// Whether a signature is that of a key over a message, in its only spelling.
+pub(crate) fn is_valid(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+    let signature = ed25519_dalek::Signature::from_bytes(signature.as_bytes());
+    VerifyingKey::from_bytes(key.as_bytes())
+        .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+}
+
 fn parse_seed(text: &[u8]) -> Option<[u8; SEED_BYTES]> {
     URL_SAFE_NO_PAD.decode(text.trim_ascii()).ok()?.try_into().ok()
 }
@@ -272,7 +279,7 @@ mod tests {
     fn signature_is_the_keys() {
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity::open(&folder.path().join("key")).unwrap();
-        let key = ed25519_dalek::VerifyingKey::from_bytes(identity.public_key().as_bytes());
+        let key = VerifyingKey::from_bytes(identity.public_key().as_bytes());
         let signature = ed25519_dalek::Signature::from_bytes(identity.sign(b"text").as_bytes());
         assert!(key.unwrap().verify_strict(b"text", &signature).is_ok());
     }

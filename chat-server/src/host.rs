@@ -18,6 +18,7 @@ use crate::connection::FrameLimit;
 use crate::door::Place;
 use crate::figures::Figures;
 use crate::http::{Health, Readiness};
+use crate::key::ServerKey;
 use crate::metrics::Metrics;
 use crate::retention::{Ledger, ROUND};
 use crate::shard::{ShardHandle, shard_of};
@@ -125,6 +126,7 @@ impl Admitted {
 #[derive(Debug)]
 pub(crate) struct Host {
     engine: Engine,
+    key: ServerKey,
     clock: Clock,
     shards: Vec<ShardHandle>,
     verifier: Verifier,
@@ -146,7 +148,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(
-        engine: Engine,
+        (engine, key): (Engine, ServerKey),
         clock: Clock,
         shards: Vec<ShardHandle>,
         (verifier, figures, kept, health, metrics): (Verifier, Figures, Kept, Arc<Health>, Metrics),
@@ -155,6 +157,7 @@ impl Host {
         let directives = shards.iter().map(|_| Vec::new()).collect();
         Self {
             engine,
+            key,
             clock,
             shards,
             verifier,
@@ -317,6 +320,11 @@ impl Host {
             Output::Verify { conn, key, message, signature } => {
                 let begun = self.verifier.begin(conn, key, message, signature);
                 self.turn_away_if(conn, begun);
+            }
+            // It takes some twenty microseconds, less than having it done elsewhere.
+            Output::Sign { conn, message } => {
+                let signature = self.key.sign(&message);
+                self.handle(Input::Signed { conn, signature });
             }
             Output::Report { conn } => {
                 let begun = self.figures.begin(conn);

@@ -1,19 +1,28 @@
 //! The server's key: made on first use, kept in a file that nobody else may read.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use chatcore::id::PublicKey;
-use ed25519_dalek::SigningKey;
+use chatcore::id::{PublicKey, Signature};
+use ed25519_dalek::{Signer as _, SigningKey};
 
 use crate::store::{JOURNAL, make_folder};
 
 /// Who the server is: clients remember this key.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct ServerKey {
     public: PublicKey,
+    signing: SigningKey,
+}
+
+impl fmt::Debug for ServerKey {
+    /// The public half alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerKey").field("public", &self.public).finish_non_exhaustive()
+    }
 }
 
 /// Why the key cannot be had.
@@ -129,9 +138,14 @@ impl ServerKey {
         self.public
     }
 
+    /// Of the secret half over a message.
+    pub(crate) fn sign(&self, message: &[u8]) -> Signature {
+        Signature::new(self.signing.sign(message).to_bytes())
+    }
+
     fn from_seed(seed: &[u8; KEY_BYTES]) -> Self {
-        let key = SigningKey::from_bytes(seed).verifying_key();
-        Self { public: PublicKey::new(key.to_bytes()) }
+        let signing = SigningKey::from_bytes(seed);
+        Self { public: PublicKey::new(signing.verifying_key().to_bytes()), signing }
     }
 }
 

@@ -15,9 +15,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chatcore::address::Address;
 use chatcore::codec::{FrameBuffer, decode, encode_to_bytes};
-use chatcore::id::{Digest, PublicKey, Signature};
+use chatcore::id::{Digest, Nonce, PublicKey, Signature};
 use chatcore::wire::{
-    ClientFrame, Operate, OperateProof, Order, Refusal, ServerFrame, ServerHello, Status,
+    ClientFrame, Operate, OperateProof, Order, Refusal, ServerFrame, ServerHello, ServerProof,
+    Status,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 
 use crate::key::{KeyError, read_seed};
 use crate::tls;
+use crate::verify::is_valid;
 
 /// How long a connection may take to be made, and then each answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -162,6 +164,15 @@ pub enum OrderError {
         /// The key that was to prove the right.
         key: PublicKey,
     },
+    /// It cannot prove that it has the key it names.
+    #[error("what answers at {address} cannot prove that it has the key it names")]
+    Impostor {
+        /// Where it is.
+        address: Address,
+    },
+    /// No randomness can be had.
+    #[error("the system gives no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
     /// The server refused.
     #[error("the server at {address} refused: {refusal}")]
     Refused {
@@ -212,6 +223,7 @@ impl Orders {
         let ServerFrame::Hello(hello) = frame else {
             return Err(OrderError::Foreign { address: talk.address });
         };
+        talk.demand_proof(&hello, channel).await?;
         let Talk { address, stream, buffer } = talk;
         Ok(Self { address, stream, channel, buffer, hello })
     }
@@ -250,6 +262,29 @@ struct Talk {
 }
 
 impl Talk {
+    /// Has the server prove that it has the key it names.
+    async fn demand_proof(
+        &mut self,
+        hello: &ServerHello,
+        channel: Option<Digest>,
+    ) -> Result<(), OrderError> {
+        let mut challenge = [0; Nonce::LEN];
+        getrandom::fill(&mut challenge)?;
+        let challenge = Nonce::new(challenge);
+        let frame = self.ask(&ClientFrame::Prove { nonce: challenge }).await?;
+        let ServerFrame::Proof { signature } = frame else {
+            return Err(OrderError::Foreign { address: self.address.clone() });
+        };
+        let (server_key, nonce) = (hello.server_key, hello.nonce);
+        let (log_id, generation) = (hello.log_id, hello.generation);
+        let proof = ServerProof { challenge, nonce, server_key, log_id, generation, channel };
+        if is_valid(&server_key, &proof.to_bytes(), &signature) {
+            Ok(())
+        } else {
+            Err(OrderError::Impostor { address: self.address.clone() })
+        }
+    }
+
     /// Sends a frame and waits for the next one, which is the answer, or tells why there is none.
     async fn ask(&mut self, frame: &ClientFrame) -> Result<ServerFrame, OrderError> {
         let answer = timeout(PATIENCE, self.exchange(&encode_to_bytes(frame))).await;

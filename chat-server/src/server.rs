@@ -214,13 +214,13 @@ impl Server {
         let (engine, kept) = open(config.storage, config.keep, founding, limits, clock).await?;
         #[cfg(chat_mutants)]
         let engine = crate::mutant::switch_off(engine);
-        Ok(Self::run((bound, config.address_limits), engine, clock, storage, kept))
+        Ok(Self::run((bound, config.address_limits), (engine, config.key), clock, storage, kept))
     }
 
     /// Serves with an engine that was just made.
     fn run(
         (bound, address_limits): (Bound, AddressLimits),
-        engine: Engine,
+        (engine, key): (Engine, ServerKey),
         clock: Clock,
         storage: Storage,
         (kept, store_closed): (Kept, Option<Closed>),
@@ -240,7 +240,7 @@ impl Server {
         let figures = Figures::new(storage, clock, messages.clone());
         let health = Arc::new(Health::default());
         let parts = (verifier, figures, kept, Arc::clone(&health), metrics.clone());
-        let host = Host::new(engine, clock, shards.clone(), parts);
+        let host = Host::new((engine, key), clock, shards.clone(), parts);
         core.spawn(host.run(inbox));
 
         let (accepted, arrivals) = mpsc::channel(ACCEPTED_QUEUE);

@@ -56,7 +56,7 @@ impl Verifier {
 }
 
 /// Strict verification: refuses keys of small order and signatures with a second spelling.
-fn is_valid(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+pub(crate) fn is_valid(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     let signature = ed25519_dalek::Signature::from_bytes(signature.as_bytes());
     VerifyingKey::from_bytes(key.as_bytes())
         .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())

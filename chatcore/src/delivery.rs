@@ -634,7 +634,8 @@ const fn tells_of_an_open_gate(frame: &ServerFrame) -> bool {
         | ServerFrame::Close(_)
         | ServerFrame::Ping { .. }
         | ServerFrame::Pong { .. }
-        | ServerFrame::Status(_) => false,
+        | ServerFrame::Status(_)
+        | ServerFrame::Proof { .. } => false,
     }
 }
 

@@ -212,7 +212,8 @@ impl Hub {
                 }
                 None
             }
-            Output::Event(_) => None,
+            // It has no key to sign with.
+            Output::Sign { .. } | Output::Event(_) => None,
         }
     }
 }

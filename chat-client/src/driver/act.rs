@@ -175,6 +175,12 @@ impl Driver<'_> {
                 Exit::Refused
             }
             Stop::Lost => self.exit.unwrap_or(Exit::Network),
+            Stop::Impostor => {
+                let text = "what answers cannot prove that it has the key it names: somebody pretends \
+                    to be a server";
+                self.error(&ErrorReport::new("E_AUTH", text, None));
+                Exit::Refused
+            }
             Stop::OtherServer => {
                 let text = "another server answers at this address";
                 self.error(&ErrorReport::new("E_AUTH", text, None));

@@ -1,9 +1,15 @@
 //! Keys, names, and what is kept between runs.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::World;
+use chatcore::codec::encode_to_bytes;
+use chatcore::id::{Generation, LogId, Nonce, PublicKey, Signature};
+use chatcore::wire::{ServerFrame, ServerHello, VERSION};
+
+use crate::support::{Client, World};
 
 #[test]
 fn second_client_on_the_same_identity_exits_with_code_4() {
@@ -208,4 +214,37 @@ fn identity_of_an_operator_proves_the_right_to_ask_a_server_while_its_client_use
     assert_eq!((told.users, told.online), (1, 1));
     client.say("still here");
     client.message("still here");
+}
+
+/// Answers one client as a server whose key it does not have would.
+fn pretend(listener: &TcpListener) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let hello = ServerHello {
+        version: VERSION,
+        features: 0,
+        server_key: PublicKey::new([7; 32]),
+        log_id: LogId::new([1; 16]),
+        generation: Generation::ZERO,
+        nonce: Nonce::new([2; 32]),
+    };
+    let proof = ServerFrame::Proof { signature: Signature::new([3; 64]) };
+    let frames = [ServerFrame::Hello(hello), proof].map(|frame| encode_to_bytes(&frame));
+    stream.write_all(&frames.concat()).unwrap();
+    // Until the client hangs up.
+    std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+}
+
+#[test]
+fn g2_server_that_only_names_the_key_of_another_is_refused() {
+    let world = World::without_server(1);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("chat://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || pretend(&listener));
+    let mut ana = Client::start(&world.path(""), &[&address, "--json", "--name", "ana"]);
+    let error = ana.event("error");
+    assert_eq!(error["code"], "E_AUTH");
+    assert!(error["text"].as_str().unwrap().contains("cannot prove"), "{error}");
+    assert_eq!(ana.exit().0, 4);
+    server.join().unwrap();
+    assert!(!world.path("config/chat/known_servers").exists(), "nobody is remembered");
 }

@@ -112,12 +112,15 @@ fn exit_code_of(error: &OrderError) -> ExitCode {
     match error {
         OrderError::Unreachable { .. } | OrderError::Silent { .. } => ExitCode::from(NETWORK),
         OrderError::Refused { refusal: Refusal::Perm | Refusal::Auth(_), .. }
+        | OrderError::Impostor { .. }
         | OrderError::OtherServer { .. } => ExitCode::from(REFUSED),
         // It is full, or stops: as good as not there for now.
         OrderError::Refused { refusal: Refusal::Busy { .. } | Refusal::Gone, .. } => {
             ExitCode::from(NETWORK)
         }
-        OrderError::Refused { .. } | OrderError::Foreign { .. } => ExitCode::FAILURE,
+        OrderError::Refused { .. } | OrderError::Random(_) | OrderError::Foreign { .. } => {
+            ExitCode::FAILURE
+        }
     }
 }
 

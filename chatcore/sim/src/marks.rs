@@ -115,6 +115,8 @@ marks! {
     UnheardClosed [Fault],
     /// A client gave up a connection that carried nothing down any more, while the server heard it.
     DeafClosed [Fault],
+    /// A client was shown that the server has its key.
+    KeyProven [Other],
     /// A connection was closed because it did not log in.
     LoginTimeOver [Fault],
     /// A connection was refused because there are too many.

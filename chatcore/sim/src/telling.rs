@@ -105,6 +105,7 @@ pub(crate) fn tell_frame(frame: &ClientFrame) -> String {
         ClientFrame::Ask { request, question } => {
             format!("Ask {request}: {}", tell_asked(question))
         }
+        ClientFrame::Prove { nonce } => format!("Prove {nonce}"),
         ClientFrame::Operate(Operate { key, order, .. }) => format!("Operate {order:?} by {key}"),
         frame @ (ClientFrame::Hello(_)
         | ClientFrame::Ping { .. }

@@ -24,6 +24,9 @@ pub struct ClientConfig {
     pub reconnect: bool,
     /// Seed of the jitter between dials; draw it at random so that clients do not dial in step.
     pub jitter_seed: u64,
+    /// With a seed, drawn at random, the server has to prove on each connection that it has the key it
+    /// names. Without one any server is believed.
+    pub proof_seed: Option<[u8; 32]>,
 }
 
 /// What a client keeps between runs, for one server key and one name.
@@ -160,6 +163,11 @@ pub enum Input {
         /// What was kept. On a reconnect the host is not asked again.
         saved: Saved,
     },
+    /// Answers [`Output::Verify`].
+    Verified {
+        /// Whether the signature is the key's.
+        valid: bool,
+    },
     /// Answers [`Output::Sign`]: each once and in order, also when the connection it was for is
     /// lost.
     Signed(Signature),
@@ -261,6 +269,15 @@ pub enum Output {
     },
     /// Sign these bytes with the key and answer [`Input::Signed`].
     Sign(Vec<u8>),
+    /// Check the server's signature and answer [`Input::Verified`], before its next frame.
+    Verify {
+        /// The server's key.
+        key: PublicKey,
+        /// What was signed.
+        message: Vec<u8>,
+        /// The signature.
+        signature: Signature,
+    },
     /// Keep this.
     Save(Save),
     /// Show this.
@@ -280,6 +297,8 @@ pub enum Stop {
     Lost,
     /// Another server answered at the same address.
     OtherServer,
+    /// What answered cannot prove that it has the key it names.
+    Impostor,
 }
 
 /// Something to show.

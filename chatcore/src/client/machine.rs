@@ -9,14 +9,14 @@ use crate::client::{
     ClientConfig, Drain, Event, Input, Origin, Output, Outputs, Place, Save, Saved, Stop, Unsent,
 };
 use crate::id::{
-    Attach, COUNTER_MAX, Counter, Digest, Generation, LogId, PublicKey, SessionId, Signature,
-    Threshold,
+    Attach, COUNTER_MAX, Counter, Digest, Generation, LogId, Nonce, PublicKey, SessionId,
+    Signature, Threshold,
 };
 use crate::text::{Body, RoomName};
 use crate::time::{Moment, Span};
 use crate::wire::{
     ClientFrame, ClientHello, Command, FrameFault, Login, LoginProof, Refusal, Role, ServerFrame,
-    ServerHello, VersionRange, Welcome,
+    ServerHello, ServerProof, VersionRange, Welcome,
 };
 
 /// How long each step of connecting may take.
@@ -40,6 +40,12 @@ pub struct Client {
     server_key: Option<PublicKey>,
     /// What the connection is secured by, if it is.
     channel: Option<Digest>,
+    /// What the server said of itself on this connection.
+    hello: Option<ServerHello>,
+    /// Whether the server proved its key on this connection.
+    proof: Proof,
+    /// Connections that a proof was asked for on: each with another nonce.
+    challenges: u64,
     /// Signatures asked for that have not come: only the last one is for this connection.
     signatures_due: u32,
     /// The newest owner that answered, of this journal.
@@ -97,6 +103,18 @@ pub(super) enum Phase {
     Stopped,
 }
 
+/// Whether the server proved that it has its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// It is believed without.
+    NotNeeded,
+    /// It was asked to sign this.
+    Awaited(Nonce),
+    /// The host checks it.
+    Checking,
+    Given,
+}
+
 /// A log-in that is under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
@@ -120,6 +138,9 @@ impl Client {
             identity: None,
             server_key: None,
             channel: None,
+            hello: None,
+            proof: Proof::NotNeeded,
+            challenges: 0,
             signatures_due: 0,
             newest: None,
             met: false,
@@ -149,6 +170,7 @@ impl Client {
             Input::Lost { reason } => self.lose(now, reason, Span::ZERO),
             Input::Frame(frame) => self.handle_frame(now, frame),
             Input::Identified { key, saved } => self.identify(key, saved),
+            Input::Verified { valid } => self.judge_proof(valid),
             Input::Signed(signature) => self.log_in(now, signature),
             Input::Post { room, body, id } => self.post(&room, &body, id),
             Input::Reset { room, threshold, id } => self.reset(&room, threshold, id),
@@ -230,9 +252,46 @@ impl Client {
         let versions = VersionRange::SUPPORTED;
         let hello = ClientHello { role: Role::Client, versions, features: 0 };
         self.out.send(ClientFrame::Hello(hello));
+        if let Some(seed) = self.config.proof_seed {
+            self.challenges = self.challenges.saturating_add(1);
+            let challenge = challenge_of(&seed, self.challenges);
+            self.proof = Proof::Awaited(challenge);
+            self.out.send(ClientFrame::Prove { nonce: challenge });
+        }
+    }
+
+    /// The server's proof came.
+    pub(super) fn take_proof(&mut self, now: Moment, signature: Signature) {
+        let (Proof::Awaited(challenge), Some(hello)) = (self.proof, &self.hello) else {
+            return self.hang_up(now, "the server proved what nobody asked for");
+        };
+        let key = hello.server_key;
+        let message = ServerProof {
+            challenge,
+            nonce: hello.nonce,
+            server_key: key,
+            log_id: hello.log_id,
+            generation: hello.generation,
+            channel: self.channel,
+        }
+        .to_bytes();
+        self.proof = Proof::Checking;
+        self.out.push(Output::Verify { key, message, signature });
+    }
+
+    fn judge_proof(&mut self, valid: bool) {
+        if self.proof != Proof::Checking {
+            return;
+        }
+        if valid {
+            self.proof = Proof::Given;
+        } else {
+            self.stop(Stop::Impostor);
+        }
     }
 
     pub(super) fn meet(&mut self, now: Moment, hello: ServerHello) {
+        self.hello = Some(hello.clone());
         let spoken = VersionRange { min: hello.version, max: hello.version };
         if VersionRange::SUPPORTED.common(spoken).is_none() {
             return self.stop(Stop::Refused(Refusal::Version(spoken)));
@@ -317,6 +376,9 @@ impl Client {
     pub(super) fn enter(&mut self, now: Moment, welcome: Welcome) {
         let Phase::LoggingIn { claim, .. } = &self.phase else { return };
         let claim = *claim;
+        if !matches!(self.proof, Proof::NotNeeded | Proof::Given) {
+            return self.hang_up(now, "the server did not prove that it has its key");
+        }
         let sane =
             welcome.session == claim.session && welcome.last_counter.get() <= COUNTER_MAX / 2;
         let (true, Some(identity)) = (sane, &self.identity) else {
@@ -616,6 +678,14 @@ fn successor(session: SessionId, log_id: LogId) -> SessionId {
     let mut id = [0; SessionId::LEN];
     hasher.finalize_xof().fill(&mut id);
     SessionId::new(id)
+}
+
+/// A value that nobody can foresee who does not know the seed.
+fn challenge_of(seed: &[u8; 32], number: u64) -> Nonce {
+    let mut hasher = blake3::Hasher::new_keyed(seed);
+    hasher.update(b"chatcore challenge v1\0");
+    hasher.update(&number.to_be_bytes());
+    Nonce::new(*hasher.finalize().as_bytes())
 }
 
 /// Whether a frame may come at any time after the server's hello.

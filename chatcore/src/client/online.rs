@@ -30,6 +30,10 @@ impl Client {
             }
             (Phase::Greeting { .. }, ServerFrame::Hello(hello)) => self.meet(now, hello),
             (Phase::LoggingIn { .. }, ServerFrame::Welcome(welcome)) => self.enter(now, welcome),
+            (
+                Phase::Identifying(_) | Phase::Signing(_) | Phase::LoggingIn { .. },
+                ServerFrame::Proof { signature },
+            ) => self.take_proof(now, signature),
             (_, frame) if is_sign_of_life(&frame) => {}
             (
                 Phase::Greeting { .. }
@@ -72,7 +76,10 @@ impl Client {
             ServerFrame::Rejected(refusal) => self.refuse(None, refusal),
             ServerFrame::Notice(notice) => self.out.event(Event::Notice(notice)),
             ServerFrame::Pong { .. } | ServerFrame::Ping { .. } | ServerFrame::Close(_) => {}
-            ServerFrame::Hello(_) | ServerFrame::Welcome(_) | ServerFrame::Status(_) => {
+            ServerFrame::Hello(_)
+            | ServerFrame::Welcome(_)
+            | ServerFrame::Proof { .. }
+            | ServerFrame::Status(_) => {
                 self.hang_up(now, UNEXPECTED);
             }
         }

@@ -2,16 +2,17 @@
 
 use crate::engine::commit::Pending;
 use crate::engine::rate::Allowance;
-use crate::engine::volatile::{Claim, Connection, Online, Phase};
+use crate::engine::volatile::{Claim, Connection, Online, Phase, Proof};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
-use crate::id::{ConnId, Counter, RequestId, SessionId};
+use crate::id::{ConnId, Counter, Nonce, RequestId, SessionId, Signature};
 use crate::limits::LONGEST_FRAME_BYTES;
 use crate::log::Change;
 use crate::text::{RoomName, UserName};
 use crate::time::{Moment, Now, Span, Timestamp};
 use crate::wire::{
     Answer, AuthFault, ClientFrame, ClientHello, FRAME_BYTES_MAX, LimitFault, Login, LoginProof,
-    NameFault, Notice, Refusal, ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
+    NameFault, Notice, Refusal, ServerFrame, ServerHello, ServerProof, StateFault, VersionRange,
+    Welcome,
 };
 
 /// Frames out of order that a connection may send before log-in; the third closes it.
@@ -104,6 +105,11 @@ impl Engine {
                 Phase::Greeted | Phase::Verifying(_) | Phase::Reporting,
                 ClientFrame::Ping { token },
             ) => self.send(conn, ServerFrame::Pong { token }),
+            (Phase::Greeted, ClientFrame::Prove { nonce })
+                if connection.proof == Proof::NotAsked =>
+            {
+                self.prove(conn, nonce);
+            }
             (Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting, frame) => {
                 self.strike(now, conn, &frame);
             }
@@ -117,7 +123,10 @@ impl Engine {
             return self.slow_down(now, conn, &frame, excess);
         }
         match frame {
-            ClientFrame::Hello(_) | ClientFrame::Login(_) | ClientFrame::Operate(_) => {
+            ClientFrame::Hello(_)
+            | ClientFrame::Login(_)
+            | ClientFrame::Operate(_)
+            | ClientFrame::Prove { .. } => {
                 let refusal = Refusal::State(StateFault::AlreadyLoggedIn);
                 self.send(conn, ServerFrame::Rejected(refusal));
             }
@@ -192,6 +201,7 @@ impl Engine {
             ClientFrame::Hello(_)
             | ClientFrame::Login(_)
             | ClientFrame::Operate(_)
+            | ClientFrame::Prove { .. }
             | ClientFrame::Ping { .. }
             | ClientFrame::Pong { .. }
             | ClientFrame::Leave => {}
@@ -241,7 +251,8 @@ impl Engine {
             | ClientFrame::Ping { .. }
             | ClientFrame::Pong { .. }
             | ClientFrame::Leave
-            | ClientFrame::Operate(_) => ServerFrame::Rejected(refusal),
+            | ClientFrame::Operate(_)
+            | ClientFrame::Prove { .. } => ServerFrame::Rejected(refusal),
         };
         self.send(conn, reply);
     }
@@ -259,6 +270,32 @@ impl Engine {
         let nonce = connection.nonce;
         let hello = ServerHello { version, features: 0, server_key, log_id, generation, nonce };
         self.send(conn, ServerFrame::Hello(hello));
+    }
+
+    /// Has the host sign that the server has its key.
+    fn prove(&mut self, conn: ConnId, challenge: Nonce) {
+        let founding = self.durable.founding();
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        connection.proof = Proof::Asked;
+        let message = ServerProof {
+            challenge,
+            nonce: connection.nonce,
+            server_key: founding.server_key,
+            log_id: founding.log_id,
+            generation: self.config.generation,
+            channel: connection.channel,
+        }
+        .to_bytes();
+        self.outputs.push_back(Output::Sign { conn, message });
+    }
+
+    pub(super) fn handle_signed(&mut self, conn: ConnId, signature: Signature) {
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        if connection.proof != Proof::Asked || matches!(connection.phase, Phase::Closing) {
+            return;
+        }
+        connection.proof = Proof::Given;
+        self.send(conn, ServerFrame::Proof { signature });
     }
 
     fn check_login(&mut self, now: Now, conn: ConnId, login: Login) {

@@ -94,6 +94,13 @@ pub enum Input {
         /// Whether the signature is the key's.
         valid: bool,
     },
+    /// Answers [`Output::Sign`].
+    Signed {
+        /// The connection.
+        conn: ConnId,
+        /// Of the server's key.
+        signature: Signature,
+    },
     /// Answers [`Output::Report`].
     Reported {
         /// The connection.
@@ -164,6 +171,14 @@ pub enum Output {
         message: Vec<u8>,
         /// The signature.
         signature: Signature,
+    },
+    /// Sign this with the server's key and answer with [`Input::Signed`], before anything more of this
+    /// connection. A host that has no key does nothing: clients that want it proven leave then.
+    Sign {
+        /// The connection it is about.
+        conn: ConnId,
+        /// What to sign.
+        message: Vec<u8>,
     },
     /// Somebody who may know asks what the server is doing: say the host's part of it by
     /// [`Input::Reported`]. Until then the connection counts as one that has not logged in, and is
@@ -516,6 +531,7 @@ impl Engine {
             }
             Input::Disconnected { conn } => self.handle_disconnected(now, conn)?,
             Input::Verified { conn, valid } => self.handle_verified(now, conn, valid),
+            Input::Signed { conn, signature } => self.handle_signed(conn, signature),
             Input::Reported { conn, host } => self.handle_reported(now, conn, host),
             Input::Persisted { through } => self.handle_persisted(now.moment, through)?,
             Input::Fetch(need) => self.handle_fetch(need),

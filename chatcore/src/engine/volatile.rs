@@ -40,6 +40,7 @@ pub(crate) struct Connection {
     pub(crate) phase: Phase,
     pub(crate) nonce: Nonce,
     pub(crate) channel: Option<Digest>,
+    pub(crate) proof: Proof,
     /// The host's address that it came in by.
     pub(crate) address: Option<HostAddress>,
     /// When it was last heard.
@@ -96,6 +97,15 @@ pub(crate) enum Phase {
     Closing,
 }
 
+/// Whether the server proved its key to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    NotAsked,
+    /// The host has to sign it.
+    Asked,
+    Given,
+}
+
 /// What a connection has to prove.
 #[derive(Debug)]
 pub(crate) enum Claim {
@@ -149,6 +159,7 @@ impl Connection {
             phase: Phase::Greeting,
             nonce,
             channel,
+            proof: Proof::NotAsked,
             address,
             heard: now,
             pings: 0,

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{
-    Attach, Counter, Incarnation, PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
-    deserialize_bounded,
+    Attach, Counter, Incarnation, Nonce, PublicKey, RequestId, Seq, SessionId, Signature,
+    Threshold, deserialize_bounded,
 };
 use crate::text::{Body, RoomName, Untrusted, UserName};
 use crate::wire::{Cursor, Operate, VersionRange};
@@ -56,6 +56,11 @@ pub enum ClientFrame {
     Leave,
     /// Gives the server an order, without being a user.
     Operate(Operate),
+    /// Asks the server to prove that it has the key of its hello: once, between that and the log-in.
+    Prove {
+        /// A fresh random value, for the server to sign.
+        nonce: Nonce,
+    },
 }
 
 impl ClientFrame {
@@ -79,7 +84,8 @@ impl ClientFrame {
             | Self::Ping { .. }
             | Self::Pong { .. }
             | Self::Leave
-            | Self::Operate(_) => 0,
+            | Self::Operate(_)
+            | Self::Prove { .. } => 0,
         };
         u64::try_from(texts.saturating_add(32)).unwrap_or(u64::MAX)
     }

@@ -22,7 +22,7 @@ pub use list::{LIST_MAX, List};
 pub use operate::{
     CheckpointStatus, DiskStatus, Durability, HostStatus, Operate, Order, Status, StorageStatus,
 };
-pub use proof::{CHANNEL_LABEL, LoginProof, OperateProof};
+pub use proof::{CHANNEL_LABEL, LoginProof, OperateProof, ServerProof};
 pub use refusal::{
     AuthFault, DecodeFault, FrameFault, LimitFault, NameFault, Refusal, StateFault, TargetFault,
 };

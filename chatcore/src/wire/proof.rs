@@ -9,6 +9,7 @@ pub const CHANNEL_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 const LOGIN_DOMAIN: &[u8] = b"chatcore log-in v1\0";
 const OPERATE_DOMAIN: &[u8] = b"chatcore operate v1\0";
+const SERVER_DOMAIN: &[u8] = b"chatcore server v1\0";
 
 /// The statement that a client signs to log in.
 ///
@@ -89,6 +90,42 @@ impl OperateProof {
         match self.order {
             Order::Status => bytes.extend_from_slice(b"status\0"),
         }
+        bytes
+    }
+}
+
+/// The statement that a server signs to prove that it has the key it names.
+///
+/// Like a [`LoginProof`] it holds for one connection: that of both nonces, and of the TLS channel if
+/// there is one. Its domain tag differs, so that none can stand for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerProof {
+    /// The client's nonce.
+    pub challenge: Nonce,
+    /// The nonce of the server's hello.
+    pub nonce: Nonce,
+    /// The server's key.
+    pub server_key: PublicKey,
+    /// The journal it serves.
+    pub log_id: LogId,
+    /// The generation of the server's hello.
+    pub generation: Generation,
+    /// The TLS exporter of the connection, when there is TLS.
+    pub channel: Option<Digest>,
+}
+
+impl ServerProof {
+    /// The bytes to sign: the domain tag, then every field in order, numbers big-endian, the channel as
+    /// a byte 0 or as a byte 1 and 32 bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(192);
+        bytes.extend_from_slice(SERVER_DOMAIN);
+        bytes.extend_from_slice(self.challenge.as_bytes());
+        bytes.extend_from_slice(self.nonce.as_bytes());
+        bytes.extend_from_slice(self.server_key.as_bytes());
+        bytes.extend_from_slice(self.log_id.as_bytes());
+        bytes.extend_from_slice(&self.generation.get().to_be_bytes());
+        append_channel(self.channel.as_ref(), &mut bytes);
         bytes
     }
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{
-    Counter, Generation, Incarnation, LogId, Nonce, PublicKey, RequestId, Seq, SessionId, Threshold,
+    Counter, Generation, Incarnation, LogId, Nonce, PublicKey, RequestId, Seq, SessionId,
+    Signature, Threshold,
 };
 use crate::text::{Body, HostAddress, RoomName, UserName};
 use crate::time::Timestamp;
@@ -95,6 +96,11 @@ pub enum ServerFrame {
     },
     /// What the server is doing: the answer to an order. The server closes the connection next.
     Status(Status),
+    /// Answers `Prove`, before anything that comes of a log-in.
+    Proof {
+        /// Of the server's key over a [`ServerProof`](crate::wire::ServerProof).
+        signature: Signature,
+    },
 }
 
 /// Who the server is, and what a log-in must sign.

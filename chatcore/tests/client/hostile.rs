@@ -1,17 +1,18 @@
 //! A client against a server that is broken or malicious.
 
-use chatcore::client::{Ask, Event, Input, Output, Save, Saved, Stop, Unsent};
+use chatcore::client::{Ask, ClientConfig, Event, Input, Output, Save, Saved, Stop, Unsent};
 use chatcore::id::{
-    ByteCount, Generation, Incarnation, Index, RequestId, Seq, Signature, Threshold,
+    ByteCount, Digest, Generation, Incarnation, Index, Nonce, PublicKey, RequestId, Seq, Signature,
+    Threshold,
 };
 use chatcore::time::{Moment, Span};
 use chatcore::wire::{
     Answer, AuthFault, ClientFrame, HostStatus, List, NameFault, Refusal, ServerFrame, ServerHello,
-    StateFault, Status, StorageStatus, UserList, Welcome,
+    ServerProof, StateFault, Status, StorageStatus, UserList, Welcome,
 };
 use proptest::prelude::*;
 
-use crate::rig::{ask, join, lobby, part};
+use crate::rig::{ask, config, join, lobby, part};
 use crate::script::{
     SESSION, Script, counter, gate, hello, joined, record, refused, stopped, submitted,
 };
@@ -352,4 +353,61 @@ proptest! {
             }
         }
     }
+}
+
+/// A client that wants the server's key proven, up to the server's hello; and what it asked for.
+fn doubting() -> (Script, Nonce) {
+    let wants_proof = ClientConfig { proof_seed: Some([7; 32]), ..config("alice") };
+    let mut script = Script::configured(wants_proof, Saved::new(SESSION));
+    let channel = Some(Digest::new([3; 32]));
+    let outputs = script.say(Input::Dialled { channel });
+    let challenge = outputs.iter().find_map(|output| match output {
+        Output::Send(ClientFrame::Prove { nonce }) => Some(*nonce),
+        _ => None,
+    });
+    script.frame(ServerFrame::Hello(hello(1, 9)));
+    let (key, saved) = (PublicKey::new([1; 32]), script.saved.clone());
+    script.say(Input::Identified { key, saved });
+    script.say(Input::Signed(Signature::new([0; 64])));
+    (script, challenge.expect("it must ask"))
+}
+
+#[test]
+fn g2_server_has_to_sign_the_clients_nonce_for_this_connection_before_its_welcome_counts() {
+    let (mut script, challenge) = doubting();
+    let signature = Signature::new([5; 64]);
+    let outputs = script.frame(ServerFrame::Proof { signature });
+    let ServerHello { server_key, log_id, generation, nonce, .. } = hello(1, 9);
+    let channel = Some(Digest::new([3; 32]));
+    let proof = ServerProof { challenge, nonce, server_key, log_id, generation, channel };
+    let wanted = Output::Verify { key: server_key, message: proof.to_bytes(), signature };
+    assert_eq!(outputs, [wanted]);
+    script.say(Input::Verified { valid: true });
+    script.welcome(SESSION, 0, false);
+    assert!(script.client.is_online());
+    // The next connection has a nonce of its own.
+    script.lose();
+    let outputs = script.say(Input::Dialled { channel: None });
+    assert!(!outputs.contains(&Output::Send(ClientFrame::Prove { nonce: challenge })));
+}
+
+#[test]
+fn g2_server_that_cannot_prove_its_key_is_left_for_good() {
+    let (mut script, _) = doubting();
+    script.frame(ServerFrame::Proof { signature: Signature::new([5; 64]) });
+    let outputs = script.say(Input::Verified { valid: false });
+    assert_eq!(stopped(&outputs), Some(Stop::Impostor));
+    // One that does not even try is no server to talk to.
+    let (mut script, _) = doubting();
+    let outputs = script.welcome(SESSION, 0, false);
+    assert_eq!(outputs.first(), Some(&Output::Hangup));
+    assert!(!script.client.is_online());
+}
+
+#[test]
+fn proof_that_nobody_asked_for_ends_the_connection() {
+    let mut script = Script::new(Saved::new(SESSION));
+    script.log_in(&hello(1, 9));
+    let outputs = script.frame(ServerFrame::Proof { signature: Signature::new([5; 64]) });
+    assert_eq!(outputs.first(), Some(&Output::Hangup));
 }

@@ -1,6 +1,6 @@
 //! A client whose server is a script.
 
-use chatcore::client::{Client, Event, Input, Output, Saved, Stop};
+use chatcore::client::{Client, ClientConfig, Event, Input, Output, Saved, Stop};
 use chatcore::id::{
     Counter, Generation, Incarnation, LogId, Nonce, PublicKey, RequestId, Seq, SessionId,
     Signature, Threshold,
@@ -41,7 +41,11 @@ pub(crate) fn counter(n: u64) -> Counter {
 
 impl Script {
     pub(crate) fn new(saved: Saved) -> Self {
-        let client = as_told!(Client::new(config("alice")));
+        Self::configured(config("alice"), saved)
+    }
+
+    pub(crate) fn configured(config: ClientConfig, saved: Saved) -> Self {
+        let client = as_told!(Client::new(config));
         let openings = saved.origin.map_or(0, |origin| origin.opened.get());
         let mut script = Self { client, now: 0, saved, openings };
         script.say(Input::Start);

@@ -15,6 +15,7 @@ mod delivery;
 mod golden;
 mod limits;
 mod operate;
+mod proof;
 mod random;
 mod retention;
 mod rig;

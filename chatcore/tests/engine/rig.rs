@@ -277,6 +277,10 @@ impl Rig {
                 let valid = !is_forged && (!is_order || is_signed(&key, &message, &signature));
                 self.input(Input::Verified { conn, valid });
             }
+            Output::Sign { conn, message } => {
+                assert!(message.starts_with(b"chatcore server v1\0"));
+                self.input(Input::Signed { conn, signature: Signature::new([5; 64]) });
+            }
             Output::Report { conn } => match &mut self.held_reports {
                 Some(held) => held.push(conn),
                 None => self.input(Input::Reported { conn, host: HOST }),

@@ -30,6 +30,7 @@ pub(crate) fn show(frame: &ServerFrame) -> String {
         ServerFrame::Ping { .. } => "ping".to_owned(),
         ServerFrame::Pong { token } => format!("pong {token}"),
         ServerFrame::Status(status) => show_status(status),
+        ServerFrame::Proof { .. } => "proof".to_owned(),
     }
 }
 

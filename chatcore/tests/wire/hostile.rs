@@ -116,7 +116,7 @@ fn a7_kind_with_a_longer_spelling_than_needed_is_refused() {
 
 #[test]
 fn a7_kind_option_or_flag_that_does_not_exist_is_refused() {
-    assert_eq!(decode::<ClientFrame>(&[8]), Err(DecodeFault::Value));
+    assert_eq!(decode::<ClientFrame>(&[9]), Err(DecodeFault::Value));
     let order = [&[7][..], &[0; 32], &[1], &[0; 64]].concat();
     assert_eq!(decode::<ClientFrame>(&order), Err(DecodeFault::Value));
     // A role that is not a client, a history before option 2, a threshold of zero.

@@ -140,6 +140,7 @@ fn client_frame() -> impl Strategy<Value = ClientFrame> {
         (public_key(), signature()).prop_map(|(key, signature)| {
             ClientFrame::Operate(Operate { key, order: Order::Status, signature })
         }),
+        any::<[u8; 32]>().prop_map(|nonce| ClientFrame::Prove { nonce: Nonce::new(nonce) }),
     ]
 }
 
@@ -297,6 +298,7 @@ fn server_frame() -> impl Strategy<Value = ServerFrame> {
         request().prop_map(|token| ServerFrame::Ping { token }),
         request().prop_map(|token| ServerFrame::Pong { token }),
         status().prop_map(ServerFrame::Status),
+        signature().prop_map(|signature| ServerFrame::Proof { signature }),
     ]
 }
 

@@ -122,6 +122,7 @@ pub(crate) fn client_frames() -> Vec<(String, ClientFrame)> {
         let name = format!(".{}", order.variant());
         (name, ClientFrame::Operate(Operate { key, order, signature }))
     }));
+    frames.push((String::new(), ClientFrame::Prove { nonce: Nonce::new(ramp(0x20)) }));
     frames
 }
 
@@ -346,6 +347,7 @@ pub(crate) fn server_frames() -> Vec<(String, ServerFrame)> {
             .into_iter()
             .map(|(name, status)| (format!(".{name}"), ServerFrame::Status(status))),
     );
+    frames.push(plain(ServerFrame::Proof { signature: Signature::new(ramp(0x80)) }));
     frames
 }
 

@@ -49,6 +49,7 @@ variants! {
         Pong => "pong",
         Leave => "leave",
         Operate => "operate",
+        Prove => "prove",
     }
     Role {
         Client => "client",
@@ -90,6 +91,7 @@ variants! {
         Ping => "ping",
         Pong => "pong",
         Status => "status",
+        Proof => "proof",
     }
     StorageStatus {
         Memory => "memory",

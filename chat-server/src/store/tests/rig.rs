@@ -150,6 +150,7 @@ impl Rig {
                     Output::Deliver(Directive::Visible { .. }) => self.shown += 1,
                     Output::Deliver(_)
                     | Output::Verify { .. }
+                    | Output::Sign { .. }
                     | Output::Report { .. }
                     | Output::Read { .. }
                     | Output::Event(_) => {}

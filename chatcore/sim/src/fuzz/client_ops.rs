@@ -124,7 +124,9 @@ fn settings(bits: u8) -> (ClientConfig, Saved) {
     let rooms = ROOMS.iter().take(usize::from(bits >> 2 & 3)).map(|name| room_of(name)).collect();
     let reconnect = bits & 0x10 == 0;
     let name = "alice".parse().expect("an ordinary name is one");
-    let config = ClientConfig { name, rooms, start, reconnect, jitter_seed: u64::from(bits) };
+    let proof_seed = (bits & 0x40 != 0).then_some([bits; 32]);
+    let jitter_seed = u64::from(bits);
+    let config = ClientConfig { name, rooms, start, reconnect, jitter_seed, proof_seed };
     let mut saved = Saved::new(SessionId::new([1; SessionId::LEN]));
     if bits & 0x20 != 0 {
         saved.origin = Some(Origin { log_id: LogId::new([1; LogId::LEN]), opened: opened(1) });
@@ -240,6 +242,7 @@ impl Run {
                 Input::Identified { key: PublicKey::new([1; 32]), saved }
             }
             Output::Sign(_) => Input::Signed(Signature::new([2; 64])),
+            Output::Verify { .. } => Input::Verified { valid: true },
             Output::Send(frame) => match reply(frame, self.desk.last_answered()) {
                 Some(frame) => Input::Frame(frame),
                 None => return,
@@ -326,6 +329,9 @@ fn reply(frame: ClientFrame, last: Counter) -> Option<ServerFrame> {
             Some(ServerFrame::Answer { request, answer: answer(question)? })
         }
         ClientFrame::Ping { token } => Some(ServerFrame::Pong { token }),
+        ClientFrame::Prove { .. } => {
+            Some(ServerFrame::Proof { signature: Signature::new([4; Signature::LEN]) })
+        }
         ClientFrame::Pong { .. } | ClientFrame::Leave | ClientFrame::Operate(_) => None,
     }
 }

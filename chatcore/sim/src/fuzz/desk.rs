@@ -115,6 +115,7 @@ impl Desk {
             | Input::Start
             | Input::Frame(_)
             | Input::Signed(_)
+            | Input::Verified { .. }
             | Input::Join { .. }
             | Input::Part { .. }
             | Input::Ask { .. }
@@ -159,7 +160,7 @@ impl Desk {
                     self.knowledge = Knowledge::Asked;
                     self.wishes.push_back(output.clone());
                 }
-                Output::Sign(_) => self.wishes.push_back(output.clone()),
+                Output::Sign(_) | Output::Verify { .. } => self.wishes.push_back(output.clone()),
                 Output::Save(save) => self.save(save),
                 Output::Event(event) => self.show(event),
                 Output::Stopped(_) => {
@@ -186,6 +187,7 @@ impl Desk {
                 assert!(kept, "a command must be saved before it is sent: {frame:?}");
             }
             ClientFrame::Hello(_)
+            | ClientFrame::Prove { .. }
             | ClientFrame::Ask { .. }
             | ClientFrame::Ping { .. }
             | ClientFrame::Pong { .. }

@@ -25,6 +25,8 @@ pub(super) struct Ears {
     /// The rooms it follows: the life and the last record, and whether the gate was seen open.
     places: BTreeMap<RoomName, Place>,
     closed: bool,
+    /// Whether the server proved its key.
+    proven: bool,
     /// Records and answers heard.
     pub(super) records: u64,
     pub(super) answers: u64,
@@ -50,7 +52,8 @@ impl Ears {
             | ClientFrame::Ping { .. }
             | ClientFrame::Pong { .. }
             | ClientFrame::Leave
-            | ClientFrame::Operate(_) => {}
+            | ClientFrame::Operate(_)
+            | ClientFrame::Prove { .. } => {}
         }
     }
 
@@ -90,6 +93,10 @@ impl Ears {
                 *place = Place { life: incarnation, last: Seq::ZERO, open: false };
             }
             ServerFrame::Close(_) => self.closed = true,
+            ServerFrame::Proof { .. } => {
+                assert!(!self.proven, "a server proves its key once");
+                self.proven = true;
+            }
             ServerFrame::Status(status) => {
                 assert_eq!(self.session, None, "a status is told to no user");
                 let Status { safe, newest, rooms, open, .. } = status;

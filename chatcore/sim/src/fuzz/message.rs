@@ -115,7 +115,8 @@ fn refusals_of_texts(message: &ClientFrame) -> Vec<Refusal> {
         | ClientFrame::Ping { .. }
         | ClientFrame::Pong { .. }
         | ClientFrame::Leave
-        | ClientFrame::Operate(_) => (None, None, None),
+        | ClientFrame::Operate(_)
+        | ClientFrame::Prove { .. } => (None, None, None),
     };
     let room = room.and_then(|room| room.parse().err()).map(Refusal::from);
     let user = user.and_then(|user| user.parse().err()).map(Refusal::from);

@@ -128,7 +128,10 @@ impl Visit {
                         inputs.push_back(Input::ReadDone { token, records: Vec::new() });
                     }
                     Output::Deliver(Directive::Send { frame, .. }) => frames.push(frame),
-                    Output::Deliver(_) | Output::Report { .. } | Output::Event(_) => {}
+                    Output::Deliver(_)
+                    | Output::Sign { .. }
+                    | Output::Report { .. }
+                    | Output::Event(_) => {}
                 }
             }
         }

@@ -21,6 +21,8 @@ pub(super) struct Due {
     pub(super) directives: VecDeque<Expected>,
     /// At most one; `Output::Verify`.
     pub(super) verify: Option<Output>,
+    /// At most one; `Output::Sign`.
+    pub(super) sign: Option<Output>,
     /// Whose status needs the host's part.
     pub(super) report: Option<ConnId>,
     pub(super) events: Vec<Event>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chatcore::engine::{Directive, Event, Output};
-use chatcore::id::{ConnId, RequestId, SessionId};
+use chatcore::id::{ConnId, RequestId, SessionId, Signature};
 use chatcore::log::{Change, CommandId, OperatorRule};
 use chatcore::text::UserName;
 use chatcore::time::{Moment, Span};
@@ -66,6 +66,13 @@ impl Model {
                 ClientFrame::Ping { token },
             ) => self.due.send(conn, ServerFrame::Pong { token: *token }),
             (Phase::Greeted, ClientFrame::Operate(operate)) => self.operate(conn, operate),
+            (Phase::Greeted, ClientFrame::Prove { nonce }) if !state.was_asked => {
+                state.was_asked = true;
+                state.owes_proof = true;
+                let bound = self.bound_to(conn);
+                let message = [&b"chatcore server v1\0"[..], nonce.as_bytes(), &bound].concat();
+                self.due.sign = Some(Output::Sign { conn, message });
+            }
             (Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting, frame) => {
                 self.strike(conn, frame);
             }
@@ -77,7 +84,10 @@ impl Model {
             return;
         }
         match frame {
-            ClientFrame::Hello(_) | ClientFrame::Login(_) | ClientFrame::Operate(_) => {
+            ClientFrame::Hello(_)
+            | ClientFrame::Login(_)
+            | ClientFrame::Operate(_)
+            | ClientFrame::Prove { .. } => {
                 let refusal = Refusal::State(StateFault::AlreadyLoggedIn);
                 self.due.send(conn, ServerFrame::Rejected(refusal));
             }
@@ -134,6 +144,7 @@ impl Model {
             ClientFrame::Hello(_)
             | ClientFrame::Login(_)
             | ClientFrame::Operate(_)
+            | ClientFrame::Prove { .. }
             | ClientFrame::Ping { .. }
             | ClientFrame::Pong { .. }
             | ClientFrame::Leave => {}
@@ -169,7 +180,8 @@ impl Model {
             | ClientFrame::Ping { .. }
             | ClientFrame::Pong { .. }
             | ClientFrame::Leave
-            | ClientFrame::Operate(_) => ServerFrame::Rejected(refusal),
+            | ClientFrame::Operate(_)
+            | ClientFrame::Prove { .. } => ServerFrame::Rejected(refusal),
         };
         self.due.send(conn, reply);
     }
@@ -242,6 +254,15 @@ impl Model {
             &channel,
         ]
         .concat()
+    }
+
+    /// The server's key has signed.
+    pub(super) fn signed(&mut self, conn: ConnId, signature: Signature) {
+        let Some(state) = self.process.conns.get_mut(&conn) else { return };
+        let is_closed = matches!(state.phase, Phase::Closed);
+        if core::mem::take(&mut state.owes_proof) && !is_closed {
+            self.due.send(conn, ServerFrame::Proof { signature });
+        }
     }
 
     pub(super) fn verified(&mut self, conn: ConnId, valid: bool) {
@@ -575,6 +596,7 @@ fn texts_of(frame: &ClientFrame) -> u64 {
         ClientFrame::Ask { question: Question::Rooms, .. }
         | ClientFrame::Hello(_)
         | ClientFrame::Operate(_)
+        | ClientFrame::Prove { .. }
         | ClientFrame::Ping { .. }
         | ClientFrame::Pong { .. }
         | ClientFrame::Leave => &[],

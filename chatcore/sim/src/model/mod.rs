@@ -122,6 +122,7 @@ impl Model {
             Input::Condemned { conn, refusal } => self.close(*conn, *refusal),
             Input::Disconnected { conn } => self.disconnected(*conn),
             Input::Verified { conn, valid } => self.verified(*conn, *valid),
+            Input::Signed { conn, signature } => self.signed(*conn, *signature),
             Input::Reported { conn, host } => self.reported(*conn, *host),
             Input::Persisted { through } => self.persisted(*through),
             Input::Fetch(need) => self.fetch(need.clone()),
@@ -146,6 +147,10 @@ impl Model {
             Output::Verify { .. } => match self.due.verify.take() {
                 Some(due) if due == *output => Ok(()),
                 due => Err(Broken::new(rules::VERIFY, format!("{output:?}, due is {due:?}"))),
+            },
+            Output::Sign { .. } => match self.due.sign.take() {
+                Some(due) if due == *output => Ok(()),
+                due => Err(Broken::new(rules::SIGN, format!("{output:?}, due is {due:?}"))),
             },
             Output::Report { conn } => match self.due.report.take() {
                 Some(due) if due == *conn => Ok(()),
@@ -179,6 +184,9 @@ impl Model {
         }
         if let Some(due) = &self.due.verify {
             return Err(Broken::new(rules::VERIFY, format!("{due:?} did not come")));
+        }
+        if let Some(due) = &self.due.sign {
+            return Err(Broken::new(rules::SIGN, format!("{due:?} did not come")));
         }
         if let Some(due) = self.due.report {
             return Err(Broken::new(rules::REPORT, format!("{due} waits for it")));

@@ -58,6 +58,9 @@ pub(super) struct Conn {
     pub(super) phase: Phase,
     pub(super) nonce: Nonce,
     pub(super) channel: Option<Digest>,
+    /// Whether it asked the server for its proof, and has not got it.
+    pub(super) was_asked: bool,
+    pub(super) owes_proof: bool,
     pub(super) address: Option<HostAddress>,
     /// When it was last heard, pinged, or logged in.
     pub(super) quiet_since: Moment,
@@ -269,6 +272,8 @@ impl Conn {
             phase: Phase::Greeting,
             nonce,
             channel,
+            was_asked: false,
+            owes_proof: false,
             address,
             quiet_since: now,
             pings: 0,

@@ -39,6 +39,7 @@ rules! {
     ANSWER_ONCE = "every request is answered once";
     ANSWER_ORDER = "answers come in the order of what was asked";
     VERIFY = "a signature is checked once, over the bytes of the protocol";
+    SIGN = "the server proves its key once, over the bytes of the protocol";
     REPORT = "the host is asked once what it is doing, for somebody who may know";
     CLOSE = "a connection is closed once, for its reason, and then";
     AFTER_CLOSE = "nothing follows a close";
@@ -185,7 +186,8 @@ const fn label_of(frame: &ServerFrame) -> Label {
         | ServerFrame::Close(_)
         | ServerFrame::Ping { .. }
         | ServerFrame::Pong { .. }
-        | ServerFrame::Status(_) => Label::Other,
+        | ServerFrame::Status(_)
+        | ServerFrame::Proof { .. } => Label::Other,
     }
 }
 
@@ -291,7 +293,8 @@ impl Model {
             | ServerFrame::Close(_)
             | ServerFrame::Ping { .. }
             | ServerFrame::Pong { .. }
-            | ServerFrame::Status(_) => false,
+            | ServerFrame::Status(_)
+            | ServerFrame::Proof { .. } => false,
         }
     }
 

@@ -226,7 +226,8 @@ impl Line {
             | ServerFrame::Notice(_)
             | ServerFrame::Ping { .. }
             | ServerFrame::Pong { .. }
-            | ServerFrame::Status(_) => self.answer(&frame),
+            | ServerFrame::Status(_)
+            | ServerFrame::Proof { .. } => self.answer(&frame),
         }
     }
 

@@ -110,6 +110,8 @@ impl Slot {
             start: self.options.start.into(),
             reconnect: true,
             jitter_seed: seed ^ self.run ^ u64::from(self.number),
+            // Every other one wants the server's key proven.
+            proof_seed: self.number.is_multiple_of(2).then_some([self.number; 32]),
         }
     }
 
@@ -219,6 +221,13 @@ impl World<'_> {
                 return Ok(Some(Input::Identified { key: slot.key, saved: slot.saved.clone() }));
             }
             Output::Sign(message) => return Ok(Some(Input::Signed(sign(&slot.key, &message)))),
+            Output::Verify { key, message, signature } => {
+                let valid = verify(&key, &message, &signature);
+                if valid {
+                    self.hit(Mark::KeyProven);
+                }
+                return Ok(Some(Input::Verified { valid }));
+            }
             Output::Save(save) => self.save(client, save)?,
             Output::Event(event) => self.show(client, &event)?,
             Output::Stopped(stop) => self.end_program(client, stop)?,
@@ -396,7 +405,7 @@ impl World<'_> {
             Stop::Refused(_) => {
                 slot.is_refused_for_good() && self.witness.is_taken(&slot.name, &slot.key)
             }
-            Stop::Lost | Stop::OtherServer => false,
+            Stop::Lost | Stop::OtherServer | Stop::Impostor => false,
         };
         hold!(right, "a client stops for a reason that stays", "{} {stop:?}", slot.name);
         Ok(())

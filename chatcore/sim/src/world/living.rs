@@ -193,6 +193,7 @@ impl Resting {
                     self.gates.insert(room, gate);
                 }
                 Output::Verify { .. }
+                | Output::Sign { .. }
                 | Output::Report { .. }
                 | Output::Deliver(_)
                 | Output::Event(_) => {}

@@ -21,7 +21,7 @@ use crate::tap::{Cause, Tap};
 use crate::telling::{tell_answer, tell_frame};
 use crate::world::World;
 use crate::world::bounds::{Taken, Wakes, check_deadline, check_memory};
-use crate::world::client::verify;
+use crate::world::client::{sign, verify};
 use crate::world::living::Gates;
 use crate::world::net::Piece;
 use crate::world::queue::{Event, Side};
@@ -271,6 +271,12 @@ impl World<'_> {
                 let at = self.now + self.rng.u64(0..=self.net.verify_max);
                 self.queue.push(at, Event::Verified { boot: self.boot, conn, valid });
                 Ok(())
+            }
+            // A signature takes no time that anybody would notice.
+            Output::Sign { conn, message } => {
+                let Some(server) = &self.server else { return Ok(()) };
+                let signature = sign(&server.engine.founding().server_key, &message);
+                self.input(Input::Signed { conn, signature })
             }
             Output::Report { conn } => {
                 let at = self.now + self.rng.u64(0..=self.net.verify_max);

@@ -111,6 +111,7 @@ pub(crate) const fn is_told_alike(output: &Output) -> bool {
         Output::Deliver(_)
         | Output::Persist(_)
         | Output::Verify { .. }
+        | Output::Sign { .. }
         | Output::Report { .. }
         | Output::Event(_) => true,
     }
@@ -133,6 +134,7 @@ fn apart_from_memory(output: &Output) -> Option<Output> {
         Output::Deliver(_)
         | Output::Persist(_)
         | Output::Verify { .. }
+        | Output::Sign { .. }
         | Output::Report { .. }
         | Output::Read { .. }
         | Output::Event(_) => return None,

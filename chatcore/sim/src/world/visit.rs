@@ -161,7 +161,10 @@ impl<'a> Visit<'a> {
                         let records = self.read(&wanted);
                         inputs.push_back(Input::ReadDone { token: *token, records });
                     }
-                    Output::Deliver(_) | Output::Report { .. } | Output::Event(_) => {}
+                    Output::Deliver(_)
+                    | Output::Sign { .. }
+                    | Output::Report { .. }
+                    | Output::Event(_) => {}
                 }
                 said.push(output);
             }

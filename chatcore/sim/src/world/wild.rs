@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chatcore::codec::{FrameBuffer, encode_to_bytes};
 use chatcore::id::{
-    Attach, ConnId, Counter, Incarnation, PublicKey, RequestId, Seq, SessionId, Signature,
+    Attach, ConnId, Counter, Incarnation, Nonce, PublicKey, RequestId, Seq, SessionId, Signature,
     Threshold,
 };
 use chatcore::text::Untrusted;
@@ -265,6 +265,7 @@ fn all_there_is() -> impl Iterator<Item = ClientFrame> {
 /// Any frame, with numbers and names from a small world.
 fn any_frame(rng: &mut Rng) -> ClientFrame {
     match rng.u8(0..20) {
+        0 if rng.bool() => ClientFrame::Prove { nonce: Nonce::new([1; Nonce::LEN]) },
         0 => ClientFrame::hello(),
         1 => ClientFrame::Ping { token: RequestId::ZERO },
         2 => ClientFrame::Pong { token: RequestId::ZERO },

@@ -210,6 +210,9 @@ impl Run {
         let versions = VersionRange { min, max: min + 1 };
         let hello = ClientHello { role: Role::Client, versions, features: 0 };
         self.rig.send(conn, ClientFrame::Hello(hello))?;
+        if self.rng.u8(..3) == 0 {
+            self.rig.send(conn, ClientFrame::Prove { nonce: Nonce::new([6; Nonce::LEN]) })?;
+        }
         let first = if self.rng.u8(..20) == 0 { self.operate(place) } else { self.login(place) };
         self.rig.send(conn, first)?;
         if self.rng.u8(..4) > 0 { self.rig.verify_all() } else { Ok(()) }

@@ -88,6 +88,23 @@ breaks! {
         let input = frame(conn, login("ana", session("ana", 0), 1));
         told(&mut rig, input, without(|output| matches!(output, Output::Verify { .. })))
     };
+    proof_over_other_bytes: SIGN, || {
+        let mut rig = rig();
+        let conn = rig.dial()?;
+        rig.send(conn, ClientFrame::hello())?;
+        let input = frame(conn, ClientFrame::Prove { nonce: Nonce::new([4; 32]) });
+        told(&mut rig, input, with(|output| matches!(output, Output::Sign { .. }), |output| {
+            let Output::Sign { message, .. } = output else { return };
+            message.push(0);
+        }))
+    };
+    proof_that_is_not_given: SIGN, || {
+        let mut rig = rig();
+        let conn = rig.dial()?;
+        rig.send(conn, ClientFrame::hello())?;
+        let input = frame(conn, ClientFrame::Prove { nonce: Nonce::new([4; 32]) });
+        told(&mut rig, input, without(|output| matches!(output, Output::Sign { .. })))
+    };
     host_that_is_not_asked: REPORT, || {
         let (mut rig, verified) = asking()?;
         told(&mut rig, verified, without(|output| matches!(output, Output::Report { .. })))
