@@ -134,6 +134,7 @@ impl Rig {
                     Output::Verify { .. }
                     | Output::Sign { .. }
                     | Output::Report { .. }
+                    | Output::Moderated { .. }
                     | Output::Event(_) => {}
                     Output::Read { .. } => unreachable!("there is no store to read from"),
                 }

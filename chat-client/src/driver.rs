@@ -479,6 +479,7 @@ impl<'a> Driver<'a> {
             | Event::Record(_)
             | Event::Gap { .. }
             | Event::Reset { .. }
+            | Event::Moderated { .. }
             | Event::Parted { .. }
             | Event::Rooms { .. }
             | Event::User(_)

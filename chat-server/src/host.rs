@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::engine::{Counts, Directive, Engine, Event, Input, Misuse, Need, Output};
-use chatcore::id::{ConnId, Digest, Nonce};
+use chatcore::id::{ConnId, Digest, Nonce, RequestId};
 use chatcore::log::Entry;
-use chatcore::text::HostAddress;
+use chatcore::text::{HostAddress, UserName};
 use chatcore::time::Span;
-use chatcore::wire::{ClientFrame, HostStatus, Refusal};
+use chatcore::wire::{ClientFrame, HostStatus, Measure, Refusal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -67,6 +67,8 @@ pub(crate) enum Message {
     Reported { conn: ConnId, host: HostStatus },
     /// Somebody wants to know how much there is.
     Count(oneshot::Sender<Counts>),
+    /// Those who run the server take a measure.
+    Moderate { user: UserName, measure: Measure, asker: oneshot::Sender<Option<Refusal>> },
     /// A shard lacks records.
     Fetch(Need),
     /// Everybody is to be told that the server stops.
@@ -77,8 +79,12 @@ pub(crate) enum Message {
 #[derive(Clone, Debug)]
 pub(crate) struct EngineHandle(mpsc::Sender<Message>);
 
-/// How long the engine may take to answer somebody who only looks.
-const LOOK_TIME: Duration = Duration::from_secs(5);
+/// How long the engine may take to answer those who run the server.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// Why nothing is known of a measure that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoAnswer;
 
 impl EngineHandle {
     pub(crate) const fn new(messages: mpsc::Sender<Message>) -> Self {
@@ -87,12 +93,33 @@ impl EngineHandle {
 
     /// How much there is; `None` when the engine does not answer in time.
     pub(crate) async fn counts(&self) -> Option<Counts> {
+        self.ask(Message::Count).await.ok()
+    }
+
+    /// Takes a measure on a user, and waits until it is safe. Why it was not taken, if it was not.
+    ///
+    /// # Errors
+    /// When the engine does not answer in time, as with a store that stands still: the measure may
+    /// be taken yet.
+    pub(crate) async fn moderate(
+        &self,
+        user: UserName,
+        measure: Measure,
+    ) -> Result<Result<(), Refusal>, NoAnswer> {
+        let refusal = self.ask(|asker| Message::Moderate { user, measure, asker }).await?;
+        Ok(refusal.map_or(Ok(()), Err))
+    }
+
+    async fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Result<T, NoAnswer> {
         let (asker, answer) = oneshot::channel();
         let ask = async {
-            self.0.send(Message::Count(asker)).await.ok()?;
+            self.0.send(message(asker)).await.ok()?;
             answer.await.ok()
         };
-        tokio::time::timeout(LOOK_TIME, ask).await.ok().flatten()
+        tokio::time::timeout(ANSWER_TIME, ask).await.ok().flatten().ok_or(NoAnswer)
     }
 }
 
@@ -139,6 +166,9 @@ pub(crate) struct Host {
     stop_by: Option<Instant>,
     /// What each connection may do; more from its log-in on.
     admitted: BTreeMap<ConnId, Admitted>,
+    /// Who waits to hear of a measure, and how many were asked for.
+    moderating: BTreeMap<RequestId, oneshot::Sender<Option<Refusal>>>,
+    measures: u64,
     /// For those who ask from outside.
     health: Arc<Health>,
     metrics: Metrics,
@@ -167,6 +197,8 @@ impl Host {
             store_full: false,
             stop_by: None,
             admitted: BTreeMap::new(),
+            moderating: BTreeMap::new(),
+            measures: 0,
             health,
             metrics,
             directives,
@@ -281,12 +313,25 @@ impl Host {
             Message::Reported { conn, host } => self.handle(Input::Reported { conn, host }),
             // Who asked may have gone.
             Message::Count(asker) => drop(asker.send(self.engine.counts())),
+            Message::Moderate { user, measure, asker } => self.moderate(user, measure, asker),
             Message::Fetch(need) => self.handle(Input::Fetch(need)),
             Message::Stop => {
                 self.health.set(Readiness::Stopping);
                 self.stop_by = Some(Instant::now() + STORE_DRAIN_TIME);
             }
         }
+    }
+
+    fn moderate(
+        &mut self,
+        user: UserName,
+        measure: Measure,
+        asker: oneshot::Sender<Option<Refusal>>,
+    ) {
+        self.measures = self.measures.saturating_add(1);
+        let request = RequestId::new(self.measures).unwrap_or(RequestId::MAX);
+        self.moderating.insert(request, asker);
+        self.handle(Input::Moderate { request, user, measure });
     }
 
     fn handle(&mut self, input: Input) {
@@ -338,6 +383,12 @@ impl Host {
             }
             Output::Deliver(directive) => self.route(directive),
             Output::Event(event) => self.note(&event),
+            Output::Moderated { request, refusal } => {
+                if let Some(asker) = self.moderating.remove(&request) {
+                    // Who asked may have gone.
+                    let _ = asker.send(refusal);
+                }
+            }
         }
     }
 
@@ -381,6 +432,10 @@ impl Host {
             Event::GateOpened { room } => tracing::info!(%room, "gate opened"),
             Event::Reset { room, incarnation } => {
                 tracing::info!(%room, %incarnation, "room reset");
+            }
+            Event::Moderated { user, measure, by } => {
+                let by = by.as_ref().map_or("the server", UserName::as_str);
+                tracing::info!(%user, ?measure, %by, "measure taken");
             }
         }
     }

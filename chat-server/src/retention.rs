@@ -358,7 +358,8 @@ impl Ledger {
             | Change::OperatorGranted { .. }
             | Change::SessionOpened { .. }
             | Change::SessionExpired { .. }
-            | Change::Refused { .. } => return Vec::new(),
+            | Change::Refused { .. }
+            | Change::Moderated { .. } => return Vec::new(),
         };
         let bytes = u64::try_from(said).unwrap_or(u64::MAX).saturating_add(RECORD_BYTES);
         let record = Block { first: seq, last: seq, newest: index, began: at, at, bytes };

@@ -212,8 +212,8 @@ impl Hub {
                 }
                 None
             }
-            // It has no key to sign with.
-            Output::Sign { .. } | Output::Event(_) => None,
+            // It has no key to sign with, and takes no measures of its own.
+            Output::Sign { .. } | Output::Event(_) | Output::Moderated { .. } => None,
         }
     }
 }

@@ -31,6 +31,9 @@ pub struct Limits {
     pub grace: Span,
     /// Users with a name; more are refused with `E_LIMIT`. Default 100,000; about 500 bytes each.
     pub users_max: u32,
+    /// Users who may be banned at once, which costs nothing more than that they are users; one more
+    /// ban is refused with `E_LIMIT`. Default 10,000.
+    pub bans_max: u32,
     /// Sessions kept; beyond it the least recently used one that is older than `session_age_min`
     /// and not connected expires, else the log-in is refused with `E_BUSY`. Default 100,000; up to
     /// 8 KiB each when all answers are remembered.
@@ -124,6 +127,7 @@ impl Default for Limits {
             pings_unanswered_max: 2,
             grace: Span::from_secs(20),
             users_max: 100_000,
+            bans_max: 10_000,
             sessions_max: 100_000,
             sessions_per_user_max: 16,
             session_age_min: Span::from_secs(24 * 60 * 60),
@@ -232,6 +236,7 @@ impl Limits {
             ("memory_max", self.memory_max, 1 << 20, 1 << 50),
             ("pings_unanswered_max", u64::from(self.pings_unanswered_max), 1, 1_000),
             ("users_max", u64::from(self.users_max), 1, millions),
+            ("bans_max", u64::from(self.bans_max), 1, millions),
             ("sessions_max", u64::from(self.sessions_max), 1, millions),
             ("sessions_per_user_max", u64::from(self.sessions_per_user_max), 1, 1_000),
             ("rooms_max", u64::from(self.rooms_max), 1, millions),

@@ -13,7 +13,7 @@ use crate::codec::append;
 use crate::id::{Counter, Digest, Incarnation, Index, LogId, PublicKey, Seq, SessionId, Threshold};
 use crate::text::{Body, RoomName, UserName};
 use crate::time::Timestamp;
-use crate::wire::{Record, RecordBody, Refusal};
+use crate::wire::{Measure, Record, RecordBody, Refusal};
 
 /// One entry of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub struct Header {
 pub enum Change {
     /// The journal begins. Always the first entry, and only the first.
     Founded(Founding),
-    /// A name was taken by a key, for good.
+    /// A name was taken by a key, until it is released.
     UserAdded {
         /// The name.
         user: UserName,
@@ -143,6 +143,30 @@ pub enum Change {
         /// The last record that is gone.
         through: Seq,
     },
+    /// A measure was taken on a user, who has left every room by now if it sends them away.
+    Moderated {
+        /// The user.
+        user: UserName,
+        /// What was done.
+        measure: Measure,
+        /// Who did it.
+        by: Moderator,
+    },
+}
+
+/// Who takes a measure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moderator {
+    /// An operator, by a command.
+    Operator {
+        /// The operator.
+        user: UserName,
+        /// The command.
+        command: CommandId,
+    },
+    /// Those who run the server.
+    Server,
 }
 
 /// What a journal begins with.
@@ -200,7 +224,8 @@ impl Change {
             | Self::OperatorGranted { .. }
             | Self::SessionOpened { .. }
             | Self::SessionExpired { .. }
-            | Self::Refused { .. } => None,
+            | Self::Refused { .. }
+            | Self::Moderated { .. } => None,
         }
     }
 
@@ -209,7 +234,8 @@ impl Change {
         match self {
             Self::Posted { command, .. }
             | Self::Refused { command, .. }
-            | Self::Reset { command, .. } => Some(command),
+            | Self::Reset { command, .. }
+            | Self::Moderated { by: Moderator::Operator { command, .. }, .. } => Some(command),
             Self::Founded(_)
             | Self::UserAdded { .. }
             | Self::OperatorGranted { .. }
@@ -219,7 +245,8 @@ impl Change {
             | Self::Joined { .. }
             | Self::Left { .. }
             | Self::GateOpened { .. }
-            | Self::Trimmed { .. } => None,
+            | Self::Trimmed { .. }
+            | Self::Moderated { by: Moderator::Server, .. } => None,
         }
     }
 }
@@ -249,7 +276,8 @@ impl Entry {
             | Change::Refused { .. }
             | Change::GateOpened { .. }
             | Change::Reset { .. }
-            | Change::Trimmed { .. } => return None,
+            | Change::Trimmed { .. }
+            | Change::Moderated { .. } => return None,
         };
         let at = self.header.at;
         Some(Record { room: room.clone(), incarnation: *incarnation, seq: *seq, at, body })

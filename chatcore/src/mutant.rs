@@ -88,6 +88,14 @@ mutants! {
     NoLoginRate => "no-login-rate",
     /// Engine: whoever likes resets a room.
     AnyoneResets => "anyone-resets",
+    /// Engine: whoever likes takes measures on others.
+    AnyoneModerates => "anyone-moderates",
+    /// Engine: who is banned may come back.
+    BanIsAKick => "ban-is-a-kick",
+    /// Engine: who is sent away stays a member of every room.
+    KickKeepsRooms => "kick-keeps-rooms",
+    /// Engine: a release bears the time of the entry before.
+    ReleaseAtOnce => "release-at-once",
     /// Engine: a user whose grace is over stays a member.
     NoLeaveAfterGrace => "no-leave-after-grace",
     /// Engine: who comes back to any room stays a member of all.

@@ -46,6 +46,9 @@ impl Driver<'_> {
             Action::Help => self.printer.notice(&help(), self.around.screen.lines()),
             Action::Quit => self.leave_in_order(),
             Action::Rooms => self.handle(Input::Ask { ask: Ask::Rooms, id }),
+            Action::Moderate(user, measure) => {
+                self.handle(Input::Moderate { user, measure, id });
+            }
             Action::Join(room) => self.join(room, id),
             Action::Part(room) => self.part(room, id),
             Action::Post(room, body) => self.post(room, body, id),

@@ -3,7 +3,7 @@
 use chatcore::client::{Line, LineError, parse_line};
 use chatcore::id::Threshold;
 use chatcore::text::{Body, NameError, RoomName, UserName};
-use chatcore::wire::Refusal;
+use chatcore::wire::{Measure, Refusal};
 use serde::Deserialize;
 
 use crate::args::Mode;
@@ -35,6 +35,8 @@ pub enum Action {
     Part(RoomName),
     /// Which rooms there are.
     Rooms,
+    /// A measure on a user.
+    Moderate(UserName, Measure),
     /// The commands.
     Help,
     /// The end.
@@ -97,6 +99,7 @@ fn action(line: Line) -> Option<Action> {
         Line::Post(body) => Action::Here(Here::Post(body)),
         Line::Private { .. } | Line::Verify(_) => return None,
         Line::Reset { threshold } => Action::Here(Here::Reset(threshold)),
+        Line::Moderate { user, measure } => Action::Moderate(user, measure),
         Line::Quit => Action::Quit,
         Line::Join(room) => Action::Join(room),
         Line::Part(Some(room)) => Action::Part(room),

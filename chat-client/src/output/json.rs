@@ -6,7 +6,7 @@ use chatcore::client::Event;
 use chatcore::id::PublicKey;
 use chatcore::text::{HostAddress, RoomName, UserName};
 use chatcore::time::Timestamp;
-use chatcore::wire::{Command, GateState, Record, RecordBody, RoomInfo};
+use chatcore::wire::{Command, GateState, Measure, Record, RecordBody, RoomInfo};
 use serde::Serialize;
 
 use super::{ABANDONED, ErrorReport, Figures, STORE_FULL, calendar_time, notice_text};
@@ -85,6 +85,11 @@ enum Line<'a> {
         room: &'a RoomName,
         incarnation: u64,
         threshold: u16,
+    },
+    Moderated {
+        user: &'a UserName,
+        measure: Measure,
+        id: &'a str,
     },
     Parted {
         room: &'a RoomName,
@@ -174,6 +179,9 @@ impl JsonPrinter {
             Event::Reset { room, incarnation, threshold } => {
                 Line::Reset { room, incarnation: incarnation.get(), threshold: threshold.get() }
             }
+            Event::Moderated { id, user, measure } => {
+                Line::Moderated { user, measure: *measure, id: label::shown(id) }
+            }
             Event::Parted { room } => Line::Parted { room },
             Event::Rooms { rooms, count } => {
                 Line::Rooms { count: *count, rooms: rooms.iter().map(room_of).collect() }
@@ -226,7 +234,7 @@ fn error_line<'a>(report: &ErrorReport, id: Option<&'a str>) -> Line<'a> {
 fn abandoned_line<'a>(id: &'a str, command: &'a Command) -> Line<'a> {
     let line = match command {
         Command::Post { body, .. } => Some(body.as_str()),
-        Command::Reset { .. } => None,
+        Command::Reset { .. } | Command::Moderate { .. } => None,
     };
     let (text, id) = (Cow::Borrowed(ABANDONED), Some(label::shown(id)));
     Line::Error { code: "E_STATE", text, id, retry_ms: None, have: None, need: None, line }

@@ -87,7 +87,8 @@ impl ErrorReport {
             | Refusal::Gone
             | Refusal::Store
             | Refusal::Snapshot
-            | Refusal::Crypto => Figures::None,
+            | Refusal::Crypto
+            | Refusal::Expelled(_) => Figures::None,
         };
         Self { code: refusal.code(), text: refusal.to_string(), id, figures }
     }
@@ -162,8 +163,13 @@ fn calendar_time(at: Timestamp) -> jiff::Timestamp {
 const fn notice_text(notice: chatcore::wire::Notice) -> &'static str {
     match notice {
         chatcore::wire::Notice::FirstUserIsOperator => {
-            "you are the operator, as no other was named: $reset -N clears the room"
+            "you are the operator, as no other was named: $reset -N clears the room, and /help shows \
+             what else you may do"
         }
+        chatcore::wire::Notice::OperatorGranted => {
+            "you are an operator now: /help shows what you may do"
+        }
+        chatcore::wire::Notice::OperatorRevoked => "you are no operator any more",
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use chatcore::client::Event;
 use chatcore::text::{Body, RoomName, UserName};
 use chatcore::time::{Span, Timestamp};
-use chatcore::wire::{Command, GateState, Record, RecordBody, RoomInfo, UserInfo};
+use chatcore::wire::{Command, GateState, Measure, Record, RecordBody, RoomInfo, UserInfo};
 use jiff::tz::TimeZone;
 
 use super::{ABANDONED, ErrorReport, STORE_FULL, calendar_time, escape, notice_text};
@@ -96,6 +96,9 @@ impl PlainPrinter {
                 let users = users_text(threshold.get().into());
                 let text = format!("the room was reset: it opens again with {users} connected");
                 self.star_in(room, &text, out);
+            }
+            Event::Moderated { user, measure, .. } => {
+                self.star(&moderated_text(user, *measure), out);
             }
             Event::Parted { room } => {
                 self.star(&format!("you left {room}"), out);
@@ -267,10 +270,23 @@ fn user_text(info: &UserInfo) -> String {
     format!("{user}: {here}{rank}, key {key}")
 }
 
+/// What a measure makes so, whether or not it was so before.
+fn moderated_text(user: &UserName, measure: Measure) -> String {
+    let what = match measure {
+        Measure::Kick => "was sent away",
+        Measure::Ban => "is banned",
+        Measure::Unban => "is not banned",
+        Measure::Release => "is nobody's name any more: the next to take it has it",
+        Measure::Op => "is an operator",
+        Measure::Deop => "is no operator",
+    };
+    format!("{user} {what}")
+}
+
 fn abandoned_text(command: &Command) -> String {
     match command {
         Command::Post { body, .. } => format!("{ABANDONED}: {}", body.as_str()),
-        Command::Reset { .. } => ABANDONED.to_owned(),
+        Command::Reset { .. } | Command::Moderate { .. } => ABANDONED.to_owned(),
     }
 }
 

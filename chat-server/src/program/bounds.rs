@@ -121,6 +121,7 @@ bounds! {
         "pings-unanswered-max" pings_unanswered_max,
         "grace" grace,
         "users-max" users_max,
+        "bans-max" bans_max,
         "sessions-max" sessions_max,
         "sessions-per-user-max" sessions_per_user_max,
         "session-age-min" session_age_min,

@@ -160,7 +160,8 @@ fn step(life: Option<Life>, entry: &Entry) -> Result<Option<(Life, Option<Link>)
         | Change::SessionOpened { .. }
         | Change::SessionExpired { .. }
         | Change::Refused { .. }
-        | Change::Trimmed { .. } => return Ok(None),
+        | Change::Trimmed { .. }
+        | Change::Moderated { .. } => return Ok(None),
     };
     let life = life.ok_or(Flaw::Record)?;
     if life.incarnation != incarnation || seq != life.last.next() {

@@ -75,8 +75,24 @@ marks! {
     LookalikeRefused [Fault],
     /// Somebody without the right gave an order.
     OrderNotAllowed [Fault],
-    /// Somebody who may not reset tried.
-    ResetNotAllowed [Reset],
+    /// Somebody who is no operator tried what only operators may.
+    NotAllowed [Other],
+    /// A user was sent away.
+    UserSentAway [Other],
+    /// Somebody was sent away who was not connected.
+    SentAwayWhileAway [Other],
+    /// Somebody was turned away who is banned.
+    BannedTurnedAway [Other],
+    /// A name was released, and taken by another key.
+    ReleasedNameTaken [Other],
+    /// Somebody was made an operator, or was one no longer.
+    RightsChanged [Other],
+    /// Somebody tried a measure on themselves, or on who is out of reach.
+    MeasureOutOfReach [Other],
+    /// A measure was taken while the store was full or slow.
+    MeasureInTrouble [Fault],
+    /// A measure was taken soon after a restart.
+    MeasureAfterRestart [Restart],
     /// An operator reset too often.
     ResetTooOften [Reset],
     /// A client came back and went on where it was.

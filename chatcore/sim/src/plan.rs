@@ -10,6 +10,7 @@
 use chatcore::engine::Archive;
 use chatcore::limits::Limits;
 use chatcore::time::Span;
+use chatcore::wire::Measure;
 use fastrand::Rng;
 
 /// How much goes wrong.
@@ -183,6 +184,15 @@ pub enum Deed {
         /// What.
         question: Question,
     },
+    /// A measure is taken on the user of a client.
+    Moderate {
+        /// The client whose user takes it; those who run the server when there is none.
+        by: Option<u8>,
+        /// The client.
+        client: u8,
+        /// What is done.
+        measure: Measure,
+    },
     /// Retention takes the records of a room but the last.
     Trim {
         /// The room.
@@ -352,6 +362,7 @@ enum Kind {
     Join,
     Part,
     Ask,
+    Moderate,
     Trim,
     Quit,
     Leave,
@@ -376,13 +387,14 @@ enum FaultKind {
 }
 
 /// What people do: the weight that a kind has when it has one, and whether every world has it.
-const WORK: [(Kind, u32, bool); 10] = [
+const WORK: [(Kind, u32, bool); 11] = [
     (Kind::Post, 100, true),
     (Kind::Start, 14, true),
     (Kind::Reset, 5, false),
     (Kind::Join, 10, false),
     (Kind::Part, 5, false),
     (Kind::Ask, 16, false),
+    (Kind::Moderate, 5, false),
     (Kind::Trim, 4, false),
     (Kind::Quit, 3, false),
     (Kind::Leave, 3, false),
@@ -559,6 +571,7 @@ fn draw_limits(rng: &mut Rng, profile: Profile) -> Limits {
         limits.connections_max = *pick(rng, &[2, 4, 10]);
         limits.memory_max = *pick(rng, &[1 << 20, 2 << 20, 4 << 30]);
         limits.users_max = *pick(rng, &[2, 4, 100]);
+        limits.bans_max = *pick(rng, &[1, 100]);
         limits.sessions_max = *pick(rng, &[2, 4, 100]);
         limits.rooms_max = *pick(rng, &[1, 2, 100]);
         limits.rooms_per_user_max = *pick(rng, &[1, 2]);
@@ -630,6 +643,10 @@ fn draw_deed(rng: &mut Rng, kind: Kind) -> Deed {
         Kind::Join => Deed::Join { client, room },
         Kind::Part => Deed::Part { client, room },
         Kind::Ask => Deed::Ask { client, room, question: draw_question(rng) },
+        Kind::Moderate => {
+            let by = (rng.u8(0..4) != 0).then(|| rng.u8(..));
+            Deed::Moderate { by, client, measure: *pick(rng, Measure::ALL) }
+        }
         Kind::Trim => Deed::Trim { room, keep: *pick(rng, &[0, 1, 10, 100]) },
         Kind::Quit => Deed::Quit(client),
         Kind::Leave => Deed::Leave(client),

@@ -35,6 +35,10 @@ impl Plan {
             Deed::Ask { client: it, room: of, question } => {
                 format!("{} asks {}", client(it), self.tell_question(&room(of), question))
             }
+            Deed::Moderate { by, client: it, measure } => {
+                let by = by.map_or_else(|| "the server".to_owned(), client);
+                format!("{by} takes a measure on {}: {measure:?}", client(it))
+            }
             Deed::Trim { room: of, keep } => {
                 format!("retention takes of {} all but the last {keep} records", room(of))
             }
@@ -100,6 +104,9 @@ pub(crate) fn tell_frame(frame: &ClientFrame) -> String {
             }
             Command::Reset { room, threshold } => {
                 format!("Submit {counter}: Reset {} to {threshold}", text(room))
+            }
+            Command::Moderate { user, measure } => {
+                format!("Submit {counter}: {measure:?} {}", text(user))
             }
         },
         ClientFrame::Ask { request, question } => {

@@ -7,8 +7,8 @@ use crate::id::{
 use crate::text::{Body, HostAddress, RoomName, UserName};
 use crate::time::{Span, Timestamp};
 use crate::wire::{
-    ClientFrame, Command, Cursor, GateState, Notice, Record, Refusal, RoomInfo, ServerFrame, Start,
-    UserInfo,
+    ClientFrame, Command, Cursor, GateState, Measure, Notice, Record, Refusal, RoomInfo,
+    ServerFrame, Start, UserInfo,
 };
 
 /// What a client is told when it is made.
@@ -189,6 +189,15 @@ pub enum Input {
         /// The user's label.
         id: String,
     },
+    /// The user, an operator, takes a measure on another.
+    Moderate {
+        /// The other.
+        user: UserName,
+        /// What is to be done.
+        measure: Measure,
+        /// The user's label.
+        id: String,
+    },
     /// The user joins a room.
     Join {
         /// The room.
@@ -291,7 +300,8 @@ pub enum Output {
 pub enum Stop {
     /// The user quit and everything is answered.
     Done,
-    /// The server refused the user: name, key, version, or a newer connection of this session.
+    /// The server refused the user: name, key, version, a newer connection of this session, or an
+    /// operator who sent the user away.
     Refused(Refusal),
     /// The connection was lost and `reconnect` is off.
     Lost,
@@ -314,7 +324,7 @@ pub enum Event {
         user: UserName,
         /// False on the first log-in of a run and after a loss of history.
         resumed: bool,
-        /// Whether the user may reset rooms.
+        /// Whether the user is an operator.
         operator: bool,
     },
     /// The connection is gone.
@@ -375,6 +385,15 @@ pub enum Event {
         incarnation: Incarnation,
         /// The new threshold.
         threshold: Threshold,
+    },
+    /// A measure that the user took is safe.
+    Moderated {
+        /// The user's label.
+        id: String,
+        /// On whom.
+        user: UserName,
+        /// What was done.
+        measure: Measure,
     },
     /// The user left a room.
     Parted {

@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::id::Threshold;
 use crate::text::{Body, BodyError, NameError, RoomName, UserName};
+use crate::wire::Measure;
 
 /// How many records `/history` gives without a number.
 const HISTORY_DEFAULT: u64 = 50;
@@ -28,6 +29,13 @@ pub enum Line {
     Reset {
         /// The new threshold.
         threshold: Threshold,
+    },
+    /// Take a measure on a user.
+    Moderate {
+        /// The user.
+        user: UserName,
+        /// What is to be done.
+        measure: Measure,
     },
     /// Leave.
     Quit,
@@ -115,6 +123,7 @@ enum Word {
     Private,
     Reset,
     Gate,
+    Moderate(Measure),
     Quit,
     Join,
     Part,
@@ -162,6 +171,32 @@ pub const COMMANDS: &[CommandHelp] = &[
         "operators: clear the room, hold lines until N users come",
     ),
     command(Word::Gate, &["gate"], "/gate reset N", "operators: the same as $reset -N"),
+    command(
+        Word::Moderate(Measure::Kick),
+        &["kick"],
+        "/kick USER",
+        "operators: send a user away, who may come back",
+    ),
+    command(
+        Word::Moderate(Measure::Ban),
+        &["ban"],
+        "/ban USER",
+        "operators: send a user away for good, by name and key",
+    ),
+    command(Word::Moderate(Measure::Unban), &["unban"], "/unban USER", "operators: end a ban"),
+    command(Word::Moderate(Measure::Op), &["op"], "/op USER", "operators: make a user an operator"),
+    command(
+        Word::Moderate(Measure::Deop),
+        &["deop"],
+        "/deop USER",
+        "operators: make an operator a plain user",
+    ),
+    command(
+        Word::Moderate(Measure::Release),
+        &["release"],
+        "/release USER",
+        "operators: free a name whose key is lost",
+    ),
     command(Word::Help, &["help"], "/help", "show these commands"),
     command(Word::Quit, &["quit", "exit"], "/quit or $exit", "leave the chat"),
 ];
@@ -215,6 +250,10 @@ fn parse_command(command: &CommandHelp, text: &str) -> Result<Line, LineError> {
         Word::History if arguments.is_empty() => Ok(Line::History(HISTORY_DEFAULT)),
         Word::History => number(arguments).map(Line::History).ok_or(malformed),
         Word::Private => private(text, malformed),
+        Word::Moderate(measure) => {
+            let user = one_word(arguments, malformed)?.parse()?;
+            Ok(Line::Moderate { user, measure })
+        }
         Word::Reset => reset(arguments.strip_prefix('-')).ok_or(malformed),
         Word::Gate => match split_word(arguments) {
             ("reset", count) => reset(Some(count.trim())).ok_or(malformed),
@@ -347,7 +386,13 @@ mod tests {
             ("history", Line::History(50)),
             ("history 7", Line::History(7)),
             ("whois bob", Line::Whois(bob.clone())),
-            ("verify bob", Line::Verify(bob)),
+            ("verify bob", Line::Verify(bob.clone())),
+            ("kick bob", Line::Moderate { user: bob.clone(), measure: Measure::Kick }),
+            ("ban bob", Line::Moderate { user: bob.clone(), measure: Measure::Ban }),
+            ("unban bob", Line::Moderate { user: bob.clone(), measure: Measure::Unban }),
+            ("op bob", Line::Moderate { user: bob.clone(), measure: Measure::Op }),
+            ("deop bob", Line::Moderate { user: bob.clone(), measure: Measure::Deop }),
+            ("release bob", Line::Moderate { user: bob, measure: Measure::Release }),
             ("help\r\n", Line::Help),
         ];
         for (text, line) in lines {
@@ -389,6 +434,8 @@ mod tests {
             "/history -1",
             "/history 99999999999999999999",
             "/whois",
+            "/kick",
+            "/ban bob ana",
         ];
         for line in lines {
             let Err(error @ LineError::Malformed { usage }) = parse_line(line) else {

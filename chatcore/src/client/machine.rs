@@ -174,6 +174,9 @@ impl Client {
             Input::Signed(signature) => self.log_in(now, signature),
             Input::Post { room, body, id } => self.post(&room, &body, id),
             Input::Reset { room, threshold, id } => self.reset(&room, threshold, id),
+            Input::Moderate { user, measure, id } => {
+                self.queue(id, Command::Moderate { user: (&user).into(), measure });
+            }
             Input::Join { room, id } => self.ask(id, Step::Join(room)),
             Input::Part { room, id } => self.ask(id, Step::Part(room)),
             Input::Ask { ask, id } => self.ask(id, Step::Ask(ask)),
@@ -445,7 +448,7 @@ impl Client {
     pub(super) fn give_up(&mut self, command: &Command) {
         match command {
             Command::Reset { room, .. } => self.rooms.give_up_reset(room.as_str()),
-            Command::Post { .. } => {}
+            Command::Post { .. } | Command::Moderate { .. } => {}
         }
     }
 
@@ -463,7 +466,7 @@ impl Client {
         for command in self.outbox.commands_mut() {
             match command {
                 Command::Post { incarnation, .. } => *incarnation = None,
-                Command::Reset { .. } => {}
+                Command::Reset { .. } | Command::Moderate { .. } => {}
             }
         }
     }
@@ -567,6 +570,7 @@ impl Client {
             | Refusal::Auth(_)
             | Refusal::Version(_)
             | Refusal::Perm
+            | Refusal::Expelled(_)
             | Refusal::Frame(FrameFault::Unencrypted) => {
                 if self.is_online() {
                     let reason = refusal.to_string();

@@ -107,19 +107,35 @@ impl Client {
     fn apply(&mut self, counter: Counter) {
         let Some(Unsent { id, command, .. }) = self.outbox.settle(counter) else { return };
         self.note_kept();
-        let (Command::Post { room, .. } | Command::Reset { room, .. }) = &command;
-        if let Ok(room) = room.parse() {
-            let incarnation = match command {
-                Command::Post { .. } => self.rooms.incarnation(&room).unwrap_or_default(),
-                Command::Reset { .. } => self.rooms.end_reset(room.as_str()),
-            };
-            self.out.event(Event::Sent { id, room, incarnation, seq: None });
-        } else {
-            // Only a damaged file holds a command for a room that cannot be.
-            let refusal = Refusal::Target(TargetFault::Room);
-            self.refuse(Some(id), refusal);
-        }
+        let event = match self.effect(&id, &command) {
+            Ok(event) => event,
+            Err(refusal) => Event::Refused { id: Some(id), refusal },
+        };
+        self.out.event(event);
         self.out.save(Save::Settled(counter));
+    }
+
+    /// What there is to show of a command that took effect. Only a damaged file holds one for a room
+    /// or a user that cannot be.
+    fn effect(&mut self, id: &str, command: &Command) -> Result<Event, Refusal> {
+        let no_room = Refusal::Target(TargetFault::Room);
+        let (room, incarnation) = match command {
+            Command::Post { room, .. } => {
+                let room = room.parse().map_err(|_| no_room)?;
+                let incarnation = self.rooms.incarnation(&room).unwrap_or_default();
+                (room, incarnation)
+            }
+            Command::Reset { room, .. } => {
+                let room: RoomName = room.parse().map_err(|_| no_room)?;
+                let incarnation = self.rooms.end_reset(room.as_ref());
+                (room, incarnation)
+            }
+            Command::Moderate { user, measure } => {
+                let user = user.parse().map_err(|_| Refusal::Target(TargetFault::User))?;
+                return Ok(Event::Moderated { id: id.to_owned(), user, measure: *measure });
+            }
+        };
+        Ok(Event::Sent { id: id.to_owned(), room, incarnation, seq: None })
     }
 
     fn reject(&mut self, now: Moment, counter: Counter, refusal: Refusal) {
@@ -277,8 +293,13 @@ impl Client {
     fn send_command(&mut self, now: Moment) -> bool {
         let (barrier, rooms) = (self.questions.barrier(), &self.rooms);
         let may_go = |place: Place, command: &Command| {
-            let (Command::Post { room, .. } | Command::Reset { room, .. }) = command;
-            barrier.is_none_or(|barrier| place < barrier) && !rooms.is_joining(room.as_str())
+            let waits_for_join = match command {
+                Command::Post { room, .. } | Command::Reset { room, .. } => {
+                    rooms.is_joining(room.as_str())
+                }
+                Command::Moderate { .. } => false,
+            };
+            barrier.is_none_or(|barrier| place < barrier) && !waits_for_join
         };
         let Some((counter, command)) = self.outbox.poll_send(now, may_go) else { return false };
         self.out.send(ClientFrame::Submit { counter, command });

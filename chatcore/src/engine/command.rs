@@ -7,10 +7,10 @@ use crate::engine::session::Place;
 use crate::engine::{Engine, Event, Output};
 use crate::id::{ConnId, Counter, Incarnation, Seq, Threshold};
 use crate::limits::Limits;
-use crate::log::{Change, CommandId, digest_of};
+use crate::log::{Change, CommandId, Moderator, digest_of};
 use crate::text::{Body, RoomName, Untrusted, UserName};
 use crate::time::Now;
-use crate::wire::{Command, LimitFault, Refusal, ServerFrame, StateFault, TargetFault};
+use crate::wire::{Command, LimitFault, Measure, Refusal, ServerFrame, StateFault, TargetFault};
 
 /// Who gets the answer to a command, and the number it bears there.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +83,9 @@ impl Engine {
             Command::Reset { room, threshold } => {
                 self.decide_reset(now, user, room, *threshold, id)
             }
+            Command::Moderate { user: target, measure } => {
+                self.decide_moderate(user, target, *measure, id)
+            }
         };
         let change = decided.unwrap_or_else(|refusal| {
             let for_good = !refusal.is_passing_for(command);
@@ -91,7 +94,10 @@ impl Engine {
         });
         let is_reset = matches!(change, Change::Reset { .. });
         let reset = change.room().filter(|_| is_reset).cloned();
-        self.append(now, change);
+        match change {
+            Change::Moderated { user, measure, by } => self.carry_out(now, user, measure, by),
+            change => self.append(now, change),
+        }
         let answer =
             self.durable.session(&id.session).map(|state| state.place(id.counter, id.digest));
         if let Some(Place::Answered(answer)) = answer {
@@ -138,8 +144,7 @@ impl Engine {
         threshold: Threshold,
         command: CommandId,
     ) -> Result<Change, Refusal> {
-        let is_operator = self.durable.user(user).is_some_and(|user| user.operator);
-        if !is_operator && !mutated!(self, AnyoneResets) {
+        if !self.is_operator(user) && !mutated!(self, AnyoneResets) {
             return Err(Refusal::Perm);
         }
         let (name, state) = find_room(&self.durable, room)?;
@@ -151,6 +156,26 @@ impl Engine {
         let event = Event::Reset { room: name.clone(), incarnation };
         self.outputs.push_back(Output::Event(event));
         Ok(Change::Reset { room: name, incarnation, threshold, command })
+    }
+
+    fn decide_moderate(
+        &self,
+        user: &UserName,
+        target: &Untrusted<UserName>,
+        measure: Measure,
+        command: CommandId,
+    ) -> Result<Change, Refusal> {
+        if !self.is_operator(user) && !mutated!(self, AnyoneModerates) {
+            return Err(Refusal::Perm);
+        }
+        let target: UserName = target.parse().map_err(|_| Refusal::Target(TargetFault::User))?;
+        let by = Moderator::Operator { user: user.clone(), command };
+        self.decide_measure(&by, &target, measure)?;
+        Ok(Change::Moderated { user: target, measure, by })
+    }
+
+    fn is_operator(&self, user: &UserName) -> bool {
+        self.durable.user(user).is_some_and(|user| user.is_operator())
     }
 
     /// Opens a gate once enough distinct users are connected at this instant; whether that is now.

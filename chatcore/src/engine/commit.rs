@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::engine::feed::RoomFeed;
 use crate::engine::question::View;
 use crate::engine::session::Outcome;
-use crate::engine::{Directive, Engine, Misuse, TimerKind};
+use crate::engine::{Directive, Engine, Misuse, Output, TimerKind};
 use crate::id::{ConnId, Counter, Incarnation, Index, RequestId, Seq};
 use crate::log::{Change, Entry};
 use crate::text::RoomName;
@@ -26,6 +26,10 @@ pub(crate) enum Pending {
     Parted { conn: ConnId, request: RequestId, room: RoomName },
     /// The answer to a question that changes nothing: it shows the committed state of then.
     View { conn: ConnId, request: RequestId, view: View },
+    /// The end of a connection, which speaks for nobody any more.
+    Close { conn: ConnId, refusal: Refusal },
+    /// The answer to those who run the server.
+    Moderated { request: RequestId, refusal: Option<Refusal> },
 }
 
 impl Pending {
@@ -44,14 +48,16 @@ impl Pending {
         Self::Frame { conn, frame }
     }
 
-    /// Whom it is for.
-    const fn conn(&self) -> ConnId {
+    /// The connection that it is for, if any.
+    const fn conn(&self) -> Option<ConnId> {
         match self {
             Self::Frame { conn, .. }
             | Self::Posted { conn, .. }
             | Self::Joined { conn, .. }
             | Self::Parted { conn, .. }
-            | Self::View { conn, .. } => *conn,
+            | Self::View { conn, .. }
+            | Self::Close { conn, .. } => Some(*conn),
+            Self::Moderated { .. } => None,
         }
     }
 }
@@ -88,14 +94,15 @@ impl Engine {
     /// Whether an answer that is ready may leave before those that wait. It never leaves before an
     /// earlier one of its connection: what that one begins or ends must come first. (What changes
     /// nothing begins and ends nothing: while the store is full it waits for none, and is not asked.)
-    fn may_overtake(&self, conn: ConnId) -> bool {
-        let connection = self.volatile.connections.get(&conn);
+    fn may_overtake(&self, conn: Option<ConnId>) -> bool {
+        let connection = conn.and_then(|conn| self.volatile.connections.get(&conn));
         let is_first = connection.is_none_or(|connection| connection.waiting == 0);
         self.pending.is_empty() || (self.store_full && is_first)
     }
 
     fn count_waiting(&mut self, pending: &Pending, count: impl FnOnce(u32) -> u32) {
-        if let Some(connection) = self.volatile.connections.get_mut(&pending.conn()) {
+        let connection = pending.conn().and_then(|conn| self.volatile.connections.get_mut(&conn));
+        if let Some(connection) = connection {
             connection.waiting = count(connection.waiting);
         }
     }
@@ -130,6 +137,7 @@ impl Engine {
                 self.publish(now, &entry);
             }
             let index = entry.header.index;
+            while self.replaced.pop_front_if(|(after, _)| *after <= index).is_some() {}
             while let Some((_, pending)) = self.pending.pop_front_if(|(after, _)| *after <= index) {
                 self.count_waiting(&pending, |waiting| waiting.saturating_sub(1));
                 self.release(pending);
@@ -168,7 +176,8 @@ impl Engine {
             | Change::SessionExpired { .. }
             | Change::RoomCreated { .. }
             | Change::Posted { .. }
-            | Change::Refused { .. } => {}
+            | Change::Refused { .. }
+            | Change::Moderated { .. } => {}
         }
     }
 
@@ -205,6 +214,15 @@ impl Engine {
             Pending::View { conn, request, view } => {
                 self.show();
                 self.release_view(conn, request, view);
+            }
+            Pending::Close { conn, refusal } => {
+                // It may be gone by itself.
+                if self.volatile.connections.contains_key(&conn) {
+                    self.end(conn, Some(refusal));
+                }
+            }
+            Pending::Moderated { request, refusal } => {
+                self.outputs.push_back(Output::Moderated { request, refusal });
             }
         }
     }

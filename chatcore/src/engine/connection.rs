@@ -10,9 +10,9 @@ use crate::log::Change;
 use crate::text::{RoomName, UserName};
 use crate::time::{Moment, Now, Span, Timestamp};
 use crate::wire::{
-    Answer, AuthFault, ClientFrame, ClientHello, FRAME_BYTES_MAX, LimitFault, Login, LoginProof,
-    NameFault, Notice, Refusal, ServerFrame, ServerHello, ServerProof, StateFault, VersionRange,
-    Welcome,
+    Answer, AuthFault, ClientFrame, ClientHello, ExpelFault, FRAME_BYTES_MAX, LimitFault, Login,
+    LoginProof, NameFault, Notice, Refusal, ServerFrame, ServerHello, ServerProof, StateFault,
+    VersionRange, Welcome,
 };
 
 /// Frames out of order that a connection may send before log-in; the third closes it.
@@ -79,7 +79,7 @@ impl Engine {
 
     pub(super) fn handle_disconnected(&mut self, now: Now, conn: ConnId) -> Result<(), Misuse> {
         self.known(conn)?;
-        self.detach(now, conn, Departure::Lost);
+        self.lose(now, conn);
         self.volatile.forget(conn);
         Ok(())
     }
@@ -221,10 +221,17 @@ impl Engine {
     /// Whether one more answer may wait for a commit: a store that is slow or stands still must not
     /// fill the memory.
     fn admit(&self, conn: ConnId) -> Result<(), Refusal> {
-        let limits = &self.config.limits;
-        let all = u32::try_from(self.pending.len()).unwrap_or(u32::MAX);
         let own = self.volatile.connections.get(&conn).map_or(0, |connection| connection.waiting);
-        if all >= limits.waiting_max || own >= limits.waiting_per_connection_max {
+        if own >= self.config.limits.waiting_per_connection_max {
+            return Err(Refusal::Busy { retry_ms: BUSY_RETRY });
+        }
+        self.admit_waiting()
+    }
+
+    /// As [`Self::admit`], for who asks by no connection.
+    pub(super) fn admit_waiting(&self) -> Result<(), Refusal> {
+        let all = u32::try_from(self.pending.len()).unwrap_or(u32::MAX);
+        if all >= self.config.limits.waiting_max {
             return Err(Refusal::Busy { retry_ms: BUSY_RETRY });
         }
         Ok(())
@@ -402,6 +409,10 @@ impl Engine {
         login: &Login,
     ) -> Result<Vec<Change>, Refusal> {
         let mut changes = Vec::new();
+        let owned = self.durable.name_of_key(&login.key).and_then(|name| self.durable.user(name));
+        if owned.is_some_and(|user| user.is_banned()) {
+            return Err(Refusal::Expelled(ExpelFault::Banned));
+        }
         match self.durable.user(name) {
             Some(user) if user.key != login.key && !mutated!(self, NameOfAnotherKey) => {
                 return Err(Refusal::Name(NameFault::InUse));
@@ -521,11 +532,13 @@ impl Engine {
     fn welcome(&mut self, conn: ConnId, user: UserName, session: SessionId) {
         let state = self.durable.session(&session).expect("who logs in has a session");
         let opened = state.opened();
-        let operator = self.durable.user(&user).is_some_and(|user| user.operator);
+        let operator = self.durable.user(&user).is_some_and(|user| user.is_operator());
         let last_counter = self.last_safe_counter(&session);
-        let index = self.basis(
-            |change| matches!(change, Change::SessionOpened { session: new, .. } if *new == session),
-        );
+        let index = self.basis(|change| match change {
+            Change::SessionOpened { session: new, .. } => *new == session,
+            Change::Moderated { user: who, .. } => *who == user,
+            _ => false,
+        });
         let connection = self.volatile.connections.get(&conn);
         let address = connection.and_then(|connection| connection.address.clone());
         let welcome = Welcome { user, session, last_counter, opened, operator, address };
@@ -570,13 +583,18 @@ impl Engine {
         if closing.is_none_or(|connection| matches!(connection.phase, Phase::Closing)) {
             return;
         }
-        self.detach(now, conn, Departure::Lost);
+        self.lose(now, conn);
         self.end(conn, refusal);
     }
 
-    fn end(&mut self, conn: ConnId, refusal: Option<Refusal>) {
+    pub(super) fn end(&mut self, conn: ConnId, refusal: Option<Refusal>) {
         self.deliver(Directive::Close { conn, refusal });
         self.outputs.push_back(Output::Event(Event::Closed { conn, refusal }));
+    }
+
+    /// Takes from a connection everything it stood for, as if it were lost.
+    pub(super) fn lose(&mut self, now: Now, conn: ConnId) {
+        self.detach(now, conn, Departure::Lost);
     }
 
     /// Takes from a connection everything it stood for. Doing it twice is harmless.
@@ -634,7 +652,7 @@ impl Engine {
     }
 
     /// A user is a member of no room any more.
-    fn leave_every_room(&mut self, now: Now, user: &UserName) {
+    pub(super) fn leave_every_room(&mut self, now: Now, user: &UserName) {
         let rooms = self.durable.user(user).map(|user| user.rooms.clone()).unwrap_or_default();
         rooms.iter().for_each(|room| self.leave_room(now, room, user));
     }

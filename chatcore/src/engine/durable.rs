@@ -11,10 +11,10 @@ use crate::engine::fingerprint::Fingerprint;
 use crate::engine::room::{Gate, Room};
 use crate::engine::session::{Outcome, Session};
 use crate::id::{Digest, Incarnation, PublicKey, Seq, SessionId};
-use crate::log::{Change, CommandId, Entry, Founding, OperatorRule};
+use crate::log::{Change, CommandId, Entry, Founding, Moderator, OperatorRule};
 use crate::text::{RoomName, Skeleton, UserName};
 use crate::time::Timestamp;
-use crate::wire::UserInfo;
+use crate::wire::{Measure, UserInfo};
 
 /// What the journal says.
 #[derive(Clone, Debug)]
@@ -27,8 +27,11 @@ pub(crate) struct Durable {
     fingerprint: Fingerprint,
     /// Derived from `users`: which name a key owns.
     names_by_key: BTreeMap<PublicKey, UserName>,
-    /// Derived from `users`: which name has taken a look.
-    names_by_skeleton: BTreeMap<Skeleton, UserName>,
+    /// Derived from `users`: which names have a look. Two names given under older tables may look
+    /// alike under newer ones; both stay.
+    names_by_skeleton: BTreeMap<Skeleton, BTreeSet<UserName>>,
+    /// Derived from `users`: how many are banned.
+    banned: u32,
     /// Derived from `sessions`: their order by last use, for the one that expires next.
     sessions_by_use: BTreeSet<(Timestamp, SessionId)>,
     /// Derived from `rooms`: bytes held behind all closed gates.
@@ -41,11 +44,31 @@ pub(crate) struct Durable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) key: PublicKey,
-    pub(crate) operator: bool,
+    pub(crate) standing: Standing,
     /// The rooms it is a member of; the other half of `Room::members`.
     pub(crate) rooms: BTreeSet<RoomName>,
     /// Its live sessions; the other half of `Session::user`.
     pub(crate) sessions: BTreeSet<SessionId>,
+}
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Standing {
+    #[default]
+    Plain,
+    Operator,
+    /// Not even log in.
+    Banned,
+}
+
+impl User {
+    pub(crate) const fn is_operator(&self) -> bool {
+        matches!(self.standing, Standing::Operator)
+    }
+
+    pub(crate) const fn is_banned(&self) -> bool {
+        matches!(self.standing, Standing::Banned)
+    }
 }
 
 /// The part of the state that a snapshot carries; everything else is derived from it.
@@ -62,7 +85,7 @@ pub(crate) struct DurableImage {
 pub(crate) struct UserImage {
     pub(crate) name: UserName,
     pub(crate) key: PublicKey,
-    pub(crate) operator: bool,
+    pub(crate) standing: Standing,
 }
 
 /// One fact of the state, as the fingerprint counts it.
@@ -72,7 +95,7 @@ enum Fact<'a> {
     User {
         name: &'a UserName,
         key: PublicKey,
-        operator: bool,
+        standing: Standing,
     },
     Session {
         id: SessionId,
@@ -108,6 +131,7 @@ impl Durable {
             fingerprint,
             names_by_key: BTreeMap::new(),
             names_by_skeleton: BTreeMap::new(),
+            banned: 0,
             sessions_by_use: BTreeSet::new(),
             held_bytes: 0,
             #[cfg(chat_mutants)]
@@ -124,7 +148,7 @@ impl Durable {
         match &entry.change {
             Change::Founded(_) => panic!("a journal must be founded once"),
             Change::UserAdded { user, key } => self.add_user(user, *key),
-            Change::OperatorGranted { user } => self.grant_operator(user),
+            Change::OperatorGranted { user } => self.set_standing(user, Standing::Operator),
             Change::SessionOpened { session, user } => self.open_session(*session, user, entry),
             Change::SessionExpired { session } => self.expire_session(*session),
             Change::RoomCreated { room, threshold } => {
@@ -150,24 +174,66 @@ impl Durable {
             Change::Trimmed { room, incarnation, through } => {
                 self.change_room(room, |room| room.trim(*incarnation, *through));
             }
+            Change::Moderated { user, measure, by } => self.moderate(user, *measure, by, entry),
         }
     }
 
     fn add_user(&mut self, name: &UserName, key: PublicKey) {
-        let user = User { key, operator: false, rooms: BTreeSet::new(), sessions: BTreeSet::new() };
+        let (standing, rooms, sessions) = (Standing::Plain, BTreeSet::new(), BTreeSet::new());
+        let user = User { key, standing, rooms, sessions };
         assert!(self.users.insert(name.clone(), user).is_none(), "a name must be taken once");
         let free = self.names_by_key.insert(key, name.clone()).is_none();
         assert!(free, "a key must own one name");
-        // Two names given under older tables may look alike under newer ones; both stay.
-        self.names_by_skeleton.entry(name.skeleton()).or_insert_with(|| name.clone());
-        self.fingerprint.add(&Fact::User { name, key, operator: false });
+        self.names_by_skeleton.entry(name.skeleton()).or_default().insert(name.clone());
+        self.fingerprint.add(&Fact::User { name, key, standing });
     }
 
-    fn grant_operator(&mut self, name: &UserName) {
-        let user = self.users.get_mut(name).expect("an operator must be a user");
-        self.fingerprint.remove(&Fact::User { name, key: user.key, operator: user.operator });
-        user.operator = true;
-        self.fingerprint.add(&Fact::User { name, key: user.key, operator: true });
+    fn set_standing(&mut self, name: &UserName, standing: Standing) {
+        let user = self.users.get_mut(name).expect("who has a standing must be a user");
+        self.fingerprint.remove(&Fact::User { name, key: user.key, standing: user.standing });
+        self.banned = self.banned.saturating_sub(u32::from(user.is_banned()));
+        user.standing = standing;
+        self.banned = self.banned.saturating_add(u32::from(user.is_banned()));
+        self.fingerprint.add(&Fact::User { name, key: user.key, standing });
+    }
+
+    fn moderate(&mut self, name: &UserName, measure: Measure, by: &Moderator, entry: &Entry) {
+        let user = self.users.get(name).expect("a measure must be taken on a user");
+        match (measure, user.standing) {
+            (Measure::Ban, _) if mutated!(self, BanIsAKick) => {}
+            (Measure::Ban, _) => self.set_standing(name, Standing::Banned),
+            (Measure::Unban, Standing::Banned) | (Measure::Deop, Standing::Operator) => {
+                self.set_standing(name, Standing::Plain);
+            }
+            (Measure::Op, Standing::Plain) => self.set_standing(name, Standing::Operator),
+            (Measure::Release, _) => self.release(name),
+            (Measure::Kick | Measure::Unban | Measure::Op | Measure::Deop, _) => {}
+        }
+        if let Moderator::Operator { command, .. } = by {
+            self.answer(command, Outcome::Applied, entry);
+        }
+    }
+
+    /// A name is nobody's any more.
+    fn release(&mut self, name: &UserName) {
+        let user = self.users.get(name).expect("a name that is released must be taken");
+        assert!(user.rooms.is_empty(), "who loses a name must have left every room");
+        let sessions: Vec<SessionId> = user.sessions.iter().copied().collect();
+        for session in sessions {
+            self.expire_session(session);
+        }
+        // Also tells the count of bans, and leaves one fact of it for the fingerprint to forget.
+        self.set_standing(name, Standing::Plain);
+        let User { key, standing, .. } = self.users.remove(name).expect("it was there just now");
+        self.fingerprint.remove(&Fact::User { name, key, standing });
+        self.names_by_key.remove(&key);
+        let skeleton = name.skeleton();
+        if let Some(alike) = self.names_by_skeleton.get_mut(&skeleton) {
+            alike.remove(name);
+            if alike.is_empty() {
+                self.names_by_skeleton.remove(&skeleton);
+            }
+        }
     }
 
     fn open_session(&mut self, id: SessionId, user: &UserName, entry: &Entry) {
@@ -296,7 +362,7 @@ impl Durable {
     }
 
     pub(crate) fn name_that_looks_like(&self, name: &UserName) -> Option<&UserName> {
-        self.names_by_skeleton.get(&name.skeleton())
+        self.names_by_skeleton.get(&name.skeleton())?.first()
     }
 
     pub(crate) fn session(&self, id: &SessionId) -> Option<&Session> {
@@ -325,6 +391,16 @@ impl Durable {
         self.held_bytes
     }
 
+    /// How many users are banned.
+    pub(crate) const fn banned(&self) -> u32 {
+        self.banned
+    }
+
+    /// Whether the journal was founded with this key as an operator's.
+    pub(crate) fn is_founder(&self, key: &PublicKey) -> bool {
+        self.founding.operators.contains(&OperatorRule::Key(*key))
+    }
+
     /// Whether a new user with this name and key is to be an operator.
     pub(crate) fn makes_operator(&self, name: &UserName, key: &PublicKey) -> bool {
         if self.founding.operators.is_empty() {
@@ -337,8 +413,9 @@ impl Durable {
     }
 
     pub(crate) fn describe(&self, name: &UserName, connected: bool) -> Option<UserInfo> {
-        let User { key, operator, .. } = self.users.get(name)?;
-        Some(UserInfo { user: name.clone(), key: *key, connected, operator: *operator })
+        let user = self.users.get(name)?;
+        let (key, operator) = (user.key, user.is_operator());
+        Some(UserInfo { user: name.clone(), key, connected, operator })
     }
 
     /// Takes back the newest answer of each session, as if its command had never come.
@@ -364,7 +441,7 @@ impl Durable {
         let users = self.users.iter().map(|(name, user)| UserImage {
             name: name.clone(),
             key: user.key,
-            operator: user.operator,
+            standing: user.standing,
         });
         DurableImage {
             founding: self.founding.clone(),
@@ -385,9 +462,7 @@ impl Durable {
                 return None;
             }
             durable.add_user(&user.name, user.key);
-            if user.operator {
-                durable.grant_operator(&user.name);
-            }
+            durable.set_standing(&user.name, user.standing);
         }
         for (id, session) in &image.sessions {
             durable.adopt_session(*id, session.clone())?;
@@ -459,5 +534,6 @@ impl Durable {
         let by_use: BTreeSet<_> = by_use.collect();
         assert_eq!(self.sessions_by_use, by_use, "sessions must be in the order of their use");
         assert_eq!(rebuilt.held_bytes, self.held_bytes, "held bytes must be those of the rooms");
+        assert_eq!(rebuilt.banned, self.banned, "bans must count");
     }
 }

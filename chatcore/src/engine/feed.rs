@@ -247,7 +247,8 @@ impl Feed {
             | Change::OperatorGranted { .. }
             | Change::SessionOpened { .. }
             | Change::SessionExpired { .. }
-            | Change::Refused { .. } => {}
+            | Change::Refused { .. }
+            | Change::Moderated { .. } => {}
         }
     }
 

@@ -18,6 +18,7 @@ mod connection;
 mod durable;
 mod feed;
 mod fingerprint;
+mod moderate;
 #[cfg(chat_mutants)]
 mod mutant;
 mod operate;
@@ -38,14 +39,16 @@ use crate::engine::feed::Feed;
 use crate::engine::question::ReadPurpose;
 use crate::engine::volatile::{Connection, Volatile};
 use crate::id::{
-    ConnId, Digest, Generation, Incarnation, Index, LogId, Nonce, PublicKey, Seq, Signature,
-    Threshold,
+    ConnId, Digest, Generation, Incarnation, Index, LogId, Nonce, PublicKey, RequestId, Seq,
+    Signature, Threshold,
 };
 use crate::limits::{Limits, LimitsError};
 use crate::log::{Change, Entry, Founding, Head};
 use crate::text::{HostAddress, RoomName, UserName};
 use crate::time::{Moment, Now, Span};
-use crate::wire::{ClientFrame, GateState, HostStatus, Record, Refusal, ServerFrame};
+use crate::wire::{
+    ClientFrame, GateState, HostStatus, Measure, Record, Refusal, ServerFrame, UserInfo,
+};
 
 pub use operate::Counts;
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
@@ -149,6 +152,15 @@ pub enum Input {
         /// The last record to be forgotten.
         through: Seq,
     },
+    /// Those who run the server take a measure on a user. Answered by [`Output::Moderated`].
+    Moderate {
+        /// Label that the answer repeats.
+        request: RequestId,
+        /// The user.
+        user: UserName,
+        /// What is to be done.
+        measure: Measure,
+    },
     /// The moment of [`Engine::next_timeout`] came. Early, late and needless ones are harmless.
     Timeout,
     /// Stop serving: every connection is told so and closed.
@@ -203,6 +215,13 @@ pub enum Output {
         to: Seq,
         /// Which end matters when it is too much at once.
         order: ReadOrder,
+    },
+    /// Answers [`Input::Moderate`]: the measure is safe, or was not taken.
+    Moderated {
+        /// The label of the question.
+        request: RequestId,
+        /// Why it was not taken; `None` when it was.
+        refusal: Option<Refusal>,
     },
     /// Hand to the delivery shard that [`Directive::conn`] names, or to all.
     Deliver(Directive),
@@ -380,6 +399,15 @@ pub enum Event {
         /// Its new life.
         incarnation: Incarnation,
     },
+    /// A measure was taken on a user.
+    Moderated {
+        /// The user.
+        user: UserName,
+        /// What was done.
+        measure: Measure,
+        /// The operator who did it; `None` for those who run the server.
+        by: Option<UserName>,
+    },
 }
 
 /// What a timer is for.
@@ -455,6 +483,8 @@ pub struct Engine {
     feed: Feed,
     /// Appended and not committed.
     uncommitted: VecDeque<Arc<Entry>>,
+    /// What was so of users before measures that are not committed, oldest first.
+    replaced: VecDeque<(Index, UserInfo)>,
     /// What waits for a commit, in order.
     pending: VecDeque<(Index, Pending)>,
     reads: BTreeMap<ReadToken, ReadPurpose>,
@@ -498,6 +528,7 @@ impl Engine {
             volatile: Volatile::default(),
             feed,
             uncommitted: VecDeque::new(),
+            replaced: VecDeque::new(),
             pending: VecDeque::new(),
             reads: BTreeMap::new(),
             next_read: 0,
@@ -541,6 +572,9 @@ impl Engine {
             Input::StoreFree => self.store_full = false,
             Input::Trim { room, incarnation, through } => {
                 self.handle_trim(now, room, incarnation, through);
+            }
+            Input::Moderate { request, user, measure } => {
+                self.handle_moderate(now, request, user, measure);
             }
             Input::Timeout => self.handle_timeout(now),
             Input::Stop => self.handle_stop(now),

@@ -44,7 +44,7 @@ impl Engine {
 
     fn may_operate(&self, key: &PublicKey) -> bool {
         let user = self.durable.name_of_key(key).and_then(|name| self.durable.user(name));
-        self.durable.founding().server_key == *key || user.is_some_and(|user| user.operator)
+        self.durable.founding().server_key == *key || user.is_some_and(|user| user.is_operator())
     }
 
     pub(super) fn handle_reported(&mut self, now: Now, conn: ConnId, host: HostStatus) {

@@ -261,8 +261,7 @@ impl Engine {
     fn whois(&self, room: &RoomName, user: Option<&UserName>) -> Result<Answer, Refusal> {
         let feed = self.open_room(room)?;
         let shared = user.filter(|user| feed.members.contains(*user));
-        let info =
-            shared.and_then(|user| self.durable.describe(user, self.volatile.is_connected(user)));
+        let info = shared.and_then(|user| self.describe(user));
         info.map(Answer::User).ok_or(Refusal::Target(TargetFault::User))
     }
 

@@ -93,7 +93,8 @@ pub(crate) enum Phase {
     Reporting,
     /// It speaks for a user.
     Online(Online),
-    /// It was told why it closes; the host has yet to report that it is gone.
+    /// It was told why it closes, or will be once that is safe; the host has yet to report that it
+    /// is gone.
     Closing,
 }
 

@@ -78,6 +78,7 @@ impl ClientFrame {
                 room.as_str().len().saturating_add(body.as_str().len())
             }
             Self::Submit { command: Command::Reset { room, .. }, .. } => room.as_str().len(),
+            Self::Submit { command: Command::Moderate { user, .. }, .. } => user.as_str().len(),
             Self::Login(login) => login.name.as_str().len(),
             Self::Ask { question, .. } => question.text_bytes(),
             Self::Hello(_)
@@ -146,6 +147,40 @@ pub enum Command {
         /// The new threshold.
         threshold: Threshold,
     },
+    /// Takes a measure against or for a user; operators only. Nobody takes one on themselves.
+    Moderate {
+        /// The user.
+        user: Untrusted<UserName>,
+        /// What is to be done.
+        measure: Measure,
+    },
+}
+
+/// What operators can do about a user. Each makes sure that something is so: where it was so before,
+/// nothing changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// The user leaves every room and every connection of theirs is closed. They may come back.
+    Kick,
+    /// As `Kick`, and neither name nor key may log in again. It ends the rights of an operator.
+    Ban,
+    /// Name and key may log in again.
+    Unban,
+    /// The name is nobody's any more, as when its key is lost: the user leaves every room, their
+    /// sessions end, and the next to log in by this name has it. What was said stays. A name that
+    /// is banned stays banned.
+    Release,
+    /// The user becomes an operator.
+    Op,
+    /// The user is no operator any more.
+    Deop,
+}
+
+impl Measure {
+    /// Every measure, in wire order.
+    pub const ALL: &'static [Self] =
+        &[Self::Kick, Self::Ban, Self::Unban, Self::Release, Self::Op, Self::Deop];
 }
 
 /// A question: answered once, changes nothing that must not happen twice.

@@ -17,14 +17,15 @@ mod proof;
 mod refusal;
 mod server;
 
-pub use client::{ClientFrame, ClientHello, Command, Login, Question, Role, Start};
+pub use client::{ClientFrame, ClientHello, Command, Login, Measure, Question, Role, Start};
 pub use list::{LIST_MAX, List};
 pub use operate::{
     CheckpointStatus, DiskStatus, Durability, HostStatus, Operate, Order, Status, StorageStatus,
 };
 pub use proof::{CHANNEL_LABEL, LoginProof, OperateProof, ServerProof};
 pub use refusal::{
-    AuthFault, DecodeFault, FrameFault, LimitFault, NameFault, Refusal, StateFault, TargetFault,
+    AuthFault, DecodeFault, ExpelFault, FrameFault, LimitFault, NameFault, Refusal, StateFault,
+    TargetFault,
 };
 pub use server::{
     Answer, Cursor, GateState, JoinedRoom, Notice, Record, RecordBody, RoomInfo, ServerFrame,

@@ -61,6 +61,8 @@ pub enum Refusal {
     Snapshot,
     /// An encrypted message cannot be read.
     Crypto,
+    /// An operator sent the user away; the connection closes.
+    Expelled(ExpelFault),
 }
 
 impl Refusal {
@@ -74,7 +76,7 @@ impl Refusal {
             Self::State(_) => "E_STATE",
             Self::Auth(_) => "E_AUTH",
             Self::Name(_) => "E_NAME",
-            Self::Perm => "E_PERM",
+            Self::Perm | Self::Expelled(_) => "E_PERM",
             Self::Command => "E_COMMAND",
             Self::Target(_) => "E_TARGET",
             Self::Rate { .. } => "E_RATE",
@@ -130,6 +132,7 @@ impl fmt::Display for Refusal {
             Self::Store => f.write_str("not saved: the server cannot store anything now"),
             Self::Snapshot => f.write_str("the snapshot cannot be used"),
             Self::Crypto => f.write_str("the encrypted message cannot be read"),
+            Self::Expelled(fault) => fault.fmt(f),
         }
     }
 }
@@ -204,6 +207,8 @@ faults! {
         SlowReader => "slow reader",
         /// The peer sends much more than it may, and does not wait when it is told to.
         Flood => "too much is sent",
+        /// As many users are banned as may be.
+        Bans => "no more users can be banned",
     }
 }
 const _: () = assert!(BODY_BYTES_MAX == 8_192, "the text of LimitFault::Body names the limit");
@@ -272,6 +277,24 @@ faults! {
         Room => "there is no such room",
         /// There is no such user.
         User => "there is no such user",
+        /// Nobody takes a measure on themselves.
+        Oneself => "not on yourself",
+        /// The server was founded with this user's key as an operator's: only those who run it may.
+        Founder => "the server's own operators are out of your reach",
+        /// The user is banned, which has to end first.
+        Banned => "the user is banned",
+    }
+}
+
+faults! {
+    /// How an operator sent a user away.
+    ExpelFault {
+        /// The user may come back.
+        Kicked => "an operator sent you away",
+        /// The user may not.
+        Banned => "an operator banned you",
+        /// The name is nobody's now.
+        Released => "an operator released your name",
     }
 }
 

@@ -29,8 +29,8 @@ pub enum ServerFrame {
         /// Its place, once visible; `None` while the gate holds it.
         seq: Option<Seq>,
     },
-    /// A command took effect and has nothing more to tell: a reset, or one so old that its first
-    /// answer is forgotten.
+    /// A command took effect and has nothing more to tell: a reset, a measure, or one so old that
+    /// its first answer is forgotten.
     Applied {
         /// The command.
         counter: Counter,
@@ -133,7 +133,7 @@ pub struct Welcome {
     /// log-in says that the session had expired in between: nobody knows any more what became of
     /// the commands that were sent in it.
     pub opened: Timestamp,
-    /// Whether the user may reset rooms.
+    /// Whether the user is an operator.
     pub operator: bool,
     /// Where the host that serves listens, as it says itself: the address that this connection came
     /// in by, not the one that was dialled. `None` when it listens nowhere, or cannot tell. It is
@@ -293,4 +293,8 @@ pub struct Cursor {
 pub enum Notice {
     /// No operator was named, so the first user, who reads this, is the operator.
     FirstUserIsOperator,
+    /// Who reads this is an operator from now on.
+    OperatorGranted,
+    /// Who reads this is no operator any more.
+    OperatorRevoked,
 }

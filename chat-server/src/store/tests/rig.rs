@@ -152,6 +152,7 @@ impl Rig {
                     | Output::Verify { .. }
                     | Output::Sign { .. }
                     | Output::Report { .. }
+                    | Output::Moderated { .. }
                     | Output::Read { .. }
                     | Output::Event(_) => {}
                 }

@@ -13,9 +13,9 @@ use chatcore::id::{
 use chatcore::text::{Body, RoomName, Untrusted, UserName};
 use chatcore::time::{Moment, Span, Timestamp};
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, Command, Cursor, GateState, JoinedRoom, List, NameFault,
-    Notice, Question, Record, RecordBody, Refusal, ServerFrame, ServerHello, Start, StateFault,
-    UserList, VERSION, Welcome,
+    Answer, AuthFault, ClientFrame, Command, Cursor, ExpelFault, GateState, JoinedRoom, List,
+    Measure, NameFault, Notice, Question, Record, RecordBody, Refusal, ServerFrame, ServerHello,
+    Start, StateFault, UserList, VERSION, Welcome,
 };
 
 use super::choices::Choices;
@@ -58,8 +58,10 @@ pub mod op {
     pub const DIE: u8 = 14;
     /// The server sends records in their order: how many, in which life and room.
     pub const RECORDS: u8 = 15;
+    /// The user takes a measure on another: which.
+    pub const MODERATE: u8 = 16;
     /// How many there are.
-    pub const COUNT: u8 = 16;
+    pub const COUNT: u8 = 17;
 }
 
 const ROOMS: [&str; 3] = ["lobby", "attic", "cellar"];
@@ -74,7 +76,7 @@ pub struct Report {
     pub connected: usize,
     /// Records that were shown.
     pub records: usize,
-    /// Posts and resets that were told to be safe.
+    /// Posts, resets and measures that were told to be safe.
     pub sent: usize,
 }
 
@@ -216,6 +218,10 @@ impl Run {
         match code {
             op::POST => Input::Post { room, body: body_of(&id), id },
             op::RESET => Input::Reset { room, threshold: Threshold::DEFAULT, id },
+            op::MODERATE => {
+                let measure = choices.of(Measure::ALL);
+                Input::Moderate { user: user_of("bob"), measure, id }
+            }
             op::JOIN => Input::Join { room, id },
             op::PART => Input::Part { room, id },
             op::ASK => {
@@ -426,7 +432,7 @@ fn any_answer(
 
 fn any_refusal(choices: &mut Choices<'_>, number: u64) -> Refusal {
     let retry_ms = Span::from_millis(number);
-    match choices.below(12) {
+    match choices.below(13) {
         0 => Refusal::Rate { retry_ms },
         1 => Refusal::Busy { retry_ms },
         2 => Refusal::Store,
@@ -438,6 +444,7 @@ fn any_refusal(choices: &mut Choices<'_>, number: u64) -> Refusal {
         8 => Refusal::Name(NameFault::InUse),
         9 => Refusal::Perm,
         10 => Refusal::Gate { have: 1, need: 2 },
+        11 => Refusal::Expelled(ExpelFault::Kicked),
         _ => Refusal::Command,
     }
 }

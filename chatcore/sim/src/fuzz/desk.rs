@@ -108,7 +108,7 @@ impl Desk {
             Input::Dialled { .. } => self.connected |= core::mem::take(&mut self.dialling),
             Input::Lost { .. } => self.hang_up(),
             Input::Identified { .. } if self.knowledge == Knowledge::Asked => self.identify(),
-            Input::Post { id, .. } | Input::Reset { id, .. } => {
+            Input::Post { id, .. } | Input::Reset { id, .. } | Input::Moderate { id, .. } => {
                 self.open.insert(id.clone());
             }
             Input::Identified { .. }
@@ -244,7 +244,7 @@ impl Desk {
                 assert_ne!(before, Some(*incarnation), "a reset must begin another life");
                 shown.news = Some((*incarnation, Seq::ZERO));
             }
-            Event::Sent { id, .. } => {
+            Event::Sent { id, .. } | Event::Moderated { id, .. } => {
                 count.sent = count.sent.saturating_add(1);
                 self.end(id);
             }

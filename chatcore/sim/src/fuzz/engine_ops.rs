@@ -13,10 +13,11 @@ use chatcore::id::{
 };
 use chatcore::limits::Limits;
 use chatcore::log::{Entry, Founding, OperatorRule};
-use chatcore::text::{RoomName, Untrusted};
+use chatcore::text::{RoomName, Untrusted, UserName};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{
-    ClientFrame, Command, Cursor, LimitFault, Login, Operate, Order, Question, Refusal, Start,
+    ClientFrame, Command, Cursor, LimitFault, Login, Measure, Operate, Order, Question, Refusal,
+    Start,
 };
 
 use super::choices::Choices;
@@ -76,8 +77,12 @@ pub mod op {
     pub const TRIM: u8 = 22;
     /// Asks what the server is doing: by which key, a flaw (0 for none).
     pub const OPERATE: u8 = 23;
+    /// Those who run the server take a measure: on whom, which.
+    pub const MODERATE: u8 = 24;
+    /// Takes a measure as a user: on whom, which, its number.
+    pub const MEASURE: u8 = 25;
     /// How many there are.
-    pub const COUNT: u8 = 24;
+    pub const COUNT: u8 = 26;
 }
 
 /// Names to log in by. The second spelling of one, a look-alike, a reserved one and none at all.
@@ -182,6 +187,7 @@ fn tight() -> Limits {
         greeting_percent: 50,
         pings_unanswered_max: 1,
         users_max: 2,
+        bans_max: 1,
         sessions_max: 3,
         sessions_per_user_max: 2,
         rooms_max: 1,
@@ -267,6 +273,12 @@ impl Run {
             op::MISUSE => self.misuse(choices.byte()),
             op::STOP => self.host.stop(),
             op::TRIM => self.trim(choices),
+            op::MODERATE => {
+                let (user, measure) = (user(choices), measure(choices));
+                if let Ok(user) = user.parse() {
+                    self.host.moderate(user, measure);
+                }
+            }
             code => {
                 let slot = usize::from(choices.below(SLOTS));
                 self.step_of_slot(code, slot, choices);
@@ -306,6 +318,10 @@ impl Run {
                 let (room, threshold) = (room(choices), u16::from(choices.below(4)));
                 let threshold = Threshold::new(threshold).unwrap_or_default();
                 self.submit(conn, Command::Reset { room, threshold }, choices.byte())
+            }
+            op::MEASURE => {
+                let (user, measure) = (user(choices), measure(choices));
+                self.submit(conn, Command::Moderate { user, measure }, choices.byte())
             }
             op::SIGN => sign(choices.below(3)),
             op::OPERATE => operate(choices.byte(), choices.byte()),
@@ -485,6 +501,14 @@ fn operate(whose: u8, flaw: u8) -> ClientFrame {
 
 fn room(choices: &mut Choices<'_>) -> Untrusted<RoomName> {
     Untrusted::new(choices.of(&ROOMS))
+}
+
+fn user(choices: &mut Choices<'_>) -> Untrusted<UserName> {
+    Untrusted::new(choices.of(&USERS))
+}
+
+fn measure(choices: &mut Choices<'_>) -> Measure {
+    choices.of(Measure::ALL)
 }
 
 fn join(choices: &mut Choices<'_>) -> Question {

@@ -11,12 +11,13 @@ use bytes::Bytes;
 use chatcore::codec::{FrameBuffer, decode};
 use chatcore::delivery::Delivery;
 use chatcore::engine::{Config, Directive, Engine, Input, Output, ReadOrder, ReadToken};
-use chatcore::id::{ConnId, Counter, Incarnation, Nonce, Seq, SessionId, Signature};
-use chatcore::log::{Change, Entry, Founding};
-use chatcore::text::RoomName;
+use chatcore::id::{ConnId, Counter, Incarnation, Nonce, RequestId, Seq, SessionId, Signature};
+use chatcore::log::{Change, Entry, Founding, Moderator};
+use chatcore::text::{RoomName, UserName};
 use chatcore::time::{Moment, Now, Span, Timestamp};
 use chatcore::wire::{
-    ClientFrame, GREETING_FRAME_BYTES_MAX, HostStatus, Record, Refusal, ServerFrame, StorageStatus,
+    ClientFrame, GREETING_FRAME_BYTES_MAX, HostStatus, Measure, Record, Refusal, ServerFrame,
+    StorageStatus,
 };
 
 use super::ears::Ears;
@@ -50,6 +51,9 @@ pub(super) struct Host {
     pub(super) peers: BTreeMap<ConnId, Peer>,
     reads: VecDeque<(ReadToken, Vec<Record>)>,
     next_conn: u64,
+    measures: u64,
+    /// Measures that those who run the server were not answered yet.
+    moderating: BTreeSet<RequestId>,
     /// Everything that left, for comparing runs.
     pub(super) transcript: blake3::Hasher,
 }
@@ -75,6 +79,8 @@ pub(super) struct Journal {
     pub(super) ends: BTreeMap<(RoomName, Incarnation), Seq>,
     /// Lives whose gate opened, as far as that is safe.
     pub(super) opened: BTreeSet<(RoomName, Incarnation)>,
+    /// Whose each session is, as far as that is safe.
+    sessions: BTreeMap<SessionId, UserName>,
     /// Commands that took effect, as far as that is safe.
     done: BTreeSet<(SessionId, Counter)>,
     /// Places that peers were told their posts have.
@@ -97,7 +103,8 @@ impl Journal {
             }
             Change::Posted { command, .. }
             | Change::Refused { command, .. }
-            | Change::Reset { command, .. } => {
+            | Change::Reset { command, .. }
+            | Change::Moderated { by: Moderator::Operator { command, .. }, .. } => {
                 let once = self.done.insert((command.session, command.counter));
                 assert!(once, "a command must take effect once");
             }
@@ -114,13 +121,29 @@ impl Journal {
             | Change::SessionExpired { .. }
             | Change::RoomCreated { .. }
             | Change::Joined { .. }
-            | Change::Left { .. } => {}
+            | Change::Left { .. }
+            | Change::Moderated { by: Moderator::Server, .. } => {}
         }
-        // A session that expired begins again at its first number.
-        if let Change::SessionExpired { session } = &entry.change {
-            self.done.retain(|(of, _)| of != session);
-            self.told.retain(|(of, _), _| of != session);
+        self.end_sessions(&entry.change);
+    }
+
+    /// A session that ended begins again at its first number.
+    fn end_sessions(&mut self, change: &Change) {
+        match change {
+            Change::SessionOpened { session, user } => {
+                self.sessions.insert(*session, user.clone());
+            }
+            Change::SessionExpired { session } => {
+                self.sessions.remove(session);
+            }
+            Change::Moderated { user, measure: Measure::Release, .. } => {
+                self.sessions.retain(|_, of| of != user);
+            }
+            _ => return,
         }
+        let sessions = &self.sessions;
+        self.done.retain(|(of, _)| sessions.contains_key(of));
+        self.told.retain(|(of, _), _| sessions.contains_key(of));
     }
 
     fn read(
@@ -164,6 +187,8 @@ impl Host {
             peers,
             reads,
             next_conn,
+            measures: 0,
+            moderating: BTreeSet::new(),
             transcript,
         };
         host.drive();
@@ -258,6 +283,15 @@ impl Host {
         self.drive();
     }
 
+    /// Those who run the server take a measure.
+    pub(super) fn moderate(&mut self, user: UserName, measure: Measure) {
+        self.measures = self.measures.saturating_add(1);
+        let request = RequestId::ZERO.saturating_add(self.measures);
+        self.moderating.insert(request);
+        self.input(Input::Moderate { request, user, measure });
+        self.drive();
+    }
+
     /// A transport takes no more bytes, or takes them again.
     pub(super) fn stall(&mut self, conn: ConnId, stalled: bool) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
@@ -334,6 +368,10 @@ impl Host {
             Output::Deliver(directive) => self.deliver(directive),
             Output::Event(event) => {
                 self.transcript.update(format!("{event:?}").as_bytes());
+            }
+            Output::Moderated { request, refusal } => {
+                assert!(self.moderating.remove(&request), "a measure is answered once");
+                self.transcript.update(format!("{refusal:?}").as_bytes());
             }
         }
     }
@@ -456,6 +494,7 @@ impl Host {
 
     fn begin(&mut self, engine: Engine) {
         self.engine = engine;
+        self.moderating.clear();
         self.shards = [Delivery::new(&self.config.limits), Delivery::new(&self.config.limits)];
         self.engine.check_invariants();
         self.drive();

@@ -2,6 +2,7 @@
 
 use chatcore::client::{COMMANDS, Line, LineError, parse_line};
 use chatcore::text::Body;
+use chatcore::wire::Measure;
 
 use super::text::is_plain;
 
@@ -75,6 +76,17 @@ fn write(line: &Line) -> String {
         Line::Post(body) => body.as_str().to_owned(),
         Line::Private { to, body } => format!("$private {to} {}", body.as_str()),
         Line::Reset { threshold } => format!("$reset -{threshold}"),
+        Line::Moderate { user, measure } => {
+            let word = match measure {
+                Measure::Kick => "kick",
+                Measure::Ban => "ban",
+                Measure::Unban => "unban",
+                Measure::Release => "release",
+                Measure::Op => "op",
+                Measure::Deop => "deop",
+            };
+            format!("/{word} {user}")
+        }
         Line::Quit => "$exit".to_owned(),
         Line::Join(room) => format!("/join {room}"),
         Line::Part(Some(room)) => format!("/part {room}"),

@@ -103,6 +103,9 @@ fn refusals_of_texts(message: &ClientFrame) -> Vec<Refusal> {
         ClientFrame::Submit { command: Command::Reset { room, .. }, .. } => {
             (Some(room), None, None)
         }
+        ClientFrame::Submit { command: Command::Moderate { user, .. }, .. } => {
+            (None, Some(user), None)
+        }
         ClientFrame::Ask { question, .. } => match question {
             Question::Join { room, .. }
             | Question::Part { room }

@@ -130,6 +130,7 @@ impl Visit {
                     Output::Deliver(Directive::Send { frame, .. }) => frames.push(frame),
                     Output::Deliver(_)
                     | Output::Sign { .. }
+                    | Output::Moderated { .. }
                     | Output::Report { .. }
                     | Output::Event(_) => {}
                 }

@@ -1,14 +1,17 @@
 //! Commands: posts and resets, each once.
 
 use chatcore::engine::Event;
-use chatcore::id::{ConnId, Counter, Incarnation, Seq, Threshold};
-use chatcore::log::{Change, CommandId};
+use chatcore::id::{ConnId, Counter, Incarnation, RequestId, Seq, Threshold};
+use chatcore::log::{Change, CommandId, Moderator, OperatorRule};
 use chatcore::text::{Body, BodyError, RoomName, Untrusted, UserName};
-use chatcore::wire::{Command, LimitFault, Refusal, ServerFrame, StateFault, TargetFault};
+use chatcore::time::Timestamp;
+use chatcore::wire::{
+    Command, ExpelFault, LimitFault, Measure, Notice, Refusal, ServerFrame, StateFault, TargetFault,
+};
 
 use super::Model;
 use super::facts::{Outcome, Standing};
-use super::login::BUSY;
+use super::login::{BUSY, Ending};
 use super::presence::{Store, Waiting};
 use super::truth::{RoomTruth, to_u32, to_u64};
 
@@ -61,6 +64,9 @@ impl Model {
                 self.decide_post(user, room, *incarnation, body, id)
             }
             Command::Reset { room, threshold } => self.decide_reset(user, room, *threshold, id),
+            Command::Moderate { user: target, measure } => {
+                self.decide_moderate(user, target, *measure, id)
+            }
         };
         let change = decided.unwrap_or_else(|refusal| Change::Refused { command: id, refusal });
         let (outcome, reset) = match &change {
@@ -69,6 +75,7 @@ impl Model {
                 (Outcome::Posted { room: room.clone(), incarnation, seq }, None)
             }
             Change::Reset { room, .. } => (Outcome::Applied, Some(room.clone())),
+            Change::Moderated { .. } => (Outcome::Applied, None),
             Change::Refused { refusal, .. } => (Outcome::Refused(*refusal), None),
             Change::Founded(_)
             | Change::UserAdded { .. }
@@ -81,7 +88,7 @@ impl Model {
             | Change::GateOpened { .. }
             | Change::Trimmed { .. } => return,
         };
-        self.append(change);
+        self.append_decided(change);
         self.when_safe(self.last, answer_of(conn, id.counter, outcome));
         if let Some(room) = reset {
             self.open_if_met(&room);
@@ -133,6 +140,108 @@ impl Model {
         taken.map_err(|retry_ms| Refusal::Rate { retry_ms })?;
         self.due.events.push(Event::Reset { room: room.clone(), incarnation });
         Ok(Change::Reset { room, incarnation, threshold, command })
+    }
+
+    fn decide_moderate(
+        &self,
+        operator: &UserName,
+        target: &Untrusted<UserName>,
+        measure: Measure,
+        command: CommandId,
+    ) -> Result<Change, Refusal> {
+        if !self.is_operator(operator) {
+            return Err(Refusal::Perm);
+        }
+        let unknown = Refusal::Target(TargetFault::User);
+        let user: UserName = target.parse().map_err(|_| unknown)?;
+        let state = self.facts.users.get(&user).ok_or(unknown)?;
+        if user == *operator {
+            return Err(Refusal::Target(TargetFault::Oneself));
+        }
+        if self.founding.operators.contains(&OperatorRule::Key(state.key)) {
+            return Err(Refusal::Target(TargetFault::Founder));
+        }
+        self.may_take(&user, measure)?;
+        let by = Moderator::Operator { user: operator.clone(), command };
+        Ok(Change::Moderated { user, measure, by })
+    }
+
+    /// What holds for whoever takes a measure.
+    fn may_take(&self, user: &UserName, measure: Measure) -> Result<(), Refusal> {
+        let state = self.facts.users.get(user).ok_or(Refusal::Target(TargetFault::User))?;
+        let banned = self.facts.users.values().filter(|user| user.banned).count();
+        let is_full = to_u32(banned) >= self.limits.bans_max;
+        match measure {
+            Measure::Ban if is_full && !state.banned => Err(Refusal::Limit(LimitFault::Bans)),
+            Measure::Op | Measure::Release if state.banned => {
+                Err(Refusal::Target(TargetFault::Banned))
+            }
+            Measure::Kick
+            | Measure::Ban
+            | Measure::Unban
+            | Measure::Op
+            | Measure::Deop
+            | Measure::Release => Ok(()),
+        }
+    }
+
+    /// Those who run the server take a measure.
+    pub(super) fn moderate(&mut self, request: RequestId, user: &UserName, measure: Measure) {
+        let is_crowded = to_u32(self.process.waiting.len()) >= self.limits.waiting_max;
+        let refusal = match self.process.store {
+            Store::Full => Some(Refusal::Store),
+            Store::Free if is_crowded => Some(BUSY),
+            Store::Free => None,
+        };
+        if refusal.is_some() {
+            return self.due.moderated.push((request, refusal));
+        }
+        let refusal = self.may_take(user, measure).err();
+        if refusal.is_none() {
+            let (user, by) = (user.clone(), Moderator::Server);
+            self.append_decided(Change::Moderated { user, measure, by });
+        }
+        self.when_safe(self.last, Waiting::Moderated { request, refusal });
+    }
+
+    /// Appends what was decided, and what comes with it.
+    fn append_decided(&mut self, change: Change) {
+        let Change::Moderated { user, measure, by } = &change else { return self.append(change) };
+        let (user, measure) = (user.clone(), *measure);
+        let by = match by {
+            Moderator::Operator { user, .. } => Some(user.clone()),
+            Moderator::Server => None,
+        };
+        let fault = match measure {
+            Measure::Kick => Some(ExpelFault::Kicked),
+            Measure::Ban => Some(ExpelFault::Banned),
+            Measure::Release => Some(ExpelFault::Released),
+            Measure::Unban | Measure::Op | Measure::Deop => None,
+        };
+        let conns = self.process.conns_of(&user);
+        if fault.is_some() {
+            conns.iter().for_each(|conn| self.detach(*conn, Ending::Lost));
+            self.vanish(&user);
+        }
+        let before = self.is_operator(&user);
+        if measure == Measure::Release {
+            // A session that ended and one that begins after it bear other times.
+            let later = Timestamp::new(self.last_at.get() + 1);
+            self.last_at = later.unwrap_or(Timestamp::MAX);
+            self.process.resets.remove(&user);
+        }
+        self.append(change);
+        let now = self.is_operator(&user);
+        for conn in conns {
+            if let Some(fault) = fault {
+                let refusal = Refusal::Expelled(fault);
+                self.when_safe(self.last, Waiting::Close { conn, refusal });
+            } else if before != now {
+                let notice = if now { Notice::OperatorGranted } else { Notice::OperatorRevoked };
+                self.reply(conn, ServerFrame::Notice(notice));
+            }
+        }
+        self.due.events.push(Event::Moderated { user, measure, by });
     }
 
     /// The room that a peer means.

@@ -28,7 +28,7 @@ impl Model {
             return self.release(waiting);
         }
         let after = self.process.waiting.back().map_or(index, |(last, _)| index.max(*last));
-        if let Some(state) = self.process.conns.get_mut(&waiting.conn()) {
+        if let Some(state) = self.process.conn_mut(waiting.conn()) {
             state.waiting += 1;
         }
         self.process.waiting.push_back((after, waiting));
@@ -36,8 +36,9 @@ impl Model {
 
     /// Whether an answer that is ready may leave before those that wait: only those of others, and
     /// only while a full store makes them wait for nobody knows how long.
-    fn may_leave(&self, conn: ConnId) -> bool {
-        let is_first = self.process.conns.get(&conn).is_none_or(|state| state.waiting == 0);
+    fn may_leave(&self, conn: Option<ConnId>) -> bool {
+        let state = conn.and_then(|conn| self.process.conns.get(&conn));
+        let is_first = state.is_none_or(|state| state.waiting == 0);
         let is_full = self.process.store == Store::Full;
         self.process.waiting.is_empty() || is_full && is_first
     }
@@ -62,7 +63,7 @@ impl Model {
             while let Some((_, waiting)) =
                 self.process.waiting.pop_front_if(|(after, _)| *after <= index)
             {
-                if let Some(state) = self.process.conns.get_mut(&waiting.conn()) {
+                if let Some(state) = self.process.conn_mut(waiting.conn()) {
                     state.waiting -= 1;
                 }
                 self.release(waiting);
@@ -104,7 +105,8 @@ impl Model {
             | Change::SessionOpened { .. }
             | Change::SessionExpired { .. }
             | Change::RoomCreated { .. }
-            | Change::Refused { .. } => {}
+            | Change::Refused { .. }
+            | Change::Moderated { .. } => {}
         }
     }
 
@@ -155,6 +157,13 @@ impl Model {
                 self.tell(conn, Directive::Send { conn, frame });
             }
             Waiting::Question { conn, request, what } => self.answer(conn, request, what),
+            Waiting::Close { conn, refusal } => {
+                // It may be gone by itself.
+                if self.process.conns.contains_key(&conn) {
+                    self.tell_close(conn, Some(refusal));
+                }
+            }
+            Waiting::Moderated { request, refusal } => self.due.moderated.push((request, refusal)),
         }
     }
 

@@ -12,7 +12,7 @@ use chatcore::id::{ConnId, Incarnation, Index, RequestId, Seq};
 use chatcore::log::{Change, Entry};
 use chatcore::text::RoomName;
 use chatcore::time::Timestamp;
-use chatcore::wire::{RoomInfo, ServerFrame, Status};
+use chatcore::wire::{Refusal, RoomInfo, ServerFrame, Status};
 
 /// What has to come.
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ pub(super) struct Due {
     /// Whose status needs the host's part.
     pub(super) report: Option<ConnId>,
     pub(super) events: Vec<Event>,
+    /// What those who run the server are answered.
+    pub(super) moderated: Vec<(RequestId, Option<Refusal>)>,
     /// Where in `directives` the next record of a room belongs.
     shows: BTreeMap<RoomName, usize>,
 }
@@ -235,6 +237,7 @@ pub(super) const fn seq_of(entry: &Entry) -> Option<Seq> {
         | Change::Refused { .. }
         | Change::GateOpened { .. }
         | Change::Reset { .. }
-        | Change::Trimmed { .. } => None,
+        | Change::Trimmed { .. }
+        | Change::Moderated { .. } => None,
     }
 }

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chatcore::id::{Counter, Digest, Incarnation, Index, PublicKey, Seq, SessionId};
 use chatcore::limits::REMEMBERED_ANSWERS;
-use chatcore::log::{Change, CommandId};
+use chatcore::log::{Change, CommandId, Moderator};
 use chatcore::text::{RoomName, Skeleton, UserName};
 use chatcore::time::Timestamp;
-use chatcore::wire::Refusal;
+use chatcore::wire::{Measure, Refusal};
 
 use super::truth::RoomTruth;
 
@@ -31,6 +31,7 @@ pub(super) struct Facts {
 pub(super) struct User {
     pub(super) key: PublicKey,
     pub(super) operator: bool,
+    pub(super) banned: bool,
     pub(super) rooms: BTreeSet<RoomName>,
     pub(super) sessions: BTreeSet<SessionId>,
 }
@@ -147,14 +148,39 @@ impl Facts {
                 self.answer(command, index, at, Outcome::Applied);
             }
             Change::Trimmed { room, through, .. } => self.room_mut(room).trimmed = *through,
+            Change::Moderated { user, measure, by } => {
+                self.moderate(user, *measure);
+                if let Moderator::Operator { command, .. } = by {
+                    self.answer(command, index, at, Outcome::Applied);
+                }
+            }
         }
     }
 
     fn add_user(&mut self, name: &UserName, key: PublicKey) {
-        let user = User { key, operator: false, rooms: BTreeSet::new(), sessions: BTreeSet::new() };
+        let (operator, banned) = (false, false);
+        let user =
+            User { key, operator, banned, rooms: BTreeSet::new(), sessions: BTreeSet::new() };
         self.users.insert(name.clone(), user);
         self.keys.insert(key, name.clone());
         self.looks.insert(name.skeleton());
+    }
+
+    fn moderate(&mut self, name: &UserName, measure: Measure) {
+        let user = self.user_mut(name);
+        match measure {
+            Measure::Kick => {}
+            Measure::Ban => (user.operator, user.banned) = (false, true),
+            Measure::Unban => user.banned = false,
+            Measure::Op => user.operator = true,
+            Measure::Deop => user.operator = false,
+            Measure::Release => {
+                let released = self.users.remove(name).expect("it was there just now");
+                self.keys.remove(&released.key);
+                self.looks.remove(&name.skeleton());
+                self.sessions.retain(|_, session| session.user != *name);
+            }
+        }
     }
 
     fn count_record(&mut self, room: &RoomName, seq: Option<Seq>, text_bytes: usize) {

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use chatcore::engine::{Directive, Event, Output};
 use chatcore::id::{ConnId, RequestId, SessionId, Signature};
-use chatcore::log::{Change, CommandId, OperatorRule};
+use chatcore::log::{Change, CommandId, Moderator, OperatorRule};
 use chatcore::text::UserName;
 use chatcore::time::{Moment, Span};
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, ClientHello, Command, LimitFault, Login, NameFault, Notice,
-    Question, Refusal, ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
+    Answer, AuthFault, ClientFrame, ClientHello, Command, ExpelFault, LimitFault, Login, NameFault,
+    Notice, Question, Refusal, ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
 };
 
 use super::Model;
@@ -302,6 +302,9 @@ impl Model {
     /// What a proven log-in appends, or why it is refused, as section 5 of the protocol orders it.
     fn decide_login(&self, claim: &Claim) -> Result<Vec<Change>, Refusal> {
         let mut changes = Vec::new();
+        if self.facts.users.values().any(|user| user.banned && user.key == claim.key) {
+            return Err(Refusal::Expelled(ExpelFault::Banned));
+        }
         match self.facts.users.get(&claim.user) {
             Some(user) if user.key != claim.key => return Err(Refusal::Name(NameFault::InUse)),
             Some(_) => {}
@@ -403,6 +406,7 @@ impl Model {
         let operator = self.is_operator(&user);
         let index = self.basis(|change| {
             matches!(change, Change::SessionOpened { session: opened, .. } if *opened == session)
+                || matches!(change, Change::Moderated { user: who, .. } if *who == user)
         });
         let address = self.process.conns.get(&conn).and_then(|conn| conn.address.clone());
         let welcome = Welcome { user, session, last_counter, opened, operator, address };
@@ -477,7 +481,7 @@ impl Model {
     }
 
     /// A user leaves every room, those that it was expected back in as well.
-    fn vanish(&mut self, user: &UserName) {
+    pub(super) fn vanish(&mut self, user: &UserName) {
         self.process.graces.retain(|(_, (absent, _))| absent != user);
         let rooms = self.facts.users.get(user).map(|user| user.rooms.clone()).unwrap_or_default();
         rooms.iter().for_each(|room| self.leave(room, user));
@@ -541,7 +545,8 @@ const fn command_of(change: &Change) -> Option<&CommandId> {
     match change {
         Change::Posted { command, .. }
         | Change::Refused { command, .. }
-        | Change::Reset { command, .. } => Some(command),
+        | Change::Reset { command, .. }
+        | Change::Moderated { by: Moderator::Operator { command, .. }, .. } => Some(command),
         Change::Founded(_)
         | Change::UserAdded { .. }
         | Change::OperatorGranted { .. }
@@ -551,7 +556,8 @@ const fn command_of(change: &Change) -> Option<&CommandId> {
         | Change::Joined { .. }
         | Change::Left { .. }
         | Change::GateOpened { .. }
-        | Change::Trimmed { .. } => None,
+        | Change::Trimmed { .. }
+        | Change::Moderated { by: Moderator::Server, .. } => None,
     }
 }
 
@@ -592,6 +598,7 @@ fn texts_of(frame: &ClientFrame) -> u64 {
         ClientFrame::Ask { question: Question::Whois { room, user }, .. } => {
             &[room.as_str(), user.as_str()]
         }
+        ClientFrame::Submit { command: Command::Moderate { user, .. }, .. } => &[user.as_str()],
         ClientFrame::Login(login) => &[login.name.as_str()],
         ClientFrame::Ask { question: Question::Rooms, .. }
         | ClientFrame::Hello(_)

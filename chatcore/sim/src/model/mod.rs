@@ -39,12 +39,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use chatcore::engine::{Archive, Config, Directive, Event, Input, Output, Page, ReadToken};
-use chatcore::id::{Counter, Generation, Incarnation, Index, Seq, SessionId};
+use chatcore::id::{Counter, Generation, Incarnation, Index, RequestId, Seq, SessionId};
 use chatcore::limits::Limits;
 use chatcore::log::{Change, Entry, Founding, Head};
 use chatcore::text::{RoomName, UserName};
 use chatcore::time::{Moment, Now, Timestamp};
-use chatcore::wire::{Answer, ServerFrame};
+use chatcore::wire::{Answer, Refusal, ServerFrame};
 
 pub use crate::broken::Broken;
 use chain::{Chain, Hasher};
@@ -131,6 +131,9 @@ impl Model {
             Input::StoreFull => self.store_full(),
             Input::StoreFree => self.process.store = Store::Free,
             Input::Trim { room, incarnation, through } => self.trim(room, *incarnation, *through),
+            Input::Moderate { request, user, measure } => {
+                self.moderate(*request, user, *measure);
+            }
             Input::Timeout => self.timeout(),
             Input::Stop => self.stop(),
         }
@@ -156,6 +159,7 @@ impl Model {
                 Some(due) if due == *conn => Ok(()),
                 due => Err(Broken::new(rules::REPORT, format!("{output:?}, due is {due:?}"))),
             },
+            Output::Moderated { request, refusal } => self.moderated(*request, *refusal),
             Output::Read { token, room, incarnation, from, to, order } => self.asked(&Asking {
                 token: *token,
                 room,
@@ -190,6 +194,9 @@ impl Model {
         }
         if let Some(due) = self.due.report {
             return Err(Broken::new(rules::REPORT, format!("{due} waits for it")));
+        }
+        if let Some(due) = self.due.moderated.first() {
+            return Err(Broken::new(rules::MODERATED, format!("{due:?} did not come")));
         }
         if let Some(due) = self.due.events.first() {
             return Err(Broken::new(rules::EVENT, format!("{due:?} did not come")));
@@ -278,6 +285,15 @@ impl Model {
             return Ok(());
         };
         Err(Broken::new(rule, format!("{entry:?}, due is {due:?}")))
+    }
+
+    fn moderated(&mut self, request: RequestId, refusal: Option<Refusal>) -> Result<(), Broken> {
+        let (found, due) = ((request, refusal), &mut self.due.moderated);
+        if due.first() == Some(&found) {
+            due.remove(0);
+            return Ok(());
+        }
+        Err(Broken::new(rules::MODERATED, format!("{found:?}, due are {due:?}")))
     }
 
     fn event(&mut self, event: &Event) -> Result<(), Broken> {
@@ -443,6 +459,7 @@ fn text_bytes(change: &Change) -> u64 {
         | Change::Refused { .. }
         | Change::GateOpened { .. }
         | Change::Reset { .. }
-        | Change::Trimmed { .. } => 0,
+        | Change::Trimmed { .. }
+        | Change::Moderated { .. } => 0,
     }
 }

@@ -7,7 +7,7 @@ use chatcore::id::{Attach, ConnId, Digest, Incarnation, Index, Nonce, PublicKey,
 use chatcore::id::{Counter, SessionId};
 use chatcore::text::{HostAddress, RoomName, UserName};
 use chatcore::time::{Moment, Span};
-use chatcore::wire::{GateState, Order, ServerFrame, Start};
+use chatcore::wire::{GateState, Order, Refusal, ServerFrame, Start};
 
 /// What ends with the process.
 #[derive(Debug, Default)]
@@ -160,9 +160,32 @@ pub(super) struct Attendee {
 /// An answer that waits for an entry to be safe.
 #[derive(Debug)]
 pub(super) enum Waiting {
-    Frame { conn: ConnId, frame: ServerFrame },
-    Posted { conn: ConnId, counter: Counter, room: RoomName, incarnation: Incarnation, seq: Seq },
-    Question { conn: ConnId, request: RequestId, what: Asked },
+    Frame {
+        conn: ConnId,
+        frame: ServerFrame,
+    },
+    Posted {
+        conn: ConnId,
+        counter: Counter,
+        room: RoomName,
+        incarnation: Incarnation,
+        seq: Seq,
+    },
+    Question {
+        conn: ConnId,
+        request: RequestId,
+        what: Asked,
+    },
+    /// The end of a connection that speaks for nobody any more.
+    Close {
+        conn: ConnId,
+        refusal: Refusal,
+    },
+    /// What those who run the server are answered.
+    Moderated {
+        request: RequestId,
+        refusal: Option<Refusal>,
+    },
 }
 
 /// A question whose answer shows what is safe when it leaves.
@@ -306,11 +329,13 @@ impl Conn {
 }
 
 impl Waiting {
-    pub(super) const fn conn(&self) -> ConnId {
+    pub(super) const fn conn(&self) -> Option<ConnId> {
         match self {
-            Self::Frame { conn, .. } | Self::Posted { conn, .. } | Self::Question { conn, .. } => {
-                *conn
-            }
+            Self::Frame { conn, .. }
+            | Self::Posted { conn, .. }
+            | Self::Question { conn, .. }
+            | Self::Close { conn, .. } => Some(*conn),
+            Self::Moderated { .. } => None,
         }
     }
 }
@@ -318,6 +343,16 @@ impl Waiting {
 impl Process {
     pub(super) fn online(&self, conn: ConnId) -> Option<&Online> {
         self.conns.get(&conn)?.online()
+    }
+
+    pub(super) fn conn_mut(&mut self, conn: Option<ConnId>) -> Option<&mut Conn> {
+        self.conns.get_mut(&conn?)
+    }
+
+    /// The connections that speak for a user.
+    pub(super) fn conns_of(&self, user: &UserName) -> Vec<ConnId> {
+        let speaks = |state: &Conn| state.online().is_some_and(|online| online.user == *user);
+        self.conns.iter().filter(|(_, state)| speaks(state)).map(|(conn, _)| *conn).collect()
     }
 
     pub(super) fn is_serving(&self, conn: ConnId) -> bool {

@@ -152,7 +152,8 @@ impl Model {
             | Change::Posted { .. }
             | Change::Refused { .. }
             | Change::Reset { .. }
-            | Change::Trimmed { .. } => false,
+            | Change::Trimmed { .. }
+            | Change::Moderated { .. } => false,
         })
     }
 

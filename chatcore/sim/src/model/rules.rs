@@ -58,6 +58,8 @@ rules! {
     HISTORY = "a page of history holds the newest records that fit";
     READ = "the store is asked for visible records that are not in memory";
     TRIMMED = "retention takes what may be seen, from the first record on";
+    MODERATED = "those who run the server are answered once, when a measure is safe or refused";
+    MEASURE = "a measure is taken by whom the rules let, and sends away whom it is taken on";
     EVENT = "an event is told once, when it happens";
 }
 
@@ -97,6 +99,7 @@ pub(super) fn of_entry(found: &Change, due: Option<&Change>) -> &'static str {
         (Change::Refused { .. }, _) | (_, Change::Refused { .. }) => REFUSED,
         (Change::Reset { .. }, Change::Reset { .. }) => RESET,
         (Change::Trimmed { .. }, _) | (_, Change::Trimmed { .. }) => TRIMMED,
+        (Change::Moderated { .. }, _) | (_, Change::Moderated { .. }) => MEASURE,
         _ => of_undue(found),
     }
 }
@@ -111,6 +114,7 @@ const fn of_undue(found: &Change) -> &'static str {
         Change::Posted { .. } | Change::Refused { .. } => ONCE,
         Change::Reset { .. } => RESET,
         Change::Trimmed { .. } => TRIMMED,
+        Change::Moderated { .. } => MEASURE,
         Change::UserAdded { .. }
         | Change::OperatorGranted { .. }
         | Change::SessionOpened { .. }
@@ -127,6 +131,7 @@ pub(super) const fn of_missing_entry(due: &Change) -> &'static str {
     match due {
         Change::GateOpened { .. } => GATE_OPENS,
         Change::Trimmed { .. } => TRIMMED,
+        Change::Moderated { .. } => MEASURE,
         Change::Founded(_)
         | Change::UserAdded { .. }
         | Change::OperatorGranted { .. }
@@ -246,7 +251,8 @@ impl Model {
             return SECRET;
         }
         let label = label_of(frame);
-        let same = |waiting: &Waiting| waiting.conn() == conn && label_of_waiting(waiting) == label;
+        let same =
+            |waiting: &Waiting| waiting.conn() == Some(conn) && label_of_waiting(waiting) == label;
         let waits = self.process.waiting.iter().any(|(_, waiting)| same(waiting));
         match due.map(|due| &due.what) {
             _ if matches!(frame, ServerFrame::Ping { .. }) => PING,
@@ -330,7 +336,7 @@ impl Model {
     fn joins(&self, conn: ConnId) -> bool {
         self.process.waiting.iter().any(|(_, waiting)| {
             let join = matches!(waiting, Waiting::Question { what: Asked::Join { .. }, .. });
-            join && waiting.conn() == conn
+            join && waiting.conn() == Some(conn)
         })
     }
 }
@@ -356,5 +362,6 @@ const fn label_of_waiting(waiting: &Waiting) -> Label {
         Waiting::Frame { frame, .. } => label_of(frame),
         Waiting::Posted { counter, .. } => Label::Command(*counter),
         Waiting::Question { request, .. } => Label::Question(*request),
+        Waiting::Close { .. } | Waiting::Moderated { .. } => Label::Other,
     }
 }

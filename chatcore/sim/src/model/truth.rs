@@ -131,7 +131,8 @@ pub(super) fn record_of(entry: &Entry) -> Option<Record> {
         | Change::Refused { .. }
         | Change::GateOpened { .. }
         | Change::Reset { .. }
-        | Change::Trimmed { .. } => return None,
+        | Change::Trimmed { .. }
+        | Change::Moderated { .. } => return None,
     };
     let at = entry.header.at;
     Some(Record { room: room.clone(), incarnation: *incarnation, seq: *seq, at, body })

@@ -1,6 +1,6 @@
 //! Whether what a user is answered is so: against the journal, and against what was asked.
 
-use chatcore::id::{Incarnation, Seq};
+use chatcore::id::{Incarnation, Index, Seq};
 use chatcore::text::{RoomName, UserName};
 use chatcore::wire::{
     GateState, LimitFault, Record, Refusal, RoomInfo, StateFault, TargetFault, UserInfo,
@@ -66,9 +66,14 @@ impl Witness {
     pub(super) fn described(&mut self, client: u8, info: &UserInfo) -> Result<(), Broken> {
         let log = self.log_of(client);
         let journal = self.journal_of(client);
-        let known = journal.user(&info.user);
-        let same = known == Some((info.key, info.operator));
-        hold!(same, "a user is as the journal says", "{info:?} {known:?}");
+        let so = (info.key, info.operator);
+        let same = self.clients.get(&client).is_some_and(|shown| {
+            shown.questions.about(&info.user).any(|(_, known)| {
+                let since = if known.log == log { known.safe } else { Index::ZERO };
+                journal.was_so(&info.user, so, since)
+            })
+        });
+        hold!(same, "a user is as the journal says", "{info:?}");
         let there = self.clients.get(&client).is_some_and(|shown| {
             shown.questions.about(&info.user).any(|(room, known)| {
                 known.log != log || journal.was_there(room, &info.user, known.safe)

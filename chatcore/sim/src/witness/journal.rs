@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chatcore::id::{Incarnation, Index, PublicKey, Seq, Threshold};
 use chatcore::log::{Change, Entry};
 use chatcore::text::{RoomName, UserName};
-use chatcore::wire::{Record, RecordBody, Refusal};
+use chatcore::wire::{ExpelFault, Measure, Record, RecordBody, Refusal};
 
 use crate::broken::{Broken, hold};
 use crate::witness::{Post, origin_of};
@@ -70,12 +70,13 @@ pub(crate) struct Journal {
     order: BTreeMap<u8, Vec<u64>>,
     /// Who came to each room and went, in all its lives.
     presence: BTreeMap<RoomName, Vec<Presence>>,
-    /// Where each reset of a user is, by its label.
-    resets: BTreeMap<String, u64>,
+    /// Where each reset and each measure of a user is, by its label.
+    deeds: BTreeMap<String, u64>,
 }
 
 impl Journal {
-    /// The engine handed an entry to the store. A reset that a client sent has its user's label.
+    /// The engine handed an entry to the store. A reset or a measure that a client sent has
+    /// its user's label.
     pub(crate) fn append(&mut self, entry: &Arc<Entry>, label: Option<&str>) -> Result<(), Broken> {
         let place = self.entries.len();
         let index = entry.header.index.get();
@@ -86,7 +87,7 @@ impl Journal {
             Change::Reset { room, incarnation, threshold, .. } => {
                 self.begin(room, incarnation.get(), *threshold, index)?;
                 let label = label.map(str::to_owned);
-                let twice = label.is_some_and(|label| self.resets.insert(label, index).is_some());
+                let twice = label.is_some_and(|label| self.deeds.insert(label, index).is_some());
                 hold!(!twice, "a reset takes effect once", "{room} {incarnation} again");
             }
             Change::GateOpened { room, incarnation } => {
@@ -100,6 +101,11 @@ impl Journal {
             }
             Change::Left { room, incarnation, user, seq } => {
                 self.note_presence(room, *incarnation, user, seq.is_none(), false)?;
+            }
+            Change::Moderated { user, measure, .. } => {
+                let label = label.map(str::to_owned);
+                let twice = label.is_some_and(|label| self.deeds.insert(label, index).is_some());
+                hold!(!twice, "a measure takes effect once", "{measure:?} {user} again");
             }
             Change::Founded(_)
             | Change::UserAdded { .. }
@@ -212,7 +218,10 @@ impl Journal {
             }
             Change::Reset { room, .. } => {
                 self.lives.get_mut(room).and_then(Vec::pop);
-                self.resets.retain(|_, at| *at != entry.header.index.get());
+                self.deeds.retain(|_, at| *at != entry.header.index.get());
+            }
+            Change::Moderated { .. } => {
+                self.deeds.retain(|_, at| *at != entry.header.index.get());
             }
             Change::GateOpened { room, .. } => {
                 if let Some(life) = self.lives.get_mut(room).and_then(|lives| lives.last_mut()) {
@@ -342,14 +351,14 @@ impl Journal {
         self.posts.get(&post).is_some_and(|place| (*place as u64) < self.safe)
     }
 
-    /// Whether a reset took effect.
-    pub(crate) fn has_reset(&self, label: &str) -> bool {
-        self.resets.contains_key(label)
+    /// Whether a reset or a measure took effect.
+    pub(crate) fn has_deed(&self, label: &str) -> bool {
+        self.deeds.contains_key(label)
     }
 
-    /// Whether a reset took effect, and safely so.
-    pub(crate) fn has_safe_reset(&self, label: &str) -> bool {
-        self.resets.get(label).is_some_and(|index| *index <= self.safe)
+    /// Whether a reset or a measure took effect, and safely so.
+    pub(crate) fn has_safe_deed(&self, label: &str) -> bool {
+        self.deeds.get(label).is_some_and(|index| *index <= self.safe)
     }
 
     /// Whether the gate was open when a post was made, and the room lives on: its place is no
@@ -462,17 +471,55 @@ impl Journal {
         self.lives.get(room).into_iter().flatten().any(|life| life.untold)
     }
 
-    /// The key that owns a name, and whether it is an operator's.
-    pub(crate) fn user(&self, name: &UserName) -> Option<(PublicKey, bool)> {
-        let key = self.entries.iter().find_map(|entry| {
-            let Change::UserAdded { user, key } = &entry.change else { return None };
-            (user == name).then_some(*key)
-        })?;
-        let granted = self
-            .entries
-            .iter()
-            .any(|entry| matches!(&entry.change, Change::OperatorGranted { user } if user == name));
-        Some((key, granted))
+    /// Whether a name was ever owned by another key.
+    pub(crate) fn was_taken(&self, name: &UserName, by_other_than: &PublicKey) -> bool {
+        self.entries.iter().any(|entry| {
+            matches!(&entry.change, Change::UserAdded { user, key }
+                if user == name && key != by_other_than)
+        })
+    }
+
+    /// Whether a user was sent away like this, and safely so.
+    pub(crate) fn was_sent_away(&self, name: &UserName, how: ExpelFault) -> bool {
+        let wanted = match how {
+            ExpelFault::Kicked => Measure::Kick,
+            ExpelFault::Banned => Measure::Ban,
+            ExpelFault::Released => Measure::Release,
+        };
+        let safe = usize::try_from(self.safe).unwrap_or(usize::MAX);
+        self.entries.iter().take(safe).any(|entry| {
+            matches!(&entry.change, Change::Moderated { user, measure, .. }
+                if user == name && *measure == wanted)
+        })
+    }
+
+    /// Whether a name was owned by a key, and an operator's or not, at any time since a place, and
+    /// safely so.
+    pub(crate) fn was_so(&self, name: &UserName, wanted: (PublicKey, bool), since: Index) -> bool {
+        let mut owner: Option<(PublicKey, bool)> = None;
+        for entry in &self.entries {
+            let index = entry.header.index;
+            if index > since && owner == Some(wanted) {
+                return true;
+            }
+            if index.get() > self.safe {
+                break;
+            }
+            owner = match &entry.change {
+                Change::UserAdded { user, key } if user == name => Some((*key, false)),
+                Change::OperatorGranted { user } if user == name => {
+                    owner.map(|(key, _)| (key, true))
+                }
+                Change::Moderated { user, measure, .. } if user == name => match measure {
+                    Measure::Op => owner.map(|(key, _)| (key, true)),
+                    Measure::Deop | Measure::Ban => owner.map(|(key, _)| (key, false)),
+                    Measure::Release => None,
+                    Measure::Kick | Measure::Unban => owner,
+                },
+                _ => owner,
+            };
+        }
+        owner == Some(wanted)
     }
 
     pub(crate) const fn is_empty(&self) -> bool {

@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 use chatcore::client::{Event, Saved};
 use chatcore::id::{Counter, Incarnation, Index, PublicKey, Seq, SessionId, Threshold};
-use chatcore::log::{Change, Entry};
+use chatcore::log::{Change, Entry, Moderator};
 use chatcore::text::{RoomName, UserName};
-use chatcore::wire::{Cursor, GateState, Record, Refusal};
+use chatcore::wire::{Cursor, ExpelFault, GateState, Record, Refusal};
 
 use crate::broken::{Broken, hold};
 use crate::witness::journal::Journal;
@@ -60,9 +60,9 @@ fn origin_of(text: &str) -> Option<Post> {
     Some(Post { client: client.parse().ok()?, number: number.parse().ok()? })
 }
 
-/// What the labels of a client's commands begin with: its posts, its resets.
-fn own_labels(client: u8) -> [String; 2] {
-    [format!("{client}-"), format!("r{client}-")]
+/// What the labels of a client's commands begin with: its posts, its resets, its measures.
+fn own_labels(client: u8) -> [String; 3] {
+    [format!("{client}-"), format!("r{client}-"), format!("m{client}-")]
 }
 
 /// What became of a command.
@@ -180,14 +180,16 @@ impl Witness {
             let kept = !matches!(fate, Some(Fate::Given | Fate::Lost));
             hold!(kept, "a command is in the file before it is sent", "{post:?} {fate:?}");
         }
-        let label = if let Change::Reset { command, .. } = &entry.change {
-            self.numbers.get(&(command.session, command.counter))
-        } else {
-            None
+        let label = match &entry.change {
+            Change::Reset { command, .. }
+            | Change::Moderated { by: Moderator::Operator { command, .. }, .. } => {
+                self.numbers.get(&(command.session, command.counter))
+            }
+            _ => None,
         };
         let refused =
             label.and_then(|label| self.commands.get(label)) == Some(&Fate::Refused(self.log()));
-        hold!(!refused, "a refused reset takes no effect", "{label:?}");
+        hold!(!refused, "a refused command takes no effect", "{label:?}");
         let log = self.log();
         self.logs[log].append(entry, label.map(String::as_str))
     }
@@ -322,6 +324,7 @@ impl Witness {
             Event::Refused { id: Some(id), refusal } if self.commands.contains_key(id) => {
                 self.refused(client, id, *refusal)
             }
+            Event::Moderated { id, .. } => self.took_effect(client, id),
             Event::Abandoned { id, .. } => self.settle(client, id, Fate::Unknown),
             Event::Refused { id: Some(id), refusal } => self.question_refused(client, id, *refusal),
             Event::History { room, records } => self.history(client, room, records),
@@ -444,12 +447,9 @@ impl Witness {
     ) -> Result<(), Broken> {
         let log = self.log_of(client);
         let is_told_again = self.commands.get(id) == Some(&Fate::Sent(log));
+        let Some(post) = origin_of(id) else { return self.took_effect(client, id) };
         self.settle(client, id, Fate::Sent(log))?;
         let journal = self.journal_of(client);
-        let Some(post) = origin_of(id) else {
-            hold!(journal.has_safe_reset(id), "an acknowledged reset is safe", "{id}");
-            return Ok(());
-        };
         hold!(journal.has_safe(post), "an acknowledged post is safe", "{id}");
         let Some(seq) = seq else {
             // Who died after it was told is told less when the server has forgotten the first answer.
@@ -460,13 +460,21 @@ impl Witness {
         journal.check_place(post, (room, incarnation, seq))
     }
 
+    /// A reset or a measure is acknowledged.
+    fn took_effect(&mut self, client: u8, id: &str) -> Result<(), Broken> {
+        self.settle(client, id, Fate::Sent(self.log_of(client)))?;
+        let safe = self.journal_of(client).has_safe_deed(id);
+        hold!(safe, "what is acknowledged is safe", "{id}");
+        Ok(())
+    }
+
     fn refused(&mut self, client: u8, id: &str, refusal: Refusal) -> Result<(), Broken> {
         let log = self.log_of(client);
         self.settle(client, id, Fate::Refused(log))?;
         let journal = self.journal_of(client);
         let there = origin_of(id).is_some_and(|post| journal.has(post));
         hold!(!there, "a refused post takes no effect", "{id}: {refusal}");
-        hold!(!journal.has_reset(id), "a refused reset takes no effect", "{id}: {refusal}");
+        hold!(!journal.has_deed(id), "a refused command takes no effect", "{id}: {refusal}");
         let decided = journal.has_refused(refusal);
         hold!(decided, "a command is refused as the journal says", "{id}: {refusal}");
         Ok(())
@@ -540,11 +548,15 @@ impl Witness {
         Ok(())
     }
 
-    /// Whether a journal says that a name is owned by another key: the present one, or an earlier one
+    /// Whether a journal says that a name is or was owned by another key: the present one, or an earlier one
     /// whose server was lost while its answer was under way.
     pub(crate) fn is_taken(&self, name: &UserName, key: &PublicKey) -> bool {
-        let mut owners = self.logs.iter().filter_map(|journal| journal.user(name));
-        owners.any(|(owner, _)| owner != *key)
+        self.logs.iter().any(|journal| journal.was_taken(name, key))
+    }
+
+    /// Whether a journal says that a user was sent away like this.
+    pub(crate) fn was_sent_away(&self, name: &UserName, how: ExpelFault) -> bool {
+        self.logs.iter().any(|journal| journal.was_sent_away(name, how))
     }
 
     fn check_answered(&self, client: u8) -> Result<(), Broken> {

@@ -8,7 +8,8 @@ use chatcore::id::{ConnId, Counter, PublicKey, Seq, SessionId, Signature, Thresh
 use chatcore::text::{RoomName, UserName};
 use chatcore::time::Moment;
 use chatcore::wire::{
-    Answer, ClientFrame, Command, NameFault, Question as Asked, Refusal, ServerFrame, Start,
+    Answer, ClientFrame, Command, Measure, NameFault, Question as Asked, Refusal, ServerFrame,
+    Start,
 };
 
 use crate::broken::{Broken, hold};
@@ -41,6 +42,7 @@ pub(crate) struct Slot {
     /// How much was posted.
     posted: u64,
     resets: u64,
+    measures: u64,
     /// How much was asked.
     asked: u64,
     /// How its user quit, in this run.
@@ -93,6 +95,7 @@ impl Slot {
             run: 0,
             posted: 0,
             resets: 0,
+            measures: 0,
             asked: 0,
             quit: None,
             stop: None,
@@ -396,12 +399,15 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A client stops because its user quit, or because its name is another key's; not for what
-    /// passes.
+    /// A client stops because its user quit or was sent away, or because its name is another key's;
+    /// not for what passes.
     fn check_stop(&self, client: usize, stop: Stop) -> Result<(), Broken> {
         let slot = &self.slots[client];
         let right = match stop {
             Stop::Done => slot.quit.is_some(),
+            Stop::Refused(Refusal::Expelled(fault)) => {
+                self.witness.was_sent_away(&slot.name, fault)
+            }
             Stop::Refused(_) => {
                 slot.is_refused_for_good() && self.witness.is_taken(&slot.name, &slot.key)
             }
@@ -457,6 +463,23 @@ impl World<'_> {
         let threshold = Threshold::new(threshold).unwrap_or_default();
         self.witness.queued(id.clone());
         self.tell(client, Input::Reset { room, threshold, id })
+    }
+
+    /// A user takes a measure on another.
+    pub(crate) fn moderate(
+        &mut self,
+        client: usize,
+        user: UserName,
+        measure: Measure,
+    ) -> Result<(), Broken> {
+        let slot = &mut self.slots[client];
+        if slot.program.is_none() {
+            return Ok(());
+        }
+        slot.measures += 1;
+        let id = format!("m{}-{}", slot.number, slot.measures);
+        self.witness.queued(id.clone());
+        self.tell(client, Input::Moderate { user, measure, id })
     }
 
     /// A user asks something, or joins or leaves a room.

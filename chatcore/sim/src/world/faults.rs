@@ -47,6 +47,13 @@ impl World<'_> {
             Deed::Ask { client, room, question } => {
                 self.ask(self.machine(client), self.wish(self.room(room), question))
             }
+            Deed::Moderate { by: Some(by), client, measure } => {
+                let user = self.slots[self.machine(client)].name.clone();
+                self.moderate(self.machine(by), user, measure)
+            }
+            Deed::Moderate { by: None, client, measure } => {
+                self.moderate_as_server(self.machine(client), measure)
+            }
             Deed::Trim { room, keep } => self.trim(self.room(room), keep.into()),
             Deed::Quit(client) => self.quit(self.machine(client), Drain::Wait),
             Deed::Leave(client) => self.quit(self.machine(client), Drain::Now),
@@ -67,6 +74,7 @@ impl World<'_> {
             Deed::Start(client) => program(client).is_some().then_some("it runs"),
             Deed::Post { client, .. }
             | Deed::Reset { client, .. }
+            | Deed::Moderate { by: Some(client), .. }
             | Deed::Join { client, .. }
             | Deed::Part { client, .. }
             | Deed::Ask { client, .. }
@@ -76,7 +84,9 @@ impl World<'_> {
             Deed::Wrong(
                 Fault::Cut(client) | Fault::Silence { client, .. } | Fault::Stall { client, .. },
             ) => deaf(client),
-            Deed::Trim { .. } | Deed::Wrong(Fault::Crash { .. } | Fault::Stop { .. }) => {
+            Deed::Moderate { by: None, .. }
+            | Deed::Trim { .. }
+            | Deed::Wrong(Fault::Crash { .. } | Fault::Stop { .. }) => {
                 self.server.is_none().then_some("the server does not run")
             }
             Deed::Wild { .. }

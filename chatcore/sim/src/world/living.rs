@@ -194,6 +194,7 @@ impl Resting {
                 }
                 Output::Verify { .. }
                 | Output::Sign { .. }
+                | Output::Moderated { .. }
                 | Output::Report { .. }
                 | Output::Deliver(_)
                 | Output::Event(_) => {}

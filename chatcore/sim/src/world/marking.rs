@@ -9,8 +9,8 @@ use chatcore::id::{ConnId, Counter, Incarnation, Index};
 use chatcore::log::{Change, Entry};
 use chatcore::text::{BODY_BYTES_MAX, RoomName, UserName};
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, Command, LimitFault, NameFault, Question, Refusal, ServerFrame,
-    Start, StateFault,
+    Answer, AuthFault, ClientFrame, Command, LimitFault, Measure, NameFault, Question, Refusal,
+    ServerFrame, Start, StateFault, TargetFault,
 };
 
 use crate::marks::Mark;
@@ -97,9 +97,31 @@ impl World<'_> {
             Change::Left { user, .. } => self.mark_left(user),
             Change::Joined { seq: None, .. } => self.hit(Mark::JoinedUntold),
             Change::SessionExpired { .. } => self.hit(Mark::SessionExpired),
+            Change::Moderated { user, measure, .. } => self.mark_measure(user, *measure),
+            Change::UserAdded { user, key } => {
+                if self.witness.is_taken(user, key) {
+                    self.hit(Mark::ReleasedNameTaken);
+                }
+            }
             Change::Trimmed { .. } => self.mark_trimmed(),
             _ => {}
         }
+    }
+
+    fn mark_measure(&mut self, user: &UserName, measure: Measure) {
+        let is_here = self.slots.iter().any(|slot| {
+            slot.name == *user
+                && slot.program.as_ref().is_some_and(|program| program.client.is_online())
+        });
+        let rights = matches!(measure, Measure::Op | Measure::Deop);
+        let away = matches!(measure, Measure::Kick | Measure::Ban | Measure::Release) && !is_here;
+        let marks = [
+            (rights, Mark::RightsChanged),
+            (away, Mark::SentAwayWhileAway),
+            (self.is_in_trouble(), Mark::MeasureInTrouble),
+            (self.is_soon_after_restart(), Mark::MeasureAfterRestart),
+        ];
+        self.hit_those(&marks);
     }
 
     fn mark_trimmed(&mut self) {
@@ -272,7 +294,10 @@ impl World<'_> {
 
     fn mark_refusal(&mut self, refusal: Refusal) {
         let mark = match refusal {
-            Refusal::Perm => Mark::ResetNotAllowed,
+            Refusal::Perm => Mark::NotAllowed,
+            Refusal::Target(TargetFault::Oneself | TargetFault::Founder | TargetFault::Banned) => {
+                Mark::MeasureOutOfReach
+            }
             Refusal::Rate { retry_ms } if retry_ms.as_millis() > 1_000 => Mark::ResetTooOften,
             Refusal::Rate { .. } => Mark::AskedTooOften,
             // A page of history that is being read asks for less patience.
@@ -346,6 +371,8 @@ impl World<'_> {
             Refusal::Frame(_) => Mark::NoiseRefused,
             Refusal::Decode(_) => Mark::NonsenseRefused,
             Refusal::Auth(AuthFault::Signature) => Mark::ForgeryRefused,
+            Refusal::Expelled(_) if self.memory.logged_in.contains(&conn) => Mark::UserSentAway,
+            Refusal::Expelled(_) => Mark::BannedTurnedAway,
             Refusal::Perm => Mark::OrderNotAllowed,
             Refusal::State(StateFault::LogInFirst) => Mark::UnrulyRefused,
             Refusal::Auth(AuthFault::Replaced) if !self.memory.logged_in.contains(&conn) => {

@@ -29,6 +29,7 @@ use chatcore::engine::Archive;
 use chatcore::id::ConnId;
 use chatcore::text::RoomName;
 use chatcore::time::{Moment, Now, Timestamp};
+use chatcore::wire::{ExpelFault, Measure, Refusal};
 use fastrand::Rng;
 
 use crate::broken::{Broken, hold};
@@ -135,6 +136,8 @@ pub(crate) struct World<'a> {
     boot: u64,
     conns: BTreeMap<ConnId, Conn>,
     dials: u64,
+    /// How many measures those who run the server have taken.
+    measures: u64,
     slots: Vec<Slot>,
     wild: BTreeMap<ConnId, WildPeer>,
     rooms: Vec<RoomName>,
@@ -173,6 +176,7 @@ impl<'a> World<'a> {
             boot: 1,
             conns: BTreeMap::new(),
             dials: 0,
+            measures: 0,
             slots: options.map(|(number, options)| Slot::new(number, *options)).collect(),
             wild: BTreeMap::new(),
             rooms: rooms.map(|room| room.expect("a plain word is a room's name")).collect(),
@@ -289,7 +293,7 @@ impl<'a> World<'a> {
         if progress > moved {
             self.healed = Some((self.steps, progress));
         }
-        self.start_who_quit()?;
+        self.start_who_stopped()?;
         match self.check_settled() {
             Ok(()) => Ok(true),
             Err(_) if self.steps - moved_at < SETTLE_STEPS && self.steps < STEPS_MAX => Ok(false),
@@ -319,12 +323,20 @@ impl<'a> World<'a> {
         self.witness.finish(&present)
     }
 
-    /// Whoever quit once nothing goes wrong any more, as they were told before, begins again: what
-    /// became of everybody is to be seen.
-    fn start_who_quit(&mut self) -> Result<(), Broken> {
+    /// Whoever quit once nothing goes wrong any more, as they were told before, begins again, and so
+    /// does who was sent away; bans end. What became of everybody is to be seen.
+    fn start_who_stopped(&mut self) -> Result<(), Broken> {
         for client in 0..self.slots.len() {
-            if self.slots[client].stop == Some(Stop::Done) {
-                self.start_client(client)?;
+            match self.slots[client].stop {
+                Some(Stop::Done) => self.start_client(client)?,
+                Some(Stop::Refused(Refusal::Expelled(fault))) => {
+                    if fault == ExpelFault::Banned {
+                        self.moderate_as_server(client, Measure::Unban)?;
+                    }
+                    self.start_client(client)?;
+                }
+                Some(Stop::Refused(_) | Stop::Lost | Stop::OtherServer | Stop::Impostor) | None => {
+                }
             }
         }
         Ok(())

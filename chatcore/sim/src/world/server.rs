@@ -295,6 +295,10 @@ impl World<'_> {
                 self.heed(&event);
                 Ok(())
             }
+            Output::Moderated { request, refusal } => {
+                self.note(|| format!("  measure {request} of the server: {refusal:?}"));
+                Ok(())
+            }
         }
     }
 

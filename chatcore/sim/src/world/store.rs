@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use chatcore::engine::{Archive, Input, ReadOrder, ReadToken};
-use chatcore::id::{Incarnation, Index, Seq};
+use chatcore::id::{Incarnation, Index, RequestId, Seq};
 use chatcore::log::Entry;
 use chatcore::text::RoomName;
-use chatcore::wire::Record;
+use chatcore::wire::{Measure, Record};
 
 use crate::broken::Broken;
 use crate::marks::Mark;
@@ -114,6 +114,18 @@ impl World<'_> {
         let life = if is_behind { self.witness.safe_life(&room) } else { self.witness.life(&room) };
         let Some((incarnation, last)) = life else { return Ok(()) };
         self.input(Input::Trim { room, incarnation, through: last.saturating_sub(keep) })
+    }
+
+    /// Those who run the server take a measure on the user of a client.
+    pub(crate) fn moderate_as_server(
+        &mut self,
+        client: usize,
+        measure: Measure,
+    ) -> Result<(), Broken> {
+        self.measures += 1;
+        let request = RequestId::new(self.measures).unwrap_or_default();
+        let user = self.slots[client].name.clone();
+        self.input(Input::Moderate { request, user, measure })
     }
 
     pub(crate) fn read(&mut self, token: ReadToken, wanted: Wanted) {

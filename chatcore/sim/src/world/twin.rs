@@ -113,6 +113,7 @@ pub(crate) const fn is_told_alike(output: &Output) -> bool {
         | Output::Verify { .. }
         | Output::Sign { .. }
         | Output::Report { .. }
+        | Output::Moderated { .. }
         | Output::Event(_) => true,
     }
 }
@@ -136,6 +137,7 @@ fn apart_from_memory(output: &Output) -> Option<Output> {
         | Output::Verify { .. }
         | Output::Sign { .. }
         | Output::Report { .. }
+        | Output::Moderated { .. }
         | Output::Read { .. }
         | Output::Event(_) => return None,
     }

@@ -163,6 +163,7 @@ impl<'a> Visit<'a> {
                     }
                     Output::Deliver(_)
                     | Output::Sign { .. }
+                    | Output::Moderated { .. }
                     | Output::Report { .. }
                     | Output::Event(_) => {}
                 }

@@ -8,7 +8,7 @@ use chatcore::id::{
 };
 use chatcore::text::Untrusted;
 use chatcore::wire::{
-    Answer, ClientFrame, Command, Cursor, Login, LoginProof, Operate, OperateProof, Order,
+    Answer, ClientFrame, Command, Cursor, Login, LoginProof, Measure, Operate, OperateProof, Order,
     Question, ServerFrame, ServerHello, Start,
 };
 use fastrand::Rng;
@@ -284,6 +284,11 @@ fn any_command(rng: &mut Rng) -> Command {
     if rng.u8(0..8) == 0 {
         let threshold = Threshold::new(rng.u16(1..4)).unwrap_or_default();
         return Command::Reset { room, threshold };
+    }
+    if rng.u8(0..8) == 0 {
+        let user = *pick(rng, &["user-0", "user-1", "wild-0", "nobody", "no name"]);
+        let measure = *pick(rng, Measure::ALL);
+        return Command::Moderate { user: Untrusted::new(user), measure };
     }
     let incarnation = rng.bool().then(|| Incarnation::new(rng.u64(0..3)).unwrap_or_default());
     let body = Untrusted::new(*pick(rng, &["one", "two", "three", "", "wild words"]));
