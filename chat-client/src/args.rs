@@ -23,6 +23,7 @@ Input, one line each:
   /who  /rooms      who is here, which rooms there are
   /history N        the last N messages; /whois USER says who a user is
   $reset -N         operators: clears the room and holds messages until N users are connected
+  /kick /ban USER   operators: send a user away, for now or for good; /help shows what else
   /help  $exit      this list; the end. Commands may begin with / or $
 
 Examples:
@@ -32,7 +33,7 @@ Examples:
   chat-client --name bot --json --history all | jq -r 'select(.type == \"message\") | .text'
 
 Exit codes: 0 fine, 1 failure (also when nobody reads the output any more), 2 usage, 3 network,
-4 refused (name, key, identity in use), 5 not acknowledged in time, 130 interrupted.
+4 refused (name, key, identity in use, sent away), 5 not acknowledged in time, 130 interrupted.
 
 At the end of input the client waits until the server has acknowledged every line, and a little for
 your own lines to be shown; while the server is away it tries again and again, so give scripts a

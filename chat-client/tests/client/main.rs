@@ -5,6 +5,7 @@ mod contract;
 mod full;
 mod identity;
 mod input;
+mod operators;
 mod support;
 mod terminal;
 mod tls;

@@ -149,7 +149,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "BOUND", env = "CHAT_KEEP", value_delimiter = ',')]
     pub(super) keep: Vec<Bound>,
 
-    /// Who may reset rooms, by name or public key. May be repeated [default: the first user]
+    /// Who may reset rooms and send users away, by name or public key. May be repeated [default: the first user]
     #[arg(long, value_name = "NAME|KEY", env = "CHAT_OPERATOR", value_delimiter = ',',
           value_parser = parse_operator)]
     pub(super) operator: Vec<OperatorRule>,
@@ -232,7 +232,7 @@ impl From<When> for Durability {
 const EXAMPLES: &str = "\
 Examples:
   chat-server                                 on this machine, port 5000
-  chat-server -n 3 --operator ana             three people open the chat, ana may reset it
+  chat-server -n 3 --operator ana             three people open the chat, ana is the operator
   chat-server --listen unix:/tmp/chat.sock    through a file
   chat-server --data /srv/chat                another folder for what is kept
   chat-server status                          what the server on this machine is doing

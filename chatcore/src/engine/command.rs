@@ -94,9 +94,10 @@ impl Engine {
         });
         let is_reset = matches!(change, Change::Reset { .. });
         let reset = change.room().filter(|_| is_reset).cloned();
-        match change {
-            Change::Moderated { user, measure, by } => self.carry_out(now, user, measure, by),
-            change => self.append(now, change),
+        if let Change::Moderated { user, measure, by } = change {
+            self.carry_out(now, user, measure, by);
+        } else {
+            self.append(now, change);
         }
         let answer =
             self.durable.session(&id.session).map(|state| state.place(id.counter, id.digest));
@@ -144,7 +145,7 @@ impl Engine {
         threshold: Threshold,
         command: CommandId,
     ) -> Result<Change, Refusal> {
-        if !self.is_operator(user) && !mutated!(self, AnyoneResets) {
+        if !self.durable.is_operator(user) && !mutated!(self, AnyoneResets) {
             return Err(Refusal::Perm);
         }
         let (name, state) = find_room(&self.durable, room)?;
@@ -165,17 +166,13 @@ impl Engine {
         measure: Measure,
         command: CommandId,
     ) -> Result<Change, Refusal> {
-        if !self.is_operator(user) && !mutated!(self, AnyoneModerates) {
+        if !self.durable.is_operator(user) && !mutated!(self, AnyoneModerates) {
             return Err(Refusal::Perm);
         }
         let target: UserName = target.parse().map_err(|_| Refusal::Target(TargetFault::User))?;
         let by = Moderator::Operator { user: user.clone(), command };
         self.decide_measure(&by, &target, measure)?;
         Ok(Change::Moderated { user: target, measure, by })
-    }
-
-    fn is_operator(&self, user: &UserName) -> bool {
-        self.durable.user(user).is_some_and(|user| user.is_operator())
     }
 
     /// Opens a gate once enough distinct users are connected at this instant; whether that is now.

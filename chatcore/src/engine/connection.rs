@@ -1,6 +1,7 @@
 //! From accept to log-in to gone: connections, sessions, presence.
 
 use crate::engine::commit::Pending;
+use crate::engine::durable::User;
 use crate::engine::rate::Allowance;
 use crate::engine::volatile::{Claim, Connection, Online, Phase, Proof};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
@@ -410,7 +411,7 @@ impl Engine {
     ) -> Result<Vec<Change>, Refusal> {
         let mut changes = Vec::new();
         let owned = self.durable.name_of_key(&login.key).and_then(|name| self.durable.user(name));
-        if owned.is_some_and(|user| user.is_banned()) {
+        if owned.is_some_and(User::is_banned) {
             return Err(Refusal::Expelled(ExpelFault::Banned));
         }
         match self.durable.user(name) {
@@ -532,12 +533,11 @@ impl Engine {
     fn welcome(&mut self, conn: ConnId, user: UserName, session: SessionId) {
         let state = self.durable.session(&session).expect("who logs in has a session");
         let opened = state.opened();
-        let operator = self.durable.user(&user).is_some_and(|user| user.is_operator());
+        let operator = self.durable.is_operator(&user);
         let last_counter = self.last_safe_counter(&session);
-        let index = self.basis(|change| match change {
-            Change::SessionOpened { session: new, .. } => *new == session,
-            Change::Moderated { user: who, .. } => *who == user,
-            _ => false,
+        let index = self.basis(|change| {
+            matches!(change, Change::SessionOpened { session: new, .. } if *new == session)
+                || matches!(change, Change::Moderated { user: who, .. } if *who == user)
         });
         let connection = self.volatile.connections.get(&conn);
         let address = connection.and_then(|connection| connection.address.clone());

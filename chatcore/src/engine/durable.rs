@@ -353,6 +353,10 @@ impl Durable {
         self.users.get(name)
     }
 
+    pub(crate) fn is_operator(&self, name: &UserName) -> bool {
+        self.users.get(name).is_some_and(User::is_operator)
+    }
+
     pub(crate) fn users(&self) -> impl ExactSizeIterator<Item = (&UserName, &User)> {
         self.users.iter()
     }

@@ -72,7 +72,7 @@ impl Engine {
     pub(super) fn carry_out(&mut self, now: Now, user: UserName, measure: Measure, by: Moderator) {
         let sent_away = expulsion(measure).map(|fault| (self.send_away(now, &user), fault));
         let before = self.durable.describe(&user, false);
-        let was_operator = before.as_ref().is_some_and(|info| info.operator);
+        let was_operator = self.durable.is_operator(&user);
         let operator = match &by {
             Moderator::Operator { user, .. } => Some(user.clone()),
             Moderator::Server => None,
@@ -118,7 +118,7 @@ impl Engine {
 
     /// Tells a user who became an operator, or ceased to be one.
     fn tell_rights(&mut self, user: &UserName, was_operator: bool) {
-        let is_operator = self.durable.user(user).is_some_and(|user| user.is_operator());
+        let is_operator = self.durable.is_operator(user);
         let notice = match (was_operator, is_operator) {
             (false, true) => Notice::OperatorGranted,
             (true, false) => Notice::OperatorRevoked,

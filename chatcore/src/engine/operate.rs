@@ -43,8 +43,9 @@ impl Engine {
     }
 
     fn may_operate(&self, key: &PublicKey) -> bool {
-        let user = self.durable.name_of_key(key).and_then(|name| self.durable.user(name));
-        self.durable.founding().server_key == *key || user.is_some_and(|user| user.is_operator())
+        let user = self.durable.name_of_key(key);
+        self.durable.founding().server_key == *key
+            || user.is_some_and(|user| self.durable.is_operator(user))
     }
 
     pub(super) fn handle_reported(&mut self, now: Now, conn: ConnId, host: HostStatus) {

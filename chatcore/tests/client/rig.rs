@@ -284,7 +284,7 @@ impl World {
             engine::Output::Report { .. } => panic!("no client asks for it"),
             engine::Output::Deliver(directive) => self.delivery.handle(directive),
             engine::Output::Read { .. } => panic!("there is no store"),
-            engine::Output::Event(_) => {}
+            engine::Output::Event(_) | engine::Output::Moderated { .. } => {}
         }
         true
     }

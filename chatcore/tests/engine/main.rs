@@ -14,6 +14,7 @@ mod commit;
 mod delivery;
 mod golden;
 mod limits;
+mod moderate;
 mod operate;
 mod proof;
 mod random;

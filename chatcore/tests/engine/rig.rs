@@ -90,6 +90,8 @@ pub(crate) struct Rig {
     pub(crate) safe: usize,
     pub(crate) outputs: Vec<Output>,
     pub(crate) events: Vec<Event>,
+    /// What those who run the server were answered.
+    pub(crate) moderated: Vec<(RequestId, Option<Refusal>)>,
     pub(crate) reads: usize,
     /// Whether the store cannot read.
     pub(crate) ill: bool,
@@ -163,6 +165,10 @@ pub(crate) fn reset(room: &str, threshold: u16) -> Command {
     Command::Reset { room: Untrusted::new(room), threshold }
 }
 
+pub(crate) fn moderate(user: &str, measure: Measure) -> Command {
+    Command::Moderate { user: Untrusted::new(user), measure }
+}
+
 pub(crate) fn after(incarnation: u64, last: u64) -> Start {
     let incarnation = Incarnation::new(incarnation).unwrap();
     Start::After(Cursor { incarnation, seq: seq(last) })
@@ -215,6 +221,7 @@ impl Rig {
             safe: 0,
             outputs: Vec::new(),
             events: Vec::new(),
+            moderated: Vec::new(),
             reads: 0,
             ill: false,
             held_reads: None,
@@ -305,6 +312,7 @@ impl Rig {
                 }
             },
             Output::Event(event) => self.events.push(event),
+            Output::Moderated { request, refusal } => self.moderated.push((request, refusal)),
         }
     }
 

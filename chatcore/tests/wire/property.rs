@@ -10,9 +10,9 @@ use chatcore::text::{Body, RoomName, Untrusted, UserName};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{
     Answer, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor, DiskStatus, GateState,
-    HostStatus, JoinedRoom, List, Login, Notice, Operate, Order, Question, Record, RecordBody,
-    Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault, Status, StorageStatus,
-    UserInfo, UserList, VersionRange, Welcome,
+    HostStatus, JoinedRoom, List, Login, Measure, Notice, Operate, Order, Question, Record,
+    RecordBody, Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault, Status,
+    StorageStatus, UserInfo, UserList, VersionRange, Welcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -94,6 +94,8 @@ fn command() -> impl Strategy<Value = Command> {
         (untrusted(), proptest::option::of(incarnation()), untrusted())
             .prop_map(|(room, incarnation, body)| Command::Post { room, incarnation, body }),
         (untrusted(), threshold()).prop_map(|(room, threshold)| Command::Reset { room, threshold }),
+        (untrusted(), proptest::sample::select(Measure::ALL))
+            .prop_map(|(user, measure)| Command::Moderate { user, measure }),
     ]
 }
 

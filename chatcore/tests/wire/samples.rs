@@ -8,10 +8,10 @@ use chatcore::text::{Body, NameError, RoomName, Untrusted, UserName};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{
     Answer, AuthFault, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor, DecodeFault,
-    DiskStatus, Durability, FrameFault, GateState, HostStatus, JoinedRoom, LimitFault, List, Login,
-    NameFault, Notice, Operate, Order, Question, Record, RecordBody, Refusal, Role, RoomInfo,
-    ServerFrame, ServerHello, Start, StateFault, Status, StorageStatus, TargetFault, UserInfo,
-    UserList, VersionRange, Welcome,
+    DiskStatus, Durability, ExpelFault, FrameFault, GateState, HostStatus, JoinedRoom, LimitFault,
+    List, Login, Measure, NameFault, Notice, Operate, Order, Question, Record, RecordBody, Refusal,
+    Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault, Status, StorageStatus,
+    TargetFault, UserInfo, UserList, VersionRange, Welcome,
 };
 
 use crate::variants::Variants;
@@ -57,16 +57,22 @@ fn to_lobby<T>() -> Untrusted<T> {
     Untrusted::new("lobby")
 }
 
-pub(crate) fn commands() -> Vec<(&'static str, Command)> {
+pub(crate) fn commands() -> Vec<(String, Command)> {
     let post = |incarnation, text: &str| {
         let body = Untrusted::new(text);
         Command::Post { room: to_lobby(), incarnation, body }
     };
-    vec![
+    let others = [
         ("", post(Some(life(1)), "hi")),
         ("_first", post(None, "grüß dich, 世界")),
         ("", Command::Reset { room: to_lobby(), threshold: threshold(300) }),
-    ]
+    ];
+    let mut commands: Vec<_> = others.map(|(suffix, command)| (suffix.to_owned(), command)).into();
+    commands.extend(Measure::ALL.iter().map(|measure| {
+        let user = Untrusted::new("bob");
+        (format!("_{}", measure.variant()), Command::Moderate { user, measure: *measure })
+    }));
+    commands
 }
 
 pub(crate) fn starts() -> Vec<Start> {
@@ -141,6 +147,7 @@ pub(crate) fn refusal_name(refusal: &Refusal) -> String {
         Refusal::Name(NameFault::Bad(error)) => return format!("name.bad.{}", error.variant()),
         Refusal::Name(fault) => fault.variant(),
         Refusal::Target(fault) => fault.variant(),
+        Refusal::Expelled(fault) => fault.variant(),
         Refusal::Version(_)
         | Refusal::Perm
         | Refusal::Command
@@ -209,6 +216,7 @@ pub(crate) fn refusals() -> Vec<Refusal> {
             Refusal::Snapshot,
             Refusal::Crypto,
         ],
+        each(ExpelFault::ALL, Refusal::Expelled),
     ]
     .concat()
 }
@@ -272,7 +280,7 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer)> {
 }
 
 pub(crate) fn notices() -> Vec<Notice> {
-    vec![Notice::FirstUserIsOperator]
+    vec![Notice::FirstUserIsOperator, Notice::OperatorGranted, Notice::OperatorRevoked]
 }
 
 fn greetings() -> Vec<ServerFrame> {

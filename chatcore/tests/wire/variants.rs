@@ -5,9 +5,9 @@
 
 use chatcore::text::NameError;
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, Command, DecodeFault, Durability, FrameFault, LimitFault,
-    NameFault, Notice, Order, Question, RecordBody, Refusal, Role, ServerFrame, Start, StateFault,
-    StorageStatus, TargetFault,
+    Answer, AuthFault, ClientFrame, Command, DecodeFault, Durability, ExpelFault, FrameFault,
+    LimitFault, Measure, NameFault, Notice, Order, Question, RecordBody, Refusal, Role,
+    ServerFrame, Start, StateFault, StorageStatus, TargetFault,
 };
 
 /// An enum that travels.
@@ -57,6 +57,15 @@ variants! {
     Command {
         Post => "post",
         Reset => "reset",
+        Moderate => "moderate",
+    }
+    Measure {
+        Kick => "kick",
+        Ban => "ban",
+        Unban => "unban",
+        Release => "release",
+        Op => "op",
+        Deop => "deop",
     }
     Question {
         Join => "join",
@@ -117,6 +126,8 @@ variants! {
     }
     Notice {
         FirstUserIsOperator => "first_user_is_operator",
+        OperatorGranted => "operator_granted",
+        OperatorRevoked => "operator_revoked",
     }
     Refusal {
         Frame => "frame",
@@ -136,6 +147,12 @@ variants! {
         Store => "store",
         Snapshot => "snapshot",
         Crypto => "crypto",
+        Expelled => "expelled",
+    }
+    ExpelFault {
+        Kicked => "kicked",
+        Banned => "banned",
+        Released => "released",
     }
     FrameFault {
         Empty => "empty",
@@ -161,6 +178,7 @@ variants! {
         Silence => "silence",
         SlowReader => "slow_reader",
         Flood => "flood",
+        Bans => "bans",
     }
     StateFault {
         LogInFirst => "log_in_first",
@@ -193,5 +211,8 @@ variants! {
     TargetFault {
         Room => "room",
         User => "user",
+        Oneself => "oneself",
+        Founder => "founder",
+        Banned => "banned",
     }
 }

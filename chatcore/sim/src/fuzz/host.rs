@@ -129,17 +129,15 @@ impl Journal {
 
     /// A session that ended begins again at its first number.
     fn end_sessions(&mut self, change: &Change) {
-        match change {
-            Change::SessionOpened { session, user } => {
-                self.sessions.insert(*session, user.clone());
-            }
-            Change::SessionExpired { session } => {
-                self.sessions.remove(session);
-            }
-            Change::Moderated { user, measure: Measure::Release, .. } => {
-                self.sessions.retain(|_, of| of != user);
-            }
-            _ => return,
+        if let Change::SessionOpened { session, user } = change {
+            self.sessions.insert(*session, user.clone());
+        }
+        if let Change::SessionExpired { session } = change {
+            self.sessions.remove(session);
+        } else if let Change::Moderated { user, measure: Measure::Release, .. } = change {
+            self.sessions.retain(|_, of| of != user);
+        } else {
+            return;
         }
         let sessions = &self.sessions;
         self.done.retain(|(of, _)| sessions.contains_key(of));

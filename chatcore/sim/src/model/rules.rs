@@ -96,10 +96,11 @@ pub(super) fn of_entry(found: &Change, due: Option<&Change>) -> &'static str {
             (seq == found_seq, RECORD_NUMBER),
             (true, ENTRY_UNDUE),
         ]),
+        (_, Change::Moderated { .. }) => MEASURE,
         (Change::Refused { .. }, _) | (_, Change::Refused { .. }) => REFUSED,
+        (Change::Moderated { .. }, _) => MEASURE,
         (Change::Reset { .. }, Change::Reset { .. }) => RESET,
         (Change::Trimmed { .. }, _) | (_, Change::Trimmed { .. }) => TRIMMED,
-        (Change::Moderated { .. }, _) | (_, Change::Moderated { .. }) => MEASURE,
         _ => of_undue(found),
     }
 }

@@ -505,25 +505,38 @@ impl Journal {
             if index.get() > self.safe {
                 break;
             }
-            owner = match &entry.change {
-                Change::UserAdded { user, key } if user == name => Some((*key, false)),
-                Change::OperatorGranted { user } if user == name => {
-                    owner.map(|(key, _)| (key, true))
-                }
-                Change::Moderated { user, measure, .. } if user == name => match measure {
-                    Measure::Op => owner.map(|(key, _)| (key, true)),
-                    Measure::Deop | Measure::Ban => owner.map(|(key, _)| (key, false)),
-                    Measure::Release => None,
-                    Measure::Kick | Measure::Unban => owner,
-                },
-                _ => owner,
-            };
+            owner = owner_after(owner, name, &entry.change);
         }
         owner == Some(wanted)
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+/// Who owns a name after an entry, and whether that is an operator.
+fn owner_after(
+    owner: Option<(PublicKey, bool)>,
+    name: &UserName,
+    change: &Change,
+) -> Option<(PublicKey, bool)> {
+    let made = |operator| owner.map(|(key, _)| (key, operator));
+    if let Change::UserAdded { user, key } = change
+        && user == name
+    {
+        return Some((*key, false));
+    }
+    if matches!(change, Change::OperatorGranted { user } if user == name) {
+        return made(true);
+    }
+    let Change::Moderated { user, measure, .. } = change else { return owner };
+    match measure {
+        _ if user != name => owner,
+        Measure::Op => made(true),
+        Measure::Deop | Measure::Ban => made(false),
+        Measure::Release => None,
+        Measure::Kick | Measure::Unban => owner,
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use chatcore::client::{Event, Saved};
 use chatcore::id::{Counter, Incarnation, Index, PublicKey, Seq, SessionId, Threshold};
-use chatcore::log::{Change, Entry, Moderator};
+use chatcore::log::{Change, Entry};
 use chatcore::text::{RoomName, UserName};
 use chatcore::wire::{Cursor, ExpelFault, GateState, Record, Refusal};
 
@@ -180,13 +180,10 @@ impl Witness {
             let kept = !matches!(fate, Some(Fate::Given | Fate::Lost));
             hold!(kept, "a command is in the file before it is sent", "{post:?} {fate:?}");
         }
-        let label = match &entry.change {
-            Change::Reset { command, .. }
-            | Change::Moderated { by: Moderator::Operator { command, .. }, .. } => {
-                self.numbers.get(&(command.session, command.counter))
-            }
-            _ => None,
-        };
+        let is_deed = matches!(entry.change, Change::Reset { .. } | Change::Moderated { .. });
+        let command = entry.change.command().filter(|_| is_deed);
+        let label =
+            command.and_then(|command| self.numbers.get(&(command.session, command.counter)));
         let refused =
             label.and_then(|label| self.commands.get(label)) == Some(&Fate::Refused(self.log()));
         hold!(!refused, "a refused command takes no effect", "{label:?}");

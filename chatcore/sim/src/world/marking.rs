@@ -98,10 +98,8 @@ impl World<'_> {
             Change::Joined { seq: None, .. } => self.hit(Mark::JoinedUntold),
             Change::SessionExpired { .. } => self.hit(Mark::SessionExpired),
             Change::Moderated { user, measure, .. } => self.mark_measure(user, *measure),
-            Change::UserAdded { user, key } => {
-                if self.witness.is_taken(user, key) {
-                    self.hit(Mark::ReleasedNameTaken);
-                }
+            Change::UserAdded { user, key } if self.witness.is_taken(user, key) => {
+                self.hit(Mark::ReleasedNameTaken);
             }
             Change::Trimmed { .. } => self.mark_trimmed(),
             _ => {}

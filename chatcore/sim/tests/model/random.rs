@@ -47,6 +47,7 @@ fn limits(rng: &mut Rng) -> Limits {
     limits.connections_max = few(rng, 100, 12);
     limits.greeting_percent = few(rng, 100, 60);
     limits.users_max = few(rng, 100, 6);
+    limits.bans_max = few(rng, 100, 1);
     limits.sessions_max = few(rng, 100, 8);
     limits.sessions_per_user_max = few(rng, 16, 2);
     limits.session_age_min = Span::from_secs(u64::from(few(rng, 86_400, 30)));
@@ -130,6 +131,7 @@ impl Run {
                 1 => self.condemn(),
                 2 if self.rng.u8(..12) == 0 => self.rig.input(Input::Stop),
                 3 => self.rig.input(Input::StoreFull),
+                6 | 7 => self.moderate(),
                 4 | 5 => {
                     self.rig.take_snapshot();
                     Ok(())
@@ -138,6 +140,14 @@ impl Run {
             },
             _ => self.rig.input(Input::Timeout),
         }
+    }
+
+    /// Those who run the server take a measure.
+    fn moderate(&mut self) -> Result<(), Broken> {
+        let request = RequestId::new(self.rig.inputs).unwrap();
+        let measure = self.rng.choice(Measure::ALL).copied().unwrap();
+        let Ok(user) = NAMES[self.rng.usize(..NAMES.len())].parse() else { return Ok(()) };
+        self.rig.input(Input::Moderate { request, user, measure })
     }
 
     fn pass(&mut self) -> Result<(), Broken> {
@@ -269,6 +279,11 @@ impl Run {
         if self.rng.u8(..8) == 0 {
             let threshold = Threshold::new(self.rng.u16(1..4)).unwrap();
             return Command::Reset { room, threshold };
+        }
+        if self.rng.u8(..12) == 0 {
+            let user = Untrusted::new(NAMES[self.rng.usize(..NAMES.len())]);
+            let measure = self.rng.choice(Measure::ALL).copied().unwrap();
+            return Command::Moderate { user, measure };
         }
         let life = Incarnation::new(self.rng.u64(1..4)).unwrap();
         let incarnation = (self.rng.u8(..4) == 0).then_some(life);

@@ -131,7 +131,7 @@ impl Rig {
                 self.reads.push_back((token, room, incarnation, (from, to), order));
             }
             Output::Deliver(directive) => self.shard.handle(directive),
-            Output::Event(_) => {}
+            Output::Event(_) | Output::Moderated { .. } => {}
         }
     }
 
@@ -327,6 +327,11 @@ pub(crate) fn question_join(room: &str) -> Question {
 pub(crate) fn post(counter: u64, room: &str, text: &str) -> ClientFrame {
     let body = Untrusted::new(text);
     let command = Command::Post { room: Untrusted::new(room), incarnation: None, body };
+    ClientFrame::Submit { counter: Counter::new(counter).unwrap(), command }
+}
+
+pub(crate) fn moderate(counter: u64, user: &str, measure: Measure) -> ClientFrame {
+    let command = Command::Moderate { user: Untrusted::new(user), measure };
     ClientFrame::Submit { counter: Counter::new(counter).unwrap(), command }
 }
 

@@ -160,6 +160,29 @@ breaks! {
         rig.pass(30_000);
         told(&mut rig, Input::Timeout, without(is_send))
     };
+    measure_of_the_server_that_is_not_answered: MODERATED, || {
+        let (mut rig, input) = moderating();
+        rig.input(input)?;
+        persisted(&mut rig, without(is_moderated))
+    };
+    measure_of_the_server_that_is_answered_early: MODERATED, || {
+        let (mut rig, input) = moderating();
+        let answer = Output::Moderated { request: RequestId::ZERO, refusal: None };
+        told(&mut rig, input, and(answer))
+    };
+    measure_of_the_server_that_is_refused_for_nothing: MODERATED, || {
+        let (mut rig, input) = moderating();
+        rig.input(input)?;
+        persisted(&mut rig, with(is_moderated, |output| {
+            let Output::Moderated { refusal, .. } = output else { return };
+            *refusal = Some(Refusal::Perm);
+        }))
+    };
+    who_is_sent_away_and_stays: CLOSE, || {
+        let (mut rig, input) = moderating();
+        rig.input(input)?;
+        persisted(&mut rig, without(is_close))
+    };
     event_that_did_not_happen: EVENT, || {
         let (mut rig, ..) = open();
         told(&mut rig, Input::Timeout, and(Output::Event(Event::GateOpened { room: lobby() })))

@@ -3,6 +3,38 @@
 use super::*;
 
 breaks! {
+    measure_by_who_may_not: MEASURE, || {
+        let (mut rig, _, bob) = open();
+        let input = frame(bob, moderate(1, "ana", Measure::Kick));
+        told(&mut rig, input, with(is_entry, |output| {
+            let Output::Persist(entry) = output else { return };
+            let Change::Refused { command, .. } = &entry.change else { return };
+            let by = Moderator::Operator { user: "bob".parse().unwrap(), command: *command };
+            let (user, measure) = ("ana".parse().unwrap(), Measure::Kick);
+            Arc::make_mut(entry).change = Change::Moderated { user, measure, by };
+        }))
+    };
+    who_is_sent_away_and_stays_a_member: MEASURE, || {
+        let (mut rig, ana, _) = open();
+        let input = frame(ana, moderate(1, "bob", Measure::Ban));
+        let left = |output: &Output| {
+            matches!(output, Output::Persist(entry)
+                if matches!(entry.change, Change::Left { .. }))
+        };
+        told(&mut rig, input, without(left))
+    };
+    measure_that_nobody_took: MEASURE, || {
+        let (mut rig, ..) = open();
+        let (user, measure, by) = ("bob".parse().unwrap(), Measure::Op, Moderator::Server);
+        let change = Change::Moderated { user, measure, by };
+        let entry = rig.entries.last().unwrap();
+        let entry = Entry { change, ..Entry::clone(entry) };
+        told(&mut rig, Input::Timeout, and(Output::Persist(Arc::new(entry))))
+    };
+    measure_that_is_not_taken: MEASURE, || {
+        let (mut rig, input) = moderating();
+        told(&mut rig, input, without(is_entry))
+    };
     entry_with_a_hole_before_it: ENTRY_NUMBER, || {
         entry(|entry| entry.header.index = entry.header.index.next())
     };

@@ -7,13 +7,14 @@ use chat_sim::model::{Broken, rules};
 use chatcore::engine::{Archive, Directive, Event, Input, Need, Output, Page};
 use chatcore::id::*;
 use chatcore::limits::Limits;
-use chatcore::log::{Change, Entry};
+use chatcore::log::{Change, Entry, Moderator};
 use chatcore::text::{RoomName, Untrusted};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::*;
 
 use crate::rig::{
-    Rig, Setup, host_status, login, operate, post, question_join, reset, sent, server_key, session,
+    Rig, Setup, host_status, login, moderate, operate, post, question_join, reset, sent,
+    server_key, session,
 };
 
 /// What a falsified run came to.
@@ -69,6 +70,15 @@ fn asking() -> Result<(Rig, Input), Broken> {
     Ok((rig, Input::Verified { conn, valid: true }))
 }
 
+/// Those who run the server are about to send Bob away, who is in no room.
+fn moderating() -> (Rig, Input) {
+    let mut rig = rig();
+    rig.log_in("ana");
+    rig.log_in("bob");
+    let (user, measure) = ("bob".parse().unwrap(), Measure::Kick);
+    (rig, Input::Moderate { request: RequestId::ZERO, user, measure })
+}
+
 /// The host is about to say what it knows of that.
 fn reporting() -> Result<(Rig, Input), Broken> {
     let (mut rig, verified) = asking()?;
@@ -120,6 +130,10 @@ fn is_gate(output: &Output) -> bool {
 
 fn is_close(output: &Output) -> bool {
     matches!(output, Output::Deliver(Directive::Close { .. }))
+}
+
+fn is_moderated(output: &Output) -> bool {
+    matches!(output, Output::Moderated { .. })
 }
 
 fn is_page(output: &Output) -> bool {
