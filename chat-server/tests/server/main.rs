@@ -6,6 +6,7 @@
 )]
 
 mod backup;
+mod claims;
 mod config;
 mod disk;
 mod door;
