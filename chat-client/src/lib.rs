@@ -28,7 +28,7 @@ use chatcore::wire::{NameFault, Refusal};
 use crate::args::{Args, Mode};
 use crate::driver::{Driver, Ended, Surroundings};
 use crate::input::{Source, Typing};
-use crate::output::{ErrorReport, Printer, help};
+use crate::output::{Audience, ErrorReport, Printer, help};
 use crate::screen::{Screen, to_stdout};
 use crate::signals::Signals;
 use crate::terminal::Terminal;
@@ -97,7 +97,7 @@ async fn talk(args: &Args) -> Exit {
     let printer = Printer::new(args.mode(), args.color(), &args.address);
     if args.mode() == Mode::Terminal {
         printer.notice(WELCOME, around.screen.lines());
-        printer.notice(&help(), around.screen.lines());
+        printer.notice(&help(Audience::Everybody), around.screen.lines());
         around.screen.show();
     }
     let mut wish = args.name.clone();

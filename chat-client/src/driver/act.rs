@@ -13,7 +13,7 @@ use crate::Exit;
 use crate::args::Mode;
 use crate::identity::IdentityError;
 use crate::input::{Action, Here, Request, Typing, interpret};
-use crate::output::{ErrorReport, help};
+use crate::output::{Audience, ErrorReport, help};
 use crate::terminal::NOTHING;
 
 impl Driver<'_> {
@@ -43,7 +43,9 @@ impl Driver<'_> {
         let Request { id, action } = request;
         match action {
             Action::Nothing => {}
-            Action::Help => self.printer.notice(&help(), self.around.screen.lines()),
+            Action::Help => {
+                self.printer.notice(&help(Audience::Operators), self.around.screen.lines());
+            }
             Action::Quit => self.leave_in_order(),
             Action::Rooms => self.handle(Input::Ask { ask: Ask::Rooms, id }),
             Action::Moderate(user, measure) => {

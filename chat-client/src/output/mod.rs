@@ -6,7 +6,7 @@ mod plain;
 
 pub use escape::escape;
 
-use chatcore::client::{COMMANDS, Event};
+use chatcore::client::{COMMANDS, CommandHelp, Event};
 use chatcore::text::Body;
 use chatcore::time::Timestamp;
 use chatcore::wire::Refusal;
@@ -17,10 +17,21 @@ use chatcore::address::Address;
 /// Commands that are understood and answered "not yet".
 const LATER: [&str; 2] = ["msg", "verify"];
 
+/// For whom commands are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// For who begins: without those that the server takes from operators alone.
+    Everybody,
+    /// All of them.
+    Operators,
+}
+
 /// Commands and what they do, one line each: the same in all modes.
-pub fn help() -> String {
-    let known =
-        COMMANDS.iter().filter(|command| !LATER.iter().any(|it| command.names.contains(it)));
+pub fn help(audience: Audience) -> String {
+    let is_known = |command: &&CommandHelp| !LATER.iter().any(|it| command.names.contains(it));
+    let is_meant =
+        |command: &&CommandHelp| audience == Audience::Operators || !command.is_for_operators();
+    let known = COMMANDS.iter().filter(is_known).filter(is_meant);
     // The bounds of a number are for who gets it wrong.
     let usage = |text: &'static str| text.split(',').next().unwrap_or(text);
     let lines = known.map(|command| (usage(command.usage), command.what));

@@ -118,6 +118,13 @@ pub struct CommandHelp {
     word: Word,
 }
 
+impl CommandHelp {
+    /// Whether the server takes it from operators alone.
+    pub const fn is_for_operators(&self) -> bool {
+        matches!(self.word, Word::Reset | Word::Gate | Word::Moderate(_))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
     Private,
@@ -197,7 +204,7 @@ pub const COMMANDS: &[CommandHelp] = &[
         "/release USER",
         "operators: free a name whose key is lost",
     ),
-    command(Word::Help, &["help"], "/help", "show these commands"),
+    command(Word::Help, &["help"], "/help", "show all commands"),
     command(Word::Quit, &["quit", "exit"], "/quit or $exit", "leave the chat"),
 ];
 
