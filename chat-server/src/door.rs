@@ -25,7 +25,7 @@ use crate::http;
 use crate::metrics::{Metrics, Refused};
 use crate::server::Transport;
 use crate::shard::Sink;
-use crate::tls::{self, Tls};
+use crate::tls::{self, Handshakes, Tls, Unanswered};
 
 /// Connections that are told that there is no place, at once; beyond, they are closed without a word.
 pub(crate) const TURNED_AWAY_MAX: usize = 64;
@@ -100,6 +100,7 @@ impl Places {
 #[derive(Debug)]
 pub(crate) struct House {
     pub(crate) places: Places,
+    pub(crate) handshakes: Handshakes,
     pub(crate) addresses: Arc<Addresses>,
     /// What is answered by HTTP in the clear, and inside TLS.
     pub(crate) pages: Router,
@@ -209,7 +210,14 @@ impl Door {
             return Ok(());
         }
         let stream = tokio::io::join(Cursor::new([first]).chain(source), sink);
-        let mut stream = tls.accept(stream).await?;
+        let mut stream = match tls.accept(stream, &self.house.handshakes).await {
+            Ok(stream) => stream,
+            Err(Unanswered::Busy) => {
+                self.house.metrics.refused(Refused::Handshakes);
+                return Ok(());
+            }
+            Err(Unanswered::Broken(error)) => return Err(error),
+        };
         let channel = tls::channel_of(&stream).map_err(io::Error::other)?;
         let first = stream.read_u8().await?;
         let (source, sink) = tokio::io::split(stream);

@@ -13,9 +13,9 @@ use chatcore::wire::{self, CheckpointStatus, DiskStatus, HostStatus, StorageStat
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::Clock;
+use crate::crew::Full;
 use crate::host::Message;
 use crate::store::{self, Durability, Storage};
-use crate::verify::Full;
 
 /// Looks that may wait or be under way.
 ///

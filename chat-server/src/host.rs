@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, sleep_until};
 use crate::connection::FrameLimit;
+use crate::crew::Full;
 use crate::door::Place;
 use crate::figures::Figures;
 use crate::http::{Health, Readiness};
@@ -23,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::retention::{Ledger, ROUND};
 use crate::shard::{ShardHandle, shard_of};
 use crate::store::{Answer, Keeper, StoreFailure, Wanted};
-use crate::verify::{Full, Verifier};
+use crate::verify::Verifier;
 
 /// Messages that wait for the engine; a connection that sends more waits itself.
 pub(crate) const QUEUE: usize = 256;

@@ -14,6 +14,8 @@
 //! - listeners accept and survive running out of descriptors (`listener`);
 //! - the door tells frames, TLS and HTTP apart and has a bounded number of places (`door`, `addresses`,
 //!   `tls`, `http`);
+//! - a crew of as many threads as there are cores does the heavy work that strangers can ask for: it
+//!   answers handshakes and checks signatures, and lets only so many wait (`crew`, `verify`);
 //! - metrics count for a monitoring system, which asks on a socket of its own (`metrics`);
 //! - retention counts what rooms keep, and asks the engine to forget what is too much (`retention`).
 //!
@@ -27,6 +29,7 @@
 mod addresses;
 mod clock;
 mod connection;
+mod crew;
 mod descriptors;
 mod door;
 mod figures;

@@ -21,6 +21,8 @@ pub(crate) enum Refused {
     Address,
     /// There was no place.
     Full,
+    /// Too many handshakes were waiting for a core.
+    Handshakes,
     /// It was neither a frame nor TLS nor HTTP, or in the clear where that is not allowed.
     Speech,
     /// It did not say in time what it is, or broke off.
@@ -32,6 +34,7 @@ impl Refused {
         match self {
             Self::Address => "address",
             Self::Full => "full",
+            Self::Handshakes => "handshakes",
             Self::Speech => "speech",
             Self::Silent => "silent",
         }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::addresses::{AddressLimits, Addresses};
 use crate::clock::Clock;
 use crate::connection::{Connection, FrameLimit, Source};
+use crate::crew::Crew;
 use crate::descriptors::{self, TooFewDescriptors};
 use crate::door::{House, Place, Places};
 use crate::figures::Figures;
@@ -31,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::retention::{Keep, Ledger};
 use crate::shard::{self, ShardHandle, ShardMessage, Sink, shard_of};
 use crate::store::{self, Closed, Keeper, Opened, Storage, StoreError, StoreFailure};
-use crate::tls::Tls;
+use crate::tls::{Handshakes, Tls};
 use crate::verify::Verifier;
 
 /// The number of this owner: the first and only one, for now.
@@ -236,7 +237,8 @@ impl Server {
                 shard::start(&limits, clock, told, &mut core)
             })
             .collect();
-        let verifier = Verifier::new(cores, messages.clone());
+        let crew = Crew::new(cores);
+        let verifier = Verifier::new(&crew, messages.clone());
         let figures = Figures::new(storage, clock, messages.clone());
         let health = Arc::new(Health::default());
         let parts = (verifier, figures, kept, Arc::clone(&health), metrics.clone());
@@ -251,6 +253,7 @@ impl Server {
         let addresses = bound.chat.iter().map(|listener| listener.address().clone()).collect();
         let house = Arc::new(House {
             places: Places::new(&limits),
+            handshakes: Handshakes::new(&crew, cores),
             addresses: Arc::new(Addresses::new(address_limits)),
             pages: http::pages(Arc::clone(&health), Layer::Plain),
             encrypted_pages: http::pages(Arc::clone(&health), Layer::Tls),

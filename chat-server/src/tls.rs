@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use chatcore::address::Address;
 use chatcore::id::Digest;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
@@ -29,13 +31,15 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
 };
-use tokio_rustls::rustls::server::ParsedCertificate;
+use tokio_rustls::rustls::server::{Acceptor, ParsedCertificate};
 use tokio_rustls::rustls::{
-    self, ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, version,
+    self, ClientConfig, DigitallySignedStruct, HandshakeKind, ServerConfig, SignatureScheme,
+    version,
 };
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{Accept, LazyConfigAcceptor, StartHandshake, TlsConnector};
 
+use crate::crew::{Crew, Line};
 use crate::key::make_secret;
 
 /// The file of the key that goes with certificates that the server makes itself.
@@ -46,6 +50,13 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Bytes that a connection may hold encrypted and unsent, beside what its socket takes.
 const BUFFER_BYTES: usize = 16 << 10;
+
+/// Handshakes that may wait for a core or be under way: what two cores do in about a tenth of a second
+/// with the usual keys, and in three seconds with an RSA key of 4096 bits.
+///
+/// A connection takes part from its whole hello on, until its answer is made; what is waited for before
+/// and after bounds nobody but itself, by its place at the door and `login_time`.
+const HANDSHAKES_MAX: usize = 1_024;
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -181,14 +192,70 @@ impl Tls {
         &self.key_hash
     }
 
-    /// The server's side of a handshake.
-    pub(crate) async fn accept<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    /// The server's side of a handshake. The peer's hello and its last word are waited for; what costs
+    /// time in between, agreeing on a secret and signing it, is done by the crew.
+    pub(crate) async fn accept<S>(
+        &self,
+        stream: S,
+        handshakes: &Handshakes,
+    ) -> Result<TlsStream<S>, Unanswered>
     where
-        S: AsyncRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
-        acceptor.accept_with(stream, |session| session.set_buffer_limit(Some(BUFFER_BYTES))).await
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let turn = handshakes.line.join().map_err(|_| Unanswered::Busy)?;
+        let config = Arc::clone(&self.config);
+        let answered = turn.work(move || answer(hello, config)).await;
+        let (accept, is_repeated) = answered.map_err(io::Error::other)?;
+        let repeated = is_repeated.then(|| handshakes.repeated.try_acquire()).transpose();
+        let _among_the_repeated = repeated.map_err(|_| Unanswered::Busy)?;
+        Ok(accept.await?)
     }
+}
+
+/// The bounds on what handshakes cost, for all doors of a server.
+#[derive(Debug)]
+pub(crate) struct Handshakes {
+    line: Line,
+    /// For those whose client has to say hello again, as it offered no key that is understood. The
+    /// second hello is answered without the crew, so there are no more of them than there are cores.
+    /// Clients guess right, so that this is rare.
+    repeated: Semaphore,
+}
+
+impl Handshakes {
+    pub(crate) fn new(crew: &Crew, cores: NonZeroUsize) -> Self {
+        Self { line: crew.line(HANDSHAKES_MAX), repeated: Semaphore::new(cores.get()) }
+    }
+}
+
+/// Why a handshake came to nothing.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// There are too many. Nothing was answered: there is no cheap way to say so by TLS.
+    Busy,
+    /// The peer broke it off, or said what cannot be understood.
+    Broken(io::Error),
+}
+
+impl From<io::Error> for Unanswered {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// Makes the answer to a hello, which is the heavy part of a handshake; and whether it is that the
+/// client has to say hello again.
+fn answer<S>(hello: StartHandshake<S>, config: Arc<ServerConfig>) -> (Accept<S>, bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut is_repeated = false;
+    let accept = hello.into_stream_with(config, |session| {
+        session.set_buffer_limit(Some(BUFFER_BYTES));
+        is_repeated = session.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
+    });
+    (accept, is_repeated)
 }
 
 fn key_hash(certificate: &CertificateDer<'_>) -> String {
@@ -303,4 +370,35 @@ fn check_mode(path: &Path) -> Result<(), TlsError> {
     let at = |source| TlsError::Io { path: path.to_owned(), source };
     let mode = fs::metadata(path).map_err(at)?.permissions().mode() & 0o777;
     if mode & 0o027 == 0 { Ok(()) } else { Err(TlsError::Open { path: path.to_owned(), mode }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn c9_handshake_that_finds_no_place_is_closed_without_an_answer_and_the_next_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Tls::self_signed(folder.path(), &[]).unwrap();
+        let cores = NonZeroUsize::MIN;
+        let handshakes = Handshakes::new(&Crew::new(cores), cores);
+        let turns: Vec<_> = (0..HANDSHAKES_MAX).map(|_| handshakes.line.join().unwrap()).collect();
+        let (near, far) = tokio::io::duplex(4 << 10);
+        let (accepted, connected) =
+            tokio::join!(tls.accept(far, &handshakes), connect(near, "localhost"));
+        assert!(matches!(accepted, Err(Unanswered::Busy)));
+        let ended = connected.unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::UnexpectedEof, "{ended}");
+        drop(turns);
+        let (near, far) = tokio::io::duplex(4 << 10);
+        let (accepted, connected) =
+            tokio::join!(tls.accept(far, &handshakes), connect(near, "localhost"));
+        let (mut accepted, (mut connected, _)) = (accepted.unwrap(), connected.unwrap());
+        let said = async {
+            accepted.write_all(b"x").await.unwrap();
+            accepted.flush().await.unwrap();
+        };
+        assert_eq!(tokio::join!(said, connected.read_u8()).1.unwrap(), b'x');
+    }
 }

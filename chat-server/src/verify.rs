@@ -1,12 +1,10 @@
 //! Signatures, checked beside the engine and not inside its turn.
 
-use std::num::NonZeroUsize;
-use std::sync::Arc;
-
 use chatcore::id::{ConnId, PublicKey, Signature};
 use ed25519_dalek::VerifyingKey;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
+use crate::crew::{Crew, Full, Line};
 use crate::host::Message;
 
 /// Checks that may wait or be under way: what two cores do in less than a tenth of a second.
@@ -14,22 +12,16 @@ use crate::host::Message;
 /// The bound on connections does not bound them: a check outlives a connection that goes away.
 const CHECKS_MAX: usize = 1_024;
 
-/// There are too many checks already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Full;
-
-/// Checks signatures on as many threads as there are cores.
+/// Checks signatures of log-ins and orders.
 #[derive(Clone, Debug)]
 pub(crate) struct Verifier {
-    permits: Arc<Semaphore>,
-    places: Arc<Semaphore>,
+    line: Line,
     answers: mpsc::Sender<Message>,
 }
 
 impl Verifier {
-    pub(crate) fn new(cores: NonZeroUsize, answers: mpsc::Sender<Message>) -> Self {
-        let permits = Arc::new(Semaphore::new(cores.get()));
-        Self { permits, places: Arc::new(Semaphore::new(CHECKS_MAX)), answers }
+    pub(crate) fn new(crew: &Crew, answers: mpsc::Sender<Message>) -> Self {
+        Self { line: crew.line(CHECKS_MAX), answers }
     }
 
     /// Begins a check; its outcome comes to the engine as a message. Nothing begins when there are
@@ -41,13 +33,11 @@ impl Verifier {
         message: Vec<u8>,
         signature: Signature,
     ) -> Result<(), Full> {
-        let Self { permits, places, answers } = self.clone();
-        let place = places.try_acquire_owned().map_err(|_| Full)?;
+        let turn = self.line.join()?;
+        let answers = self.answers.clone();
         tokio::spawn(async move {
-            let _place = place;
-            let Ok(_permit) = permits.acquire_owned().await else { return };
             let check = move || is_valid(&key, &message, &signature);
-            let valid = tokio::task::spawn_blocking(check).await.unwrap_or(false);
+            let valid = turn.work(check).await.unwrap_or(false);
             // The engine is gone: so is everybody who waits for the answer.
             let _ = answers.send(Message::Verified { conn, valid }).await;
         });
@@ -64,13 +54,15 @@ pub(crate) fn is_valid(key: &PublicKey, message: &[u8], signature: &Signature) -
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
     use ed25519_dalek::{Signer as _, SigningKey};
 
     #[tokio::test]
-    async fn checks_that_wait_are_bounded_and_give_their_place_back() {
+    async fn c9_checks_that_wait_are_bounded_and_give_their_place_back() {
         let (answers, mut inbox) = mpsc::channel(CHECKS_MAX);
-        let verifier = Verifier::new(NonZeroUsize::MIN, answers);
+        let verifier = Verifier::new(&Crew::new(NonZeroUsize::MIN), answers);
         let begin = |number: usize| {
             let (key, signature) = (PublicKey::new([1; 32]), Signature::new([1; 64]));
             let conn = ConnId::new(u64::try_from(number).unwrap());

@@ -12,8 +12,11 @@ use chatcore::time::Span;
 use chatcore::wire::{AuthFault, FrameFault, Refusal, ServerFrame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::hello::TlsHello;
+use crate::hostile::Others;
 use crate::peer::{PATIENCE, Peer, dial, handshake, hello};
 use crate::{Everywhere, start};
 
@@ -153,6 +156,73 @@ async fn c2_handshake_counts_towards_the_time_to_log_in() {
     assert!(matches!(peer.next().await, Some(ServerFrame::Hello(_))));
     let refusal = peer.closed().await;
     assert_eq!(refusal, Some(Refusal::Limit(chatcore::wire::LimitFault::LoginTime)));
+}
+
+/// Time to log in that no test lives to see the end of.
+const NO_DEADLINE: Span = Span::from_secs(600);
+
+#[tokio::test]
+async fn c9_storm_of_handshakes_leaves_those_inside_and_newcomers_their_time() {
+    let limits = Limits { login_time: NO_DEADLINE, ..Limits::default() };
+    let house = Everywhere::start(limits).await;
+    let encrypted = &house.addresses()[1];
+    let mut others = Others::talking(encrypted).await;
+    let hello = TlsHello::default().to_bytes();
+    // They stay where they are: in the middle of their hello, and after it.
+    let mut stuck = Vec::new();
+    for said in [&hello[..hello.len() / 2], &hello].repeat(100) {
+        let mut stream = dial_to(encrypted).await;
+        stream.write_all(said).await.unwrap();
+        stuck.push(stream);
+    }
+    // They come again and again, and break off once they have cost the server its answer.
+    let mut storm = JoinSet::new();
+    for _ in 0..32 {
+        let (address, hello) = (encrypted.clone(), hello.clone());
+        storm.spawn(async move {
+            loop {
+                let mut stream = dial_to(&address).await;
+                stream.write_all(&hello).await.unwrap();
+                // It may be turned away.
+                let _ = stream.read_u8().await;
+            }
+        });
+    }
+    for _ in 0..10 {
+        others.assert_undisturbed().await;
+    }
+    timeout(PATIENCE, Peer::join(encrypted, "carla")).await.expect("newcomers must get in");
+    others.assert_undisturbed().await;
+}
+
+#[tokio::test]
+async fn c9_clients_that_must_say_hello_again_are_as_many_as_there_are_cores() {
+    let limits = Limits { login_time: NO_DEADLINE, ..Limits::default() };
+    let house = Everywhere::start(limits).await;
+    let encrypted = &house.addresses()[1];
+    let mut others = Others::talking(encrypted).await;
+    let hello = TlsHello { has_key_share: false, ..TlsHello::default() }.to_bytes();
+    let ask = async || {
+        let mut stream = dial_to(encrypted).await;
+        stream.write_all(&hello).await.unwrap();
+        let mut answer = [0; 43];
+        let read = timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("in time");
+        read.ok().map(|_| {
+            assert_eq!(answer[11..], TlsHello::HELLO_AGAIN, "the random of RFC 8446, 4.1.3");
+            stream
+        })
+    };
+    let mut asked = Vec::new();
+    for _ in 0..std::thread::available_parallelism().unwrap().get() {
+        asked.push(ask().await.expect("it is told to say hello again"));
+    }
+    assert!(ask().await.is_none(), "beyond, it is closed without a word");
+    // The others' hellos are answered all the same.
+    timeout(PATIENCE, Peer::join(encrypted, "carla")).await.expect("newcomers must get in");
+    others.assert_undisturbed().await;
+    drop(asked);
+    let again = timeout(PATIENCE, async { while ask().await.is_none() {} });
+    again.await.expect("who leaves must make room");
 }
 
 #[tokio::test]

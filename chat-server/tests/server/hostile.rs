@@ -19,19 +19,19 @@ use crate::peer::{Peer, hello};
 use crate::{Everywhere, start};
 
 /// Two people who talk: what a hostile peer must not disturb.
-struct Others {
+pub(crate) struct Others {
     ana: Peer,
     beto: Peer,
 }
 
 impl Others {
-    async fn talking(address: &Address) -> Self {
+    pub(crate) async fn talking(address: &Address) -> Self {
         let ana = Peer::join(address, "ana").await;
         let beto = Peer::join(address, "beto").await;
         Self { ana, beto }
     }
 
-    async fn assert_undisturbed(&mut self) {
+    pub(crate) async fn assert_undisturbed(&mut self) {
         self.ana.post("do you hear me?").await;
         while self.beto.posts(1).await != ["do you hear me?"] {}
     }

@@ -11,6 +11,7 @@ mod config;
 mod disk;
 mod door;
 mod gate;
+mod hello;
 mod hostile;
 mod injected;
 mod killed;
