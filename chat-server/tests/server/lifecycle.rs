@@ -6,7 +6,7 @@ use chatcore::limits::Limits;
 use chatcore::wire::{Refusal, ServerFrame};
 
 use crate::peer::Peer;
-use crate::start;
+use crate::{Everywhere, start};
 
 fn config(listen: &str) -> ServerConfig {
     let listen = vec![listen.parse().unwrap()];
@@ -65,19 +65,22 @@ async fn other_machines_are_served_only_when_plaintext_is_allowed() {
 
 #[tokio::test]
 async fn c12_server_that_stops_tells_everybody_and_keeps_what_it_acknowledged() {
-    let (server, address) = start(Limits::default()).await;
-    let mut ana = Peer::join(&address, "ana").await;
-    let mut beto = Peer::join(&address, "beto").await;
-    let mut last = None;
-    for number in 0..500 {
-        last = Some(ana.post(&number.to_string()).await);
+    for way in 0..3 {
+        let house = Everywhere::start(Limits::default()).await;
+        let address = house.addresses()[way].clone();
+        let mut ana = Peer::join(&address, "ana").await;
+        let mut beto = Peer::join(&address, "beto").await;
+        let mut last = None;
+        for number in 0..500 {
+            last = Some(ana.post(&number.to_string()).await);
+        }
+        let answer = ana.answer_to(last.unwrap()).await;
+        assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}");
+        let stopped = tokio::spawn(house.server.stop());
+        let wanted: Vec<String> = (0..500).map(|number| number.to_string()).collect();
+        assert_eq!(beto.posts(500).await, wanted, "what was acknowledged is delivered");
+        assert_eq!(ana.closed().await, Some(Refusal::Gone), "{address}");
+        assert_eq!(beto.closed().await, Some(Refusal::Gone), "{address}");
+        assert_eq!(stopped.await.unwrap(), Stopped::Drained, "{address}");
     }
-    let answer = ana.answer_to(last.unwrap()).await;
-    assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}");
-    let stopped = tokio::spawn(server.stop());
-    let wanted: Vec<String> = (0..500).map(|number| number.to_string()).collect();
-    assert_eq!(beto.posts(500).await, wanted, "what was acknowledged is delivered");
-    assert_eq!(ana.closed().await, Some(Refusal::Gone));
-    assert_eq!(beto.closed().await, Some(Refusal::Gone));
-    assert_eq!(stopped.await.unwrap(), Stopped::Drained);
 }

@@ -1,14 +1,18 @@
 //! The program, as a process.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use chatcore::address::Address;
-use chatcore::wire::Refusal;
+use chatcore::wire::{Refusal, ServerFrame};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::peer::{PATIENCE, Peer};
 
@@ -116,25 +120,79 @@ impl Drop for Program {
 
 const FREE_PORT: [&str; 4] = ["--json", "--ephemeral", "--listen", "chat://127.0.0.1:0"];
 
+/// Starts a server that can be reached in every way there is: by TCP, by TLS and by a Unix socket.
+fn start_everywhere(folder: &Path, more: &[&str]) -> (Program, Vec<Address>) {
+    let data = folder.join("data").display().to_string();
+    let socket = format!("unix:{}", folder.join("socket").display());
+    let mut options = vec!["--json", "--data", &data, "--tls-self-signed"];
+    for address in ["chat://127.0.0.1:0", "chats://127.0.0.1:0", &socket] {
+        options.extend(["--listen", address]);
+    }
+    options.extend(more);
+    let mut program = Program::start(&options);
+    let addresses = (0..3).map(|_| program.address()).collect();
+    (program, addresses)
+}
+
+/// Talks without a pause until the server closes; what was acknowledged, and why it closed.
+async fn talk(
+    address: Address,
+    name: String,
+    began: mpsc::Sender<()>,
+) -> (Vec<String>, Option<Refusal>) {
+    const UNDER_WAY: usize = 16;
+
+    let mut peer = Peer::join(&address, &name).await;
+    let mut texts = (0..).map(|number| format!("{name} {number}"));
+    let mut unanswered = BTreeMap::new();
+    let (mut acknowledged, mut last) = (Vec::new(), None);
+    loop {
+        while unanswered.len() < UNDER_WAY {
+            let text = texts.next().unwrap();
+            unanswered.insert(peer.post(&text).await, text);
+        }
+        match peer.next().await {
+            Some(ServerFrame::Accepted { counter, .. }) => {
+                acknowledged.push(unanswered.remove(&counter).unwrap());
+                // Who waits for it waits for the first alone.
+                let _ = began.try_send(());
+            }
+            Some(ServerFrame::Close(refusal)) => last = Some(refusal),
+            Some(_) => {}
+            None => return (acknowledged, last),
+        }
+    }
+}
+
 #[tokio::test]
-async fn c12_sigterm_under_load_tells_everybody_and_exits_0_in_time() {
-    let mut program =
-        Program::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), &FREE_PORT);
-    let address = program.address();
-    let mut ana = Peer::join(&address, "ana").await;
-    let mut beto = Peer::join(&address, "beto").await;
-    for number in 0..100 {
-        ana.post(&number.to_string()).await;
+async fn c12_sigterm_under_load_tells_everybody_by_every_way_and_costs_nothing_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut program, addresses) = start_everywhere(folder.path(), &[]);
+    let mut talkers = JoinSet::new();
+    for (number, address) in addresses.iter().cycle().take(9).enumerate() {
+        let (begins, mut began) = mpsc::channel(1);
+        talkers.spawn(talk(address.clone(), format!("talker-{number}"), begins));
+        began.recv().await.expect("it must be heard");
     }
     let begun = Instant::now();
     program.signal(Signal::TERM);
-    assert_eq!(beto.closed().await, Some(Refusal::Gone));
-    assert_eq!(ana.closed().await, Some(Refusal::Gone));
+    let mut acknowledged = BTreeSet::new();
+    while let Some(talked) = talkers.join_next().await {
+        let (texts, last) = talked.unwrap();
+        assert_eq!(last, Some(Refusal::Gone));
+        acknowledged.extend(texts);
+    }
     let last = program.line();
     let (status, _) = program.wait();
     assert_eq!(status.code(), Some(0));
     assert!(last.contains(r#""type":"stopped""#) && last.contains("SIGTERM"), "{last}");
     assert!(begun.elapsed() < Duration::from_secs(10), "a drain takes at most 10 s");
+
+    let (_program, addresses) = start_everywhere(folder.path(), &[]);
+    let mut reader = Peer::join_from_the_first(&addresses[1], "reader").await;
+    while !acknowledged.is_empty() {
+        acknowledged.remove(&reader.posts(1).await[0]);
+    }
 }
 
 #[test]
@@ -166,12 +224,14 @@ async fn log_in_tells_the_url_of_the_listener_that_it_came_in_by() {
 }
 
 #[tokio::test]
-async fn c12_client_that_reads_nothing_does_not_keep_the_server_from_stopping() {
-    let mut program =
-        Program::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), &FREE_PORT);
-    let address = program.address();
-    let mut ana = Peer::join(&address, "ana").await;
-    let _stuck = Peer::join(&address, "eva").await;
+async fn c12_clients_that_read_nothing_do_not_keep_the_server_from_stopping() {
+    let folder = tempfile::tempdir().unwrap();
+    let (program, addresses) = start_everywhere(folder.path(), &["--ephemeral"]);
+    let mut ana = Peer::join(&addresses[0], "ana").await;
+    let mut stuck = Vec::new();
+    for (address, name) in addresses.iter().zip(["eva", "ida", "ute"]) {
+        stuck.push(Peer::join(address, name).await);
+    }
     let text = "x".repeat(8_000);
     for _ in 0..1_000 {
         let counter = ana.post(&text).await;
@@ -278,7 +338,7 @@ async fn c6_shortage_of_descriptors_is_survived() {
         loop {
             let mut carla = Peer::connect(&address).await;
             carla.send(&crate::peer::hello()).await;
-            if let Some(chatcore::wire::ServerFrame::Hello(_)) = carla.next().await {
+            if let Some(ServerFrame::Hello(_)) = carla.next().await {
                 return;
             }
         }
