@@ -216,7 +216,10 @@ impl Door {
                 self.house.metrics.refused(Refused::Handshakes);
                 return Ok(());
             }
-            Err(Unanswered::Broken(error)) => return Err(error),
+            Err(Unanswered::Broken(error)) => {
+                tracing::debug!(%error, "no TLS came about");
+                return Err(error);
+            }
         };
         let channel = tls::channel_of(&stream).map_err(io::Error::other)?;
         let first = stream.read_u8().await?;

@@ -1,12 +1,17 @@
 //! Encrypted connections, and whom the client trusts.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener};
 use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
 
 use chat_server::{Server, ServerKey, Tls};
+use chatcore::codec::encode_to_bytes;
+use chatcore::wire::{FrameFault, Refusal, ServerFrame};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 
-use crate::support::{Client, World, json};
+use crate::support::{Client, DEADLINE, World, json};
 
 /// Certificates of an authority of this test's own.
 struct Authority {
@@ -169,6 +174,68 @@ fn connection_in_the_wrong_manner_is_told_which_is_right() {
     assert_eq!(ana.exit().0, 4);
     world.stop(plain);
     world.stop(encrypted);
+}
+
+/// Answers each connection with the next of these bytes, and gives what clients said.
+fn answer_each(answers: Vec<Vec<u8>>) -> (String, JoinHandle<Vec<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("chats://{}", listener.local_addr().unwrap());
+    let answering = thread::spawn(move || {
+        let answer_to = |answer: Vec<u8>| {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            let mut said = vec![0; 1 << 10];
+            let length = stream.read(&mut said).unwrap();
+            said.truncate(length);
+            // The client may have gone after the first words.
+            let _ = stream.write_all(&answer).and_then(|()| stream.shutdown(Shutdown::Write));
+            let _ = stream.read_to_end(&mut said);
+            said
+        };
+        answers.into_iter().map(answer_to).collect()
+    });
+    (address, answering)
+}
+
+/// A server's hello that agrees to TLS 1.2 and no more.
+fn hello_of_tls_1_2() -> Vec<u8> {
+    let suite_of_1_2 = [0xC0, 0x2F, 0];
+    let hello = [&[3, 3][..], &[7; 32], &[0], &suite_of_1_2].concat();
+    let length = u8::try_from(hello.len()).unwrap();
+    [&[0x16, 3, 3, 0, length + 4, 2, 0, 0, length][..], &hello].concat()
+}
+
+#[test]
+fn i7_client_of_a_chats_address_says_nothing_in_the_clear_whoever_answers() {
+    let world = World::without_server(1);
+    let no_tls = [0x15, 3, 3, 0, 2, 2, 40].to_vec();
+    let frame = ServerFrame::Close(Refusal::Frame(FrameFault::Unencrypted));
+    let page = b"HTTP/1.1 200 OK\r\n\r\nuse chat://".to_vec();
+    let answers = [
+        (no_tls, "there is no TLS at this address"),
+        (encode_to_bytes(&frame).to_vec(), "there is no TLS at this address"),
+        (page, "there is no TLS at this address"),
+        (hello_of_tls_1_2(), "only older versions of TLS than 1.3"),
+        (Vec::new(), ""),
+    ];
+    let (bytes, reasons): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+    let (address, answering) = answer_each(bytes);
+    let mut ana = join(&world, &address, &[]);
+    ana.say("a secret");
+    for reason in reasons {
+        let lost = ana.event("disconnected");
+        assert!(lost["reason"].as_str().unwrap().contains(reason), "{lost}");
+    }
+    for said in answering.join().unwrap() {
+        // Records with a handshake or an alert, of which a hello is the first.
+        let mut rest = said.as_slice();
+        assert_eq!(rest[0], 0x16, "{said:?}");
+        while let [kind, 3, 1 | 3, high, low, after @ ..] = rest {
+            assert!([0x14, 0x15, 0x16].contains(kind), "{said:?}");
+            rest = &after[u16::from_be_bytes([*high, *low]).into()..];
+        }
+        assert!(rest.is_empty(), "{said:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! One port that speaks everything: what comes first decides, and what is none of it goes.
 
-use std::os::unix::fs::PermissionsExt;
-
 use chat_server::{
     AddressLimits, ListenError, Server, ServerConfig, ServerKey, StartError, Tls, TlsError,
 };
@@ -15,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::certificate::Certificate;
 use crate::hello::TlsHello;
 use crate::hostile::Others;
 use crate::peer::{PATIENCE, Peer, dial, handshake, hello};
@@ -328,24 +327,33 @@ async fn i7_addresses_of_other_machines_need_tls_or_the_word_plaintext() {
 #[test]
 fn i7_key_that_others_can_read_or_that_is_of_another_certificate_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
-    let make = |name: &str| {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        std::fs::write(path(&format!("{name}.crt")), made.cert.pem()).unwrap();
-        std::fs::write(path(&format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
-        std::fs::set_permissions(path(&format!("{name}.key")), PermissionsExt::from_mode(0o600))
-            .unwrap();
-    };
-    make("one");
-    make("two");
-    assert!(Tls::from_files(&path("one.crt"), &path("one.key")).is_ok());
-    let mixed = Tls::from_files(&path("one.crt"), &path("two.key")).unwrap_err();
+    let one = Certificate::make(folder.path(), "one");
+    let two = Certificate::make(folder.path(), "two");
+    assert!(one.read().is_ok());
+    let mixed = Tls::from_files(&one.file, &two.key).unwrap_err();
     assert!(matches!(mixed, TlsError::Unusable { .. }), "{mixed}");
-    let swapped = Tls::from_files(&path("one.key"), &path("one.key")).unwrap_err();
+    let swapped = Tls::from_files(&one.key, &one.key).unwrap_err();
     assert!(matches!(swapped, TlsError::NoCertificate(_)), "{swapped}");
-    let absent = Tls::from_files(&path("none"), &path("one.key")).unwrap_err();
+    let absent = Tls::from_files(&folder.path().join("none"), &one.key).unwrap_err();
     assert!(matches!(absent, TlsError::Io { .. }), "{absent}");
-    std::fs::set_permissions(path("one.key"), PermissionsExt::from_mode(0o644)).unwrap();
-    let open = Tls::from_files(&path("one.crt"), &path("one.key")).unwrap_err();
-    assert!(matches!(open, TlsError::Open { mode: 0o644, .. }), "{open}");
+    for mode in [0o644, 0o604, 0o620] {
+        one.open_key_to(mode);
+        let open = one.read().unwrap_err();
+        assert!(matches!(open, TlsError::Open { mode: told, .. } if told == mode), "{open}");
+    }
+    one.open_key_to(0o640);
+    assert!(one.read().is_ok(), "the group may read it");
+}
+
+#[tokio::test]
+async fn i7_client_that_speaks_only_tls_1_2_is_told_so_and_gets_no_further() {
+    let house = Everywhere::start(Limits::default()).await;
+    let old = TlsHello { speaks_1_3: false, ..TlsHello::default() }.to_bytes();
+    // A fatal alert, `protocol_version` (RFC 8446, section 6.2).
+    let protocol_version = [0x15, 3, 3, 0, 2, 2, 70];
+    for address in &house.addresses()[..2] {
+        let mut others = Others::talking(address).await;
+        assert_eq!(answer_to(dial_to(address).await, &old).await, protocol_version, "{address}");
+        others.assert_undisturbed().await;
+    }
 }

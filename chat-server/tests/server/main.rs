@@ -6,6 +6,7 @@
 )]
 
 mod backup;
+mod certificate;
 mod claims;
 mod config;
 mod disk;

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::certificate::Certificate;
 use crate::peer::{PATIENCE, Peer};
 
 /// A running `chat-server`, killed when it is dropped.
@@ -291,6 +292,18 @@ fn address_or_folder_that_cannot_be_had_is_told_with_what_to_do() {
         assert_eq!(status.code(), Some(1), "{args:?}: {stderr}");
         assert!(stderr.contains(hint), "{args:?}: {stderr}");
     }
+}
+
+#[test]
+fn i7_certificate_key_that_others_can_read_is_refused_at_the_start_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = Certificate::make(folder.path(), "one");
+    certificate.open_key_to(0o644);
+    let options = certificate.options();
+    let (status, stderr) = Program::start(&options.each_ref().map(String::as_str)).wait();
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("one.key") && stderr.contains("mode 644"), "{stderr}");
+    assert!(stderr.contains("chmod 600"), "{stderr}");
 }
 
 /// A shell that starts the server with so few open files.
