@@ -160,8 +160,7 @@ pub(crate) struct Transport {
 struct Bound {
     chat: Vec<Listener>,
     admin: Option<Listener>,
-    /// The key of the certificate.
-    certificate: Option<String>,
+    tls: Option<Tls>,
 }
 
 /// A server that runs. Dropping it stops everything at once; [`Server::stop`] does it in order.
@@ -169,7 +168,7 @@ struct Bound {
 pub struct Server {
     addresses: Vec<Address>,
     admin: Option<Address>,
-    certificate: Option<String>,
+    tls: Option<Tls>,
     generation: Generation,
     founding: Founding,
     accepted: mpsc::Sender<Transport>,
@@ -194,11 +193,10 @@ impl Server {
         let mut limits = config.limits;
         limits.connections_max = descriptors::raise(limits.connections_max)?;
         limits.check()?;
-        let certificate = config.tls.as_ref().map(|tls| tls.key_hash().to_owned());
         let chat = Vec::with_capacity(config.listen.len());
-        let mut bound = Bound { chat, admin: None, certificate };
+        let mut bound = Bound { chat, admin: None, tls: config.tls };
         for address in &config.listen {
-            let listener = Listener::bind(address, config.plaintext, config.tls.as_ref()).await?;
+            let listener = Listener::bind(address, config.plaintext, bound.tls.as_ref()).await?;
             bound.chat.push(listener);
         }
         if let Some(address) = &config.admin {
@@ -273,7 +271,7 @@ impl Server {
         Self {
             addresses,
             admin,
-            certificate: bound.certificate,
+            tls: bound.tls,
             generation: GENERATION,
             founding,
             accepted,
@@ -291,9 +289,9 @@ impl Server {
         &self.addresses
     }
 
-    /// The key of the certificate that it shows by TLS, if it does; see [`Tls::key_hash`].
-    pub fn certificate(&self) -> Option<&str> {
-        self.certificate.as_deref()
+    /// The key of the certificate that it shows by TLS now, if it does; see [`Tls::key_hash`].
+    pub fn certificate(&self) -> Option<String> {
+        self.tls.as_ref().map(Tls::key_hash)
     }
 
     /// Where it tells its metrics, if it does; a free port has a number now.

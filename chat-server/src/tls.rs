@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ::ring::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -111,9 +111,24 @@ pub enum TlsError {
     },
 }
 
-/// The certificate that a server shows, and its key.
+/// The certificate that a server shows, and its key. A clone shows the same, also after
+/// [`Tls::read_again`].
 #[derive(Clone, Debug)]
 pub struct Tls {
+    /// Where it was read; `None` when the server made it itself.
+    files: Option<Arc<Files>>,
+    shown: Arc<RwLock<Shown>>,
+}
+
+#[derive(Debug)]
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// What is shown to those who connect now.
+#[derive(Clone, Debug)]
+struct Shown {
     config: Arc<ServerConfig>,
     key_hash: String,
 }
@@ -125,17 +140,9 @@ impl Tls {
     /// When a file cannot be read or is something else, when others than its owner and group may read
     /// the key, or when the two do not go together.
     pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let chain: Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(&read(certificate)?).collect();
-        let none = || TlsError::NoCertificate(certificate.to_owned());
-        let chain = chain.map_err(|_| none())?;
-        if chain.is_empty() {
-            return Err(none());
-        }
-        check_mode(key)?;
-        let secret = PrivateKeyDer::from_pem_slice(&read(key)?)
-            .map_err(|_| TlsError::NoKey(key.to_owned()))?;
-        Self::new(chain, secret, certificate, key)
+        let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
+        let shown = files.read()?;
+        Ok(Self::new(Some(files), shown))
     }
 
     /// Makes a certificate for this machine and for the hosts of `listen`, signed by its own key. The
@@ -159,9 +166,76 @@ impl Tls {
         params.subject_alt_names = names_of(listen);
         let certificate = params.self_signed(&pair).map_err(unmade)?;
         let secret = PrivatePkcs8KeyDer::from(pair.serialize_der()).into();
-        Self::new(vec![certificate.der().clone()], secret, &path, &path)
+        let shown = Shown::new(vec![certificate.der().clone()], secret, &path, &path)?;
+        Ok(Self::new(None, shown))
     }
 
+    fn new(files: Option<Files>, shown: Shown) -> Self {
+        Self { files: files.map(Arc::new), shown: Arc::new(RwLock::new(shown)) }
+    }
+
+    /// Reads the files again. Connections from now on are shown what they hold; those that there are
+    /// stay as they are. A certificate that the server made itself stays, too.
+    ///
+    /// # Errors
+    /// As for [`Tls::from_files`]; what was shown before is then shown further on.
+    pub fn read_again(&self) -> Result<(), TlsError> {
+        if let Some(files) = &self.files {
+            let shown = files.read()?;
+            *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown;
+        }
+        Ok(())
+    }
+
+    /// The certificate's key, as clients tell it: `sha256:` and the SHA-256 of its subject public key
+    /// info (RFC 7469) in base64url.
+    pub fn key_hash(&self) -> String {
+        self.shown().key_hash
+    }
+
+    fn shown(&self) -> Shown {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The server's side of a handshake. The peer's hello and its last word are waited for; what costs
+    /// time in between, agreeing on a secret and signing it, is done by the crew.
+    pub(crate) async fn accept<S>(
+        &self,
+        stream: S,
+        handshakes: &Handshakes,
+    ) -> Result<TlsStream<S>, Unanswered>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let turn = handshakes.line.join().map_err(|_| Unanswered::Busy)?;
+        let config = self.shown().config;
+        let answered = turn.work(move || answer(hello, config)).await;
+        let (accept, is_repeated) = answered.map_err(io::Error::other)?;
+        let repeated = is_repeated.then(|| handshakes.repeated.try_acquire()).transpose();
+        let _among_the_repeated = repeated.map_err(|_| Unanswered::Busy)?;
+        Ok(accept.await?)
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<Shown, TlsError> {
+        let Self { certificate, key } = self;
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(&read(certificate)?).collect();
+        let none = || TlsError::NoCertificate(certificate.clone());
+        let chain = chain.map_err(|_| none())?;
+        if chain.is_empty() {
+            return Err(none());
+        }
+        check_mode(key)?;
+        let secret =
+            PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| TlsError::NoKey(key.clone()))?;
+        Shown::new(chain, secret, certificate, key)
+    }
+}
+
+impl Shown {
     fn new(
         chain: Vec<CertificateDer<'static>>,
         secret: PrivateKeyDer<'static>,
@@ -184,32 +258,6 @@ impl Tls {
         // A chat connects seldom and stays: what a resumed session saves is not worth its memory.
         config.send_tls13_tickets = 0;
         Ok(Self { config: Arc::new(config), key_hash })
-    }
-
-    /// The certificate's key, as clients tell it: `sha256:` and the SHA-256 of its subject public key
-    /// info (RFC 7469) in base64url.
-    pub fn key_hash(&self) -> &str {
-        &self.key_hash
-    }
-
-    /// The server's side of a handshake. The peer's hello and its last word are waited for; what costs
-    /// time in between, agreeing on a secret and signing it, is done by the crew.
-    pub(crate) async fn accept<S>(
-        &self,
-        stream: S,
-        handshakes: &Handshakes,
-    ) -> Result<TlsStream<S>, Unanswered>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let turn = handshakes.line.join().map_err(|_| Unanswered::Busy)?;
-        let config = Arc::clone(&self.config);
-        let answered = turn.work(move || answer(hello, config)).await;
-        let (accept, is_repeated) = answered.map_err(io::Error::other)?;
-        let repeated = is_repeated.then(|| handshakes.repeated.try_acquire()).transpose();
-        let _among_the_repeated = repeated.map_err(|_| Unanswered::Busy)?;
-        Ok(accept.await?)
     }
 }
 

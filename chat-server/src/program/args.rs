@@ -159,7 +159,7 @@ pub(super) struct RunArgs {
     pub(super) plaintext: bool,
 
     /// A PEM file with the certificate to be shown to clients that come by TLS, and those of the
-    /// authorities between
+    /// authorities between. SIGHUP has this file and the key's read again
     #[arg(
         long,
         value_name = "FILE",
@@ -242,6 +242,10 @@ Examples:
                                               for other machines, encrypted
   chat-server --listen chat://0.0.0.0:5000 --plaintext
                                               for other machines, unencrypted
+
+Signals: SIGTERM and SIGINT stop the server in order. With --tls-cert and --tls-key, SIGHUP has the two
+files read again: new connections are shown what they hold, those that there are go on. Files that cannot
+be used change nothing, and stderr says why.
 
 Exit status: 0 fine, 1 failure, 2 wrong use or configuration, 3 no server answers, 4 no right.
 

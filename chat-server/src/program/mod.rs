@@ -174,12 +174,12 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         .map_err(Failure::Runtime)?;
     runtime.block_on(async {
         // Before anybody is told that the server listens, and may want it to stop.
-        let signals = Signals::listen().map_err(Failure::Runtime)?;
+        let signals = Signals::listen(args.tls_cert.is_some()).map_err(Failure::Runtime)?;
         let server = Server::start(ServerConfig {
             listen: args.listen.clone(),
             admin: args.admin.clone(),
             plaintext: args.plaintext.into(),
-            tls,
+            tls: tls.clone(),
             storage: storage.clone(),
             keep: args.keep.iter().copied().collect(),
             threshold: args.threshold.unwrap_or_default(),
@@ -191,7 +191,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         .await?;
         report.listening(&server, &storage);
         report::overruled(server.founding(), args);
-        serve(server, signals, report).await
+        serve((server, tls), signals, report).await
     })
 }
 
@@ -344,25 +344,50 @@ fn order_key(args: &StatusArgs) -> Result<OrderKey, Failure> {
     })
 }
 
-/// The signals that stop the program in order.
+/// The signals that the program acts on.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// When there are files to be read again.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    /// Without files to be read again SIGHUP is left to the system: it ends a server whose terminal is
+    /// closed, unless it was started by `nohup`.
+    fn listen(has_files: bool) -> std::io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        let interrupt = signal(SignalKind::interrupt())?;
+        let hang_up = has_files.then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok(Self { terminate, interrupt, hang_up })
     }
 }
 
-/// Serves until a signal comes.
-async fn serve(mut server: Server, mut signals: Signals, report: &Report) -> Result<(), Failure> {
-    let reason = tokio::select! {
-        _ = signals.terminate.recv() => "SIGTERM",
-        _ = signals.interrupt.recv() => "SIGINT",
-        failure = server.failed() => return Err(Failure::Server(failure)),
+/// Waits for a signal; for ever when it is not listened for.
+async fn comes(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Serves until a signal comes that stops it.
+async fn serve(
+    (mut server, tls): (Server, Option<Tls>),
+    mut signals: Signals,
+    report: &Report,
+) -> Result<(), Failure> {
+    let reason = loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break "SIGTERM",
+            _ = signals.interrupt.recv() => break "SIGINT",
+            () = comes(&mut signals.hang_up) => {
+                if let Some(tls) = &tls {
+                    report.certificate(tls.read_again().map(|()| tls.key_hash()));
+                }
+            }
+            failure = server.failed() => return Err(Failure::Server(failure)),
+        }
     };
     report.stopping(reason);
     if server.stop().await == Stopped::TimedOut {

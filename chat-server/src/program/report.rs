@@ -13,6 +13,7 @@ use crate::program::args::RunArgs;
 use crate::program::{Failure, status};
 use crate::server::Server;
 use crate::store::{BackedUp, BackupStep, Checked, Durability, Storage, TransferStep};
+use crate::tls::TlsError;
 
 /// For whom stdout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,24 @@ impl Report {
         match self.form {
             Form::Json => say(&json!({ "type": "config", "problems": 0 })),
             Form::Plain => say(&"The configuration is well."),
+        }
+    }
+
+    /// The certificate was to be read again: its key, or why it stays.
+    pub(super) fn certificate(&self, read: Result<String, TlsError>) {
+        match (self.form, read) {
+            (Form::Json, Ok(key)) => say(&json!({ "type": "certificate", "key": key })),
+            (Form::Plain, Ok(key)) => {
+                say(&format!("SIGHUP: the certificate is read again. Its key is {key}."));
+            }
+            (form, Err(error)) => {
+                let problem = format!("the certificate stays as it was: {error}");
+                // Who sent the signal looks at the log, whatever stdout is for.
+                if form == Form::Json {
+                    say(&json!({ "type": "problem", "text": problem }));
+                }
+                let _ = writeln!(io::stderr(), "chat-server: {problem}");
+            }
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_chat-server")), args)
     }
 
@@ -46,7 +46,8 @@ impl Program {
         Self { child, stdout, _data: data }
     }
 
-    fn line(&mut self) -> String {
+    /// The next line of stdout.
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
