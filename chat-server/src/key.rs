@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use chatcore::id::{PublicKey, Signature};
 use ed25519_dalek::{Signer as _, SigningKey};
 
-use crate::store::{JOURNAL, make_folder};
+use crate::store::{FolderError, JOURNAL, OpenFolder, make_folder};
 
 /// Who the server is: clients remember this key.
 #[derive(Clone)]
@@ -39,6 +39,9 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
+    /// Others may get into the folder.
+    #[error(transparent)]
+    OpenFolder(#[from] OpenFolder),
     /// The file cannot be used.
     #[error(
         "cannot use the server key {}: {source}; name another folder with --data",
@@ -103,12 +106,15 @@ impl ServerKey {
     /// founded by a key.
     ///
     /// # Errors
-    /// When the folder cannot be used, or the file is gone, damaged or open to others.
+    /// When the folder cannot be used or is open to others, or the file is gone, damaged or open to
+    /// others.
     pub fn in_folder(folder: &Path) -> Result<Self, KeyError> {
         let path = folder.join(KEY);
         let wrap = |source| KeyError::Io { path: path.clone(), source };
-        let unmade = |source| KeyError::Folder { path: folder.to_owned(), source };
-        make_folder(folder).map_err(unmade)?;
+        make_folder(folder).map_err(|error| match error {
+            FolderError::Io(source) => KeyError::Folder { path: folder.to_owned(), source },
+            FolderError::Open(open) => KeyError::OpenFolder(open),
+        })?;
         match File::open(&path) {
             Ok(file) => Ok(Self::from_seed(&read(&path, file)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -214,6 +220,7 @@ mod tests {
     #[test]
     fn e7_key_that_is_gone_is_not_replaced_beside_a_journal() {
         let folder = tempfile::tempdir().unwrap();
+        make_folder(folder.path()).unwrap();
         fs::write(folder.path().join(JOURNAL), []).unwrap();
         assert!(matches!(ServerKey::in_folder(folder.path()), Err(KeyError::Gone { .. })));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

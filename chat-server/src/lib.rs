@@ -61,6 +61,7 @@ pub use retention::{Bound, BoundError, Keep};
 pub use server::{Failure, Server, ServerConfig, StartError, Stopped};
 pub use store::{
     BackedUp, BackupError, BackupStep, Checked, Durability, Fault, Finding, Flaw, LineFlaw, Note,
-    Storage, StoreError, StoreFailure, TransferError, TransferStep, backup, check, export, import,
+    OpenFolder, Storage, StoreError, StoreFailure, TransferError, TransferStep, backup, check,
+    export, import,
 };
 pub use tls::{Tls, TlsError};

@@ -132,8 +132,8 @@ pub(super) struct RunArgs {
     #[arg(long, env = "CHAT_EPHEMERAL")]
     pub(super) ephemeral: bool,
 
-    /// Where the server keeps its key and, unless it is ephemeral, the chat [default: the XDG data
-    /// folder]
+    /// Where the server keeps its key and, unless it is ephemeral, the chat: a folder that it makes, or
+    /// that nobody else may enter [default: the XDG data folder]
     #[arg(long, value_name = "DIR", env = "CHAT_DATA")]
     pub(super) data: Option<PathBuf>,
 

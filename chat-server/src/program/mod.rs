@@ -337,6 +337,7 @@ fn order_key(args: &StatusArgs) -> Result<OrderKey, Failure> {
     OrderKey::of_server(&folder).map_err(|error| match error {
         KeyError::Gone { .. } => Failure::NoRight(folder),
         other @ (KeyError::Folder { .. }
+        | KeyError::OpenFolder(_)
         | KeyError::Io { .. }
         | KeyError::Open { .. }
         | KeyError::Damaged { .. }

@@ -10,6 +10,8 @@ use chatcore::log::ChainError;
 use chatcore::wire::DecodeFault;
 use rusqlite::{ErrorCode, ffi};
 
+use crate::store::folder::OpenFolder;
+
 /// A row that cannot be trusted, or not be read.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("table {table}, row {row}: {flaw}")]
@@ -85,6 +87,9 @@ pub enum StoreError {
         .0.display()
     )]
     InUse(PathBuf),
+    /// Others may get into it.
+    #[error(transparent)]
+    OpenFolder(#[from] OpenFolder),
     /// There is no store.
     #[error("there is no chat in {}", .0.display())]
     Absent(PathBuf),

@@ -2,7 +2,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use chatcore::id::{Digest, Index};
@@ -16,6 +18,34 @@ pub(crate) const JOURNAL: &str = "journal.db";
 /// The name of the file of [`Tip`].
 pub(crate) const TIP: &str = "tip";
 
+/// A data folder holds something, and others than its owner may change it, or others than its group
+/// get into it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the data folder {} is open to others (mode {mode:o}): run chmod 700 on it if it is for the chat \
+     alone, or name another with --data",
+    path.display()
+)]
+pub struct OpenFolder {
+    /// The folder.
+    pub path: PathBuf,
+    /// Its permissions.
+    pub mode: u32,
+}
+
+/// Why a data folder cannot be had.
+#[derive(Debug)]
+pub(crate) enum FolderError {
+    Io(io::Error),
+    Open(OpenFolder),
+}
+
+impl From<io::Error> for FolderError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// A data folder that this process alone uses, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -27,8 +57,10 @@ impl Folder {
     /// Makes the folder if it is not there, and locks it. The lock is the system's: it goes with
     /// the process, however that ends.
     pub(crate) fn lock(path: &Path) -> Result<Self, StoreError> {
-        let at = |source| StoreError::Io { path: path.to_owned(), source };
-        make_folder(path).map_err(at)?;
+        make_folder(path).map_err(|error| match error {
+            FolderError::Io(source) => StoreError::Io { path: path.to_owned(), source },
+            FolderError::Open(open) => StoreError::OpenFolder(open),
+        })?;
         Self::lock_existing(path)
     }
 
@@ -87,8 +119,8 @@ pub(crate) fn publish(new: &Path, name: &Path, folder: &Path) -> io::Result<()> 
 }
 
 /// Makes a folder that nobody else may read, and those that it is in, where they are not there. They
-/// survive a power cut.
-pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+/// survive a power cut. One that is there must be as private, or empty: then it is made so.
+pub(crate) fn make_folder(path: &Path) -> Result<(), FolderError> {
     let above = |path: &Path| match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
         Some(parent) => parent.to_owned(),
@@ -103,7 +135,20 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
         // Whoever made it may not have done so. Where this may not either, it is the owner's to do.
         let _ = sync_folder(&above(path));
     }
-    Ok(())
+    keep_others_out(path)
+}
+
+/// The owner's group may read a folder, as whoever makes backups of a machine has to.
+fn keep_others_out(path: &Path) -> Result<(), FolderError> {
+    let is_empty = || fs::read_dir(path).map(|mut files| files.next().is_none());
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    let private = fs::Permissions::from_mode(0o700);
+    // Looked at once more: until it was closed, somebody could put something there.
+    if mode & 0o027 == 0 || is_empty()? && fs::set_permissions(path, private).is_ok() && is_empty()?
+    {
+        return Ok(());
+    }
+    Err(FolderError::Open(OpenFolder { path: path.to_owned(), mode }))
 }
 
 /// Makes what was made, renamed or removed in a folder survive a power cut.
@@ -214,6 +259,40 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Tip::from_bytes(&flipped), None, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn folder_that_others_may_enter_or_change_is_closed_when_it_is_empty_and_refused_when_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        fs::create_dir(&path).unwrap();
+        let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        for (open, closed) in [
+            (0o700, 0o700),
+            (0o750, 0o750),
+            (0o755, 0o700),
+            (0o770, 0o700),
+            (0o711, 0o700),
+            (0o777, 0o700),
+        ] {
+            set(open);
+            assert!(make_folder(&path).is_ok(), "{open:o}");
+            assert_eq!(mode(), closed, "{open:o}");
+        }
+        fs::write(path.join("server.key"), [7; 32]).unwrap();
+        for closed in [0o700, 0o750] {
+            set(closed);
+            assert!(make_folder(&path).is_ok(), "{closed:o}");
+        }
+        for open in [0o755, 0o770, 0o711, 0o701, 0o720, 0o702, 0o777] {
+            set(open);
+            let refused = Folder::lock(&path).unwrap_err();
+            let told = matches!(&refused, StoreError::OpenFolder(told) if told.mode == open);
+            assert!(told, "{open:o}: {refused}");
+            assert_eq!(mode(), open, "it is left as it is");
+        }
+        assert!(!path.join("lock").exists(), "nothing is put into it");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use chatcore::wire::Record;
 
 use crate::retention::Keep;
 use crate::store::checkpoint::{self, Checkpoint};
-use crate::store::folder::{FoundTip, JOURNAL, TIP};
+use crate::store::folder::{FoundTip, JOURNAL, TIP, make_folder};
 use crate::store::journal::Wanted;
 use crate::store::threads::Parts;
 use crate::store::{Durability, Opened, StoreError, check as check_folder, open};
@@ -224,7 +224,7 @@ impl Folder {
         let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = base.join(format!("chat-fuzz-{}-{number}", std::process::id()));
-        fs::create_dir(&path).expect("a folder must be made");
+        make_folder(&path).expect("a folder must be made");
         Self(path)
     }
 

@@ -9,6 +9,7 @@ use chatcore::id::Counter;
 use chatcore::wire::{Answer, Refusal, ServerFrame};
 
 use crate::peer::{Peer, join};
+use crate::private_folder;
 use crate::program::Program;
 
 /// A server on a folder, whose gate one user opens.
@@ -57,7 +58,7 @@ async fn kill_again_and_again(rounds: u32, durability: &str) {
     let seed = 20;
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let mut acknowledged = Counter::ZERO;
     for round in 0..rounds {
         let mut command = server();
@@ -83,7 +84,7 @@ async fn kill_again_and_again(rounds: u32, durability: &str) {
 #[tokio::test]
 async fn j7_gate_that_somebody_saw_open_is_open_after_kill_9() {
     for _ in 0..5 {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = private_folder();
         let folder_name = folder.path().to_str().unwrap();
         let options =
             ["--json", "-n", "2", "--listen", "chat://127.0.0.1:0", "--data", folder_name];
@@ -102,7 +103,7 @@ async fn j7_gate_that_somebody_saw_open_is_open_after_kill_9() {
 
 #[tokio::test]
 async fn e7_database_stays_locked_so_that_no_other_program_takes_the_log_for_left_behind() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let (program, address) = serve(server(), folder.path());
     let mut ana = Peer::join(&address, "ana").await;
     let answer = ana.post_and_wait("kept").await;
@@ -138,7 +139,7 @@ fn may_mount(folder: &Path) -> bool {
 
 #[tokio::test]
 async fn e1_full_disk_takes_nothing_shows_nothing_and_goes_on_when_there_is_space() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     if !may_mount(folder.path()) {
         crate::not_tried("this machine allows no mount");
         return;
@@ -216,7 +217,7 @@ fn on_full_disk(from: &Path, folder: &Path, without: &str) -> Command {
 
 #[tokio::test]
 async fn e1_server_starts_on_a_full_disk_where_it_can_and_says_that_it_is_full_where_it_cannot() {
-    let (from, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (from, folder) = (private_folder(), private_folder());
     if !may_mount(folder.path()) {
         crate::not_tried("this machine allows no mount");
         return;
@@ -239,7 +240,7 @@ async fn e1_server_starts_on_a_full_disk_where_it_can_and_says_that_it_is_full_w
 
 #[tokio::test]
 async fn folder_whose_name_looks_like_a_uri_is_a_folder() {
-    let here = tempfile::tempdir().unwrap();
+    let here = private_folder();
     let name = Path::new("file:data?mode=memory");
     let mut command = server();
     command.current_dir(here.path());
@@ -257,9 +258,9 @@ async fn folder_whose_name_looks_like_a_uri_is_a_folder() {
 
 /// What an import says that runs on a disk of its own, what is in the folder then, and what a check says.
 fn import_on_small_disk(from: &Path, lines: &Path, kilobytes: usize) -> (bool, String) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let script = format!(
-        "mount -t tmpfs -o size={kilobytes}k tmpfs {0} && cp -p {1}/server.key {0} && \
+        "mount -t tmpfs -o size={kilobytes}k,mode=700 tmpfs {0} && cp -p {1}/server.key {0} && \
          \"$0\" import --data {0} < {2} 2>&1; status=$?; ls {0}; \
          \"$0\" check --data {0} 2>&1; exit $status",
         folder.path().display(),
@@ -274,7 +275,7 @@ fn import_on_small_disk(from: &Path, lines: &Path, kilobytes: usize) -> (bool, S
 
 #[tokio::test]
 async fn e1_import_is_whole_however_small_the_disk_is_or_says_that_it_is_full_and_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     if !may_mount(folder.path()) {
         crate::not_tried("this machine allows no mount");
         return;
@@ -305,7 +306,7 @@ async fn e1_import_is_whole_however_small_the_disk_is_or_says_that_it_is_full_an
 
 #[test]
 fn options_that_a_chat_which_is_there_overrules_are_named() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let end = |options: &[&str]| {
         let name = folder.path().to_str().unwrap();
         let common = ["--json", "--listen", "chat://127.0.0.1:0", "--data", name];

@@ -68,6 +68,12 @@ impl Everywhere {
     }
 }
 
+/// A folder for data: it may hold something before a server starts on it.
+fn private_folder() -> tempfile::TempDir {
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    tempfile::Builder::new().permissions(private).tempdir().unwrap()
+}
+
 /// Says that a test cannot do what it is for here. Where nothing may be left out it fails.
 fn not_tried(why: &str) {
     let must = std::env::var_os("CHAT_REQUIRE_ALL").is_some();

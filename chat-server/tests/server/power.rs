@@ -10,6 +10,7 @@ use chatcore::wire::ServerFrame;
 use crate::disk::{self, Disk, Event};
 use crate::killed::{options, serve};
 use crate::peer::Peer;
+use crate::private_folder;
 use crate::program::Program;
 use crate::store::config;
 
@@ -42,7 +43,7 @@ fn stop(program: Program) -> ExitStatus {
 /// it and is killed, each with so many commits, the last ones of more posts at once. The second makes
 /// so many that the log is moved into the database in the middle of it.
 async fn story(durability: &str) -> Option<Vec<Event>> {
-    let (folder, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (folder, traces) = (private_folder(), private_folder());
     let data = folder.path().join("data");
     let mut events = Vec::new();
     for (run, commits) in [(0, 60), (1, 560)] {
@@ -72,7 +73,7 @@ async fn story_of_a_post_that_was_not_synced(
     happens: &str,
     durability: &str,
 ) -> Option<(Vec<Event>, Counter)> {
-    let (folder, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (folder, traces) = (private_folder(), private_folder());
     let data = folder.path().join("data");
     let read = |trace: &Path| disk::read_trace(&std::fs::read_to_string(trace).unwrap(), &data);
     let (first, second) = (traces.path().join("first"), traces.path().join("second"));
@@ -125,7 +126,7 @@ async fn cut_again_and_again(events: &[Event]) -> Cuts {
         events[done..instant].iter().for_each(|event| disk.follow(event));
         done = instant;
         let chance = [0.0, 0.1, 0.5, 0.9, 1.0][random.usize(0..5)];
-        let folder = tempfile::tempdir().unwrap();
+        let folder = private_folder();
         disk.after_power_cut(folder.path(), chance, &mut random);
         let (kept, acknowledged) = (come_back(folder.path()).await, disk.acknowledged);
         if kept.as_ref().is_ok_and(|kept| *kept >= acknowledged) {
@@ -171,7 +172,7 @@ async fn e4_post_that_was_shown_after_a_restart_survives_a_power_cut_though_it_w
                 continue;
             }
             for chance in [0.0, 0.5] {
-                let folder = tempfile::tempdir().unwrap();
+                let folder = private_folder();
                 disk.after_power_cut(folder.path(), chance, &mut random);
                 assert_eq!(come_back(folder.path()).await.unwrap(), last, "{happens}");
             }
@@ -182,7 +183,7 @@ async fn e4_post_that_was_shown_after_a_restart_survives_a_power_cut_though_it_w
 
 #[tokio::test]
 async fn e4_checkpoint_is_never_ahead_of_a_journal_whose_disk_is_not_waited_for() {
-    let (folder, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (folder, traces) = (private_folder(), private_folder());
     let (data, trace) = (folder.path().join("data"), traces.path().join("trace"));
     let Some(command) = traced(&trace, "relaxed", &[]) else { return };
     let options = [&options(&data)[..], &["--keep", "5"]].concat();
@@ -207,7 +208,7 @@ async fn e4_checkpoint_is_never_ahead_of_a_journal_whose_disk_is_not_waited_for(
         }
         if after < 8 {
             after += 1;
-            let cut = tempfile::tempdir().unwrap();
+            let cut = private_folder();
             disk.after_power_cut(cut.path(), 0.0, &mut random);
             Server::start(config(cut.path())).await.unwrap().stop().await;
         }
@@ -217,7 +218,7 @@ async fn e4_checkpoint_is_never_ahead_of_a_journal_whose_disk_is_not_waited_for(
 
 #[test]
 fn e4_folder_that_was_made_survives_a_power_cut_and_so_do_those_above_it() {
-    let (here, traces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (here, traces) = (private_folder(), private_folder());
     let above = here.path().canonicalize().unwrap();
     let (data, copy) = (above.join("new/data"), above.join("backups/copy"));
     let trace = traces.path().join("trace");

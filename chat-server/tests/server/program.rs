@@ -1,7 +1,9 @@
 //! The program, as a process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -63,7 +65,7 @@ impl Program {
     /// Processes that it started, as a tracer did.
     pub(crate) fn children(&self) -> Vec<Pid> {
         let list = format!("/proc/{0}/task/{0}/children", self.id());
-        let list = std::fs::read_to_string(list).unwrap_or_default();
+        let list = fs::read_to_string(list).unwrap_or_default();
         let numbers = list.split_whitespace().filter_map(|number| number.parse().ok());
         numbers.filter_map(Pid::from_raw).collect()
     }
@@ -275,7 +277,7 @@ fn bad_options_are_usage_errors() {
 fn address_or_folder_that_cannot_be_had_is_told_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    std::fs::write(path("file"), "").unwrap();
+    fs::write(path("file"), "").unwrap();
     let (long, deep) = (format!("unix:{}", path(&"x".repeat(120))), path("file/data"));
     let (homeless, file) =
         (format!("unix:{}", path("none/sock")), format!("unix:{}", path("file")));
@@ -307,6 +309,37 @@ fn i7_certificate_key_that_others_can_read_is_refused_at_the_start_with_what_to_
     assert!(stderr.contains("chmod 600"), "{stderr}");
 }
 
+#[tokio::test]
+async fn data_folder_that_others_may_enter_serves_nobody_and_can_still_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let named = data.display().to_string();
+    let open_to = |mode| fs::set_permissions(&data, fs::Permissions::from_mode(mode)).unwrap();
+    let options = ["--json", "--listen", "chat://127.0.0.1:0", "--data", &named];
+    let mut program = Program::start(&options);
+    let mut ana = Peer::join(&program.address(), "ana").await;
+    let counter = ana.post("kept").await;
+    ana.answer_to(counter).await;
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait().0.code(), Some(0));
+
+    for (mode, told) in [(0o755, "mode 755"), (0o777, "mode 777")] {
+        open_to(mode);
+        let (status, stderr) = Program::start(&options).wait();
+        assert_eq!(status.code(), Some(1), "{stderr}");
+        for part in [&named, told, "chmod 700"] {
+            assert!(stderr.contains(part), "{part} is not in {stderr}");
+        }
+        for job in ["check", "export"] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_chat-server"));
+            let output = command.args([job, "--data", &named]).output().unwrap();
+            assert!(output.status.success(), "{job}: {output:?}");
+        }
+    }
+    open_to(0o700);
+    Program::start(&options).address();
+}
+
 /// A shell that starts the server with so few open files.
 fn with_open_files(limit: u32) -> Command {
     let mut command = Command::new("sh");
@@ -324,7 +357,7 @@ fn too_few_open_files_are_told_at_the_start() {
 
 /// Lets a program that runs open so many files more, and no more.
 fn leave_open_files(id: u32, count: usize) {
-    let open = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
+    let open = fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
     let pid = Pid::from_raw(id.try_into().unwrap());
     let current = Some(u64::try_from(open + count).unwrap());
     prlimit(pid, Resource::Nofile, Rlimit { current, maximum: current }).unwrap();

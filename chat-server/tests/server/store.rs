@@ -8,6 +8,7 @@ use chatcore::limits::Limits;
 use chatcore::wire::{Answer, RecordBody, ServerFrame};
 
 use crate::peer::Peer;
+use crate::private_folder;
 
 /// What a server on a folder is told. One user opens the gate; nothing stays in memory, so that all
 /// history comes from the store.
@@ -44,7 +45,7 @@ pub(crate) fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
 
 #[tokio::test]
 async fn history_survives_a_restart_and_is_read_without_a_seam() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     for run in 0..3 {
         let (server, address) = start(folder.path()).await;
         let mut ana = Peer::join_from_the_first(&address, "ana").await;
@@ -60,7 +61,7 @@ async fn history_survives_a_restart_and_is_read_without_a_seam() {
 
 #[tokio::test]
 async fn history_that_is_asked_for_backwards_is_whole() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let (server, address) = start(folder.path()).await;
     let mut ana = Peer::join_from_the_first(&address, "ana").await;
     post_all(&mut ana, &numbers(0..700)).await;
@@ -86,7 +87,7 @@ async fn history_that_is_asked_for_backwards_is_whole() {
 
 #[tokio::test]
 async fn what_a_gate_holds_survives_a_restart_and_is_shown_when_it_opens() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let threshold = chatcore::id::Threshold::new(2).unwrap();
     let closed = || ServerConfig { threshold, ..config(folder.path()) };
     let server = Server::start(closed()).await.unwrap();
@@ -107,7 +108,7 @@ async fn what_a_gate_holds_survives_a_restart_and_is_shown_when_it_opens() {
 
 #[tokio::test]
 async fn second_server_on_a_folder_says_that_it_is_in_use() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let (server, _) = start(folder.path()).await;
     let refused = Server::start(config(folder.path())).await.unwrap_err();
     assert!(matches!(refused, StartError::Store(StoreError::InUse(_))), "{refused}");
@@ -118,7 +119,7 @@ async fn second_server_on_a_folder_says_that_it_is_in_use() {
 
 #[tokio::test]
 async fn journal_of_another_server_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     start(folder.path()).await.0.stop().await;
     let key = ServerKey::ephemeral().unwrap();
     let refused = Server::start(ServerConfig { key, ..config(folder.path()) }).await.unwrap_err();
@@ -139,7 +140,7 @@ pub(crate) fn check(folder: &Path) -> (Option<i32>, String) {
 
 #[tokio::test]
 async fn e5_check_finds_a_whole_folder_whole_and_names_every_row_that_is_not() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     assert_eq!(check(folder.path()).0, Some(1), "there is nothing to verify");
     let (server, address) = start(folder.path()).await;
     let mut ana = Peer::join(&address, "ana").await;
@@ -168,7 +169,7 @@ async fn e5_check_finds_a_whole_folder_whole_and_names_every_row_that_is_not() {
 
 #[tokio::test]
 async fn e6_check_is_not_silent_about_any_file_that_is_missing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let (server, address) = start(folder.path()).await;
     let mut ana = Peer::join(&address, "ana").await;
     post_all(&mut ana, &numbers(0..3)).await;
@@ -198,7 +199,7 @@ async fn e6_check_is_not_silent_about_any_file_that_is_missing() {
         std::fs::rename(&aside, file(name)).unwrap();
     }
     std::fs::rename(file("server.key"), &aside).unwrap();
-    let other = tempfile::tempdir().unwrap();
+    let other = private_folder();
     ServerKey::in_folder(other.path()).unwrap();
     std::fs::copy(other.path().join("server.key"), file("server.key")).unwrap();
     let (status, said) = check(folder.path());
@@ -207,7 +208,7 @@ async fn e6_check_is_not_silent_about_any_file_that_is_missing() {
 
 #[tokio::test]
 async fn chat_that_is_exported_while_it_runs_goes_on_in_the_folder_it_is_imported_to() {
-    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (folder, other) = (private_folder(), private_folder());
     let (server, address) = start(folder.path()).await;
     let mut ana = Peer::join(&address, "ana").await;
     post_all(&mut ana, &numbers(0..100)).await;

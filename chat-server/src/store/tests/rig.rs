@@ -220,7 +220,8 @@ pub(in crate::store) fn history_after(
 pub(in crate::store) fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let here = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    tempfile::tempdir_in(here).unwrap()
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    tempfile::Builder::new().permissions(private).tempdir_in(here).unwrap()
 }
 
 /// Copies the files of a folder into an empty one, but for the lock.
