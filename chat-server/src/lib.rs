@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod anybody;
 mod clock;
 mod connection;
 mod crew;

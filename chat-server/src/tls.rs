@@ -21,24 +21,15 @@ use chatcore::id::Digest;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::crypto::{
-    WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
-};
+use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
-};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::server::{Acceptor, ParsedCertificate};
-use tokio_rustls::rustls::{
-    self, ClientConfig, DigitallySignedStruct, HandshakeKind, ServerConfig, SignatureScheme,
-    version,
-};
+use tokio_rustls::rustls::{self, HandshakeKind, ServerConfig, version};
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{Accept, LazyConfigAcceptor, StartHandshake, TlsConnector};
+use tokio_rustls::{Accept, LazyConfigAcceptor, StartHandshake};
 
+use crate::anybody;
 use crate::crew::{Crew, Line};
 use crate::key::make_secret;
 
@@ -319,9 +310,7 @@ pub(crate) fn channel_of<S>(stream: &TlsStream<S>) -> Result<Digest, rustls::Err
     stream.get_ref().1.export_keying_material(exporter, label, Some(&[])).map(Digest::new)
 }
 
-/// The client's side, for who proves who they are to a server whose key they know, as by an order. It
-/// checks no certificate: an order holds for one server's key and one connection, so that whoever
-/// stands between can pass none on.
+/// The client's side, and what binds an order to the connection.
 pub(crate) async fn connect<S>(
     stream: S,
     host: &str,
@@ -329,62 +318,12 @@ pub(crate) async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let provider = Arc::new(ring::default_provider());
-    let any = AnyCertificate(provider.signature_verification_algorithms);
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&version::TLS13])
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(any))
-        .with_no_client_auth();
-    // An interface behind an IPv6 address is this machine's affair.
-    let host = host.split_once('%').map_or(host, |(address, _)| address);
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let stream = anybody::connect(stream, host).await?;
     let exporter = [0; Digest::LEN];
     let label = chatcore::wire::CHANNEL_LABEL;
     let channel = stream.get_ref().1.export_keying_material(exporter, label, Some(&[]));
     let channel = channel.map(Digest::new).map_err(io::Error::other)?;
     Ok((stream, channel))
-}
-
-/// Takes any certificate whose key the server has.
-#[derive(Debug)]
-struct AnyCertificate(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
 }
 
 /// Names and addresses that a certificate is for.

@@ -8,8 +8,9 @@ use chat_server::Tls;
 use chatcore::address::Address;
 use rustix::process::Signal;
 
+use crate::anybody;
 use crate::hostile::Others;
-use crate::peer::{Peer, dial, handshake};
+use crate::peer::{Peer, dial};
 use crate::program::Program;
 
 pub(crate) struct Certificate {
@@ -51,7 +52,7 @@ impl Certificate {
 /// The certificate that whoever connects now is shown.
 async fn shown_at(address: &Address) -> Vec<u8> {
     let Address::Tls { host, port } = address else { panic!("{address}") };
-    let stream = handshake(dial(host, *port).await, host).await.expect("a handshake");
+    let stream = anybody::connect(dial(host, *port).await, host).await.expect("a handshake");
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 

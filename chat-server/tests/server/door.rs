@@ -13,10 +13,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::anybody;
 use crate::certificate::Certificate;
 use crate::hello::TlsHello;
 use crate::hostile::Others;
-use crate::peer::{PATIENCE, Peer, dial, handshake, hello};
+use crate::peer::{PATIENCE, Peer, dial, hello};
 use crate::{Everywhere, start};
 
 async fn dial_to(address: &Address) -> TcpStream {
@@ -52,8 +53,9 @@ async fn one_port_answers_frames_tls_and_http_and_each_inside_tls_too() {
         assert!(matches!(peer.next().await, Some(ServerFrame::Hello(_))), "{address}");
     }
     let Address::Tcp { host, port } = plain else { panic!("{plain}") };
-    let by_tls =
-        handshake(dial(host, *port).await, host).await.expect("the plain port speaks TLS, too");
+    let by_tls = anybody::connect(dial(host, *port).await, host)
+        .await
+        .expect("the plain port speaks TLS, too");
     assert!(get(by_tls, "/healthz").await.ends_with("\r\n\r\nok\n"));
     assert!(get(dial_to(plain).await, "/healthz").await.ends_with("\r\n\r\nok\n"));
     assert!(get(dial_to(plain).await, "/readyz").await.ends_with("\r\n\r\nready\n"));
@@ -139,7 +141,7 @@ async fn c2_half_a_tls_hello_and_half_a_request_are_cut_off_at_the_deadline() {
     // Inside TLS as outside.
     let Address::Tls { host, .. } = encrypted else { panic!("{encrypted}") };
     for half in [&b"GET / HTTP/1.1\r\n"[..], b""] {
-        let stream = handshake(dial_to(encrypted).await, host).await.unwrap();
+        let stream = anybody::connect(dial_to(encrypted).await, host).await.unwrap();
         answer_to(stream, half).await;
     }
     let counter = ana.post("still here").await;

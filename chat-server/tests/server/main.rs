@@ -5,6 +5,8 @@
     reason = "a test that panics is a test that fails"
 )]
 
+#[path = "../../src/anybody.rs"]
+mod anybody;
 mod backup;
 mod certificate;
 mod claims;

@@ -1,7 +1,5 @@
 //! A client that speaks the protocol frame by frame, so that a test can also break its rules.
 
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chatcore::address::Address;
@@ -15,14 +13,9 @@ use chatcore::wire::{
 use ed25519_dalek::{Signer as _, SigningKey};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme, version};
+
+use crate::anybody;
 
 /// How long a test waits for something that has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,7 +41,7 @@ impl Peer {
             Address::Tcp { host, port } => Self::over(dial(host, *port).await),
             Address::Tls { host, port } => {
                 let stream = dial(host, *port).await;
-                let stream = handshake(stream, host).await.expect("a handshake");
+                let stream = anybody::connect(stream, host).await.expect("a handshake");
                 let channel = channel_of(&stream);
                 Self { channel: Some(channel), ..Self::over(stream) }
             }
@@ -338,61 +331,9 @@ pub(crate) async fn dial(host: &str, port: u16) -> TcpStream {
     TcpStream::connect((host, port)).await.expect("connect")
 }
 
-/// TLS with whoever answers.
-pub(crate) async fn handshake(stream: TcpStream, host: &str) -> io::Result<TlsStream<TcpStream>> {
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    let name = ServerName::try_from(host.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
-}
-
 /// The connection's `tls-exporter`, as RFC 9266 has it.
 fn channel_of(stream: &TlsStream<TcpStream>) -> Digest {
     let (_, session) = stream.get_ref();
     let label = b"EXPORTER-Channel-Binding";
     Digest::new(session.export_keying_material([0; 32], label, Some(&[])).unwrap())
-}
-
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        panic!("only TLS 1.3 is spoken");
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
