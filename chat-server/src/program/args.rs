@@ -149,7 +149,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "BOUND", env = "CHAT_KEEP", value_delimiter = ',')]
     pub(super) keep: Vec<Bound>,
 
-    /// Who may reset rooms and send users away, by name or public key. May be repeated [default: the first user]
+    /// Who may reset rooms and send users away, by name or public key. May be repeated. A chat that is
+    /// there already keeps its own, on every host [default: the first user]
     #[arg(long, value_name = "NAME|KEY", env = "CHAT_OPERATOR", value_delimiter = ',',
           value_parser = parse_operator)]
     pub(super) operator: Vec<OperatorRule>,

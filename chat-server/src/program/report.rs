@@ -5,7 +5,7 @@ use std::path::Path;
 
 use chatcore::address::Address;
 use chatcore::id::{Index, Threshold};
-use chatcore::log::Founding;
+use chatcore::log::{Founding, OperatorRule};
 use chatcore::wire::{ServerHello, Status};
 use serde_json::json;
 
@@ -281,10 +281,24 @@ pub(super) fn overruled(founding: &Founding, args: &RunArgs) {
         );
     }
     if !args.operator.is_empty() && args.operator != founding.operators {
+        let kept = operators(&founding.operators);
         let _ = writeln!(
             err,
-            "chat-server: --operator changes nothing: this chat was begun with other operators"
+            "chat-server: --operator changes nothing: who may reset rooms was settled when this chat was \
+             begun, and that is {kept}"
         );
+    }
+}
+
+/// Who may reset rooms, for people.
+fn operators(rules: &[OperatorRule]) -> String {
+    let named = rules.iter().map(|rule| match rule {
+        OperatorRule::Name(name) => name.to_string(),
+        OperatorRule::Key(key) => format!("the key {key}"),
+    });
+    match rules {
+        [] => "its first user".to_owned(),
+        [_, ..] => named.collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -20,6 +20,7 @@ mod injected;
 mod killed;
 mod lifecycle;
 mod metrics;
+mod operators;
 mod peer;
 mod power;
 mod program;

@@ -166,10 +166,14 @@ impl Peer {
 
     /// Submits a post without waiting for the answer.
     pub(crate) async fn post(&mut self, text: &str) -> Counter {
+        let (room, body) = (Untrusted::new("lobby"), Untrusted::new(text));
+        self.submit(Command::Post { room, incarnation: None, body }).await
+    }
+
+    /// Submits a command without waiting for the answer.
+    pub(crate) async fn submit(&mut self, command: Command) -> Counter {
         self.counter = self.counter.next();
         let counter = self.counter;
-        let (room, body) = (Untrusted::new("lobby"), Untrusted::new(text));
-        let command = Command::Post { room, incarnation: None, body };
         self.send(&ClientFrame::Submit { counter, command }).await;
         counter
     }
