@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::admin::{Desk, Gate};
 use crate::host::EngineHandle;
 use crate::metrics::Metrics;
 use axum::Router;
@@ -68,8 +69,9 @@ impl Health {
     }
 }
 
-/// The pages of the socket for those who run the server.
-pub(crate) fn admin_pages(health: Arc<Health>, metrics: Metrics, engine: EngineHandle) -> Router {
+/// The pages of the socket for those who run the server, and their calls.
+pub(crate) fn admin_pages(health: Arc<Health>, metrics: Metrics, desk: Desk, gate: Gate) -> Router {
+    let engine = desk.engine.clone();
     let told = move || {
         let (metrics, engine) = (metrics.clone(), engine.clone());
         async move { metrics_page(&metrics, &engine).await }
@@ -79,7 +81,7 @@ pub(crate) fn admin_pages(health: Arc<Health>, metrics: Metrics, engine: EngineH
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") });
-    guarded(pages.with_state(health))
+    guarded(desk.beside(pages.with_state(health), gate))
 }
 
 async fn metrics_page(metrics: &Metrics, engine: &EngineHandle) -> Response {

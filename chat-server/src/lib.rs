@@ -17,6 +17,7 @@
 //! - a crew of as many threads as there are cores does the heavy work that strangers can ask for: it
 //!   answers handshakes and checks signatures, and lets only so many wait (`crew`, `verify`);
 //! - metrics count for a monitoring system, which asks on a socket of its own (`metrics`);
+//! - calls of those who run the server come by that socket, too (`admin`);
 //! - retention counts what rooms keep, and asks the engine to forget what is too much (`retention`).
 //!
 //! Data flows one way: connection → engine → shard → connection. The one way back, from a shard to
@@ -27,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod admin;
 mod anybody;
 mod clock;
 mod connection;
@@ -55,6 +57,7 @@ mod verify;
 pub use store::fuzz;
 
 pub use addresses::AddressLimits;
+pub use admin::{AdminToken, TokenError, admin_calls};
 pub use key::{KeyError, ServerKey};
 pub use listener::{ListenError, Plaintext};
 pub use orders::{IdentityError, OrderError, OrderKey, Orders};

@@ -3,18 +3,20 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use chatcore::address::Address;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::door::{Door, House};
 use crate::http;
 use crate::metrics::Refused;
@@ -27,6 +29,12 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// Requests of those who run the server that are answered at once, and how long each may take.
 const ADMINS_MAX: usize = 16;
 const ADMIN_TIME: Duration = Duration::from_secs(10);
+
+/// Those that wait for the others in the system's queue.
+const ADMIN_QUEUE: u32 = 128;
+
+/// How long one may take that is under way when the server stops: it may be the one that asked for it.
+const LAST_ADMIN_TIME: Duration = Duration::from_secs(1);
 
 /// How often a refused descriptor is worth a line.
 const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
@@ -54,8 +62,8 @@ pub enum ListenError {
     },
     /// The address for those who run the server is not this machine's alone.
     #[error(
-        "{address} can be reached from other machines: metrics are told on a Unix socket or on this \
-         machine alone, as --admin unix:/PATH or --admin 127.0.0.1:9464"
+        "{address} can be reached from other machines: metrics are told and calls taken on a Unix socket \
+         or on this machine alone, as --admin unix:/PATH or --admin 127.0.0.1:9464"
     )]
     AdminExposed {
         /// The address.
@@ -167,23 +175,23 @@ impl Listener {
             Address::Tcp { host, port } | Address::Tls { host, port } => {
                 bind_tcp(address, (host, *port), plaintext, tls).await
             }
-            Address::Unix(path) => bind_unix(address, path.clone()).await,
+            Address::Unix(path) => {
+                let listen = |path: &Path| UnixListener::bind(path);
+                bind_unix(address, path.clone(), listen).await
+            }
         }
     }
 
     /// A socket for those who run the server.
     pub(crate) async fn bind_admin(address: &Address) -> Result<Self, ListenError> {
+        if let Address::Unix(path) = address {
+            return bind_unix(address, path.clone(), private_socket).await;
+        }
         match Self::bind(address, Plaintext::LoopbackOnly, None).await {
             Err(ListenError::Exposed { address } | ListenError::NoCertificate { address }) => {
                 Err(ListenError::AdminExposed { address })
             }
-            Ok(listener) => {
-                if let Address::Unix(path) = address {
-                    let wrap = |source| ListenError::Io { address: address.clone(), source };
-                    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(wrap)?;
-                }
-                Ok(listener)
-            }
+            Ok(listener) => Ok(listener),
             Err(error) => Err(error),
         }
     }
@@ -236,7 +244,7 @@ impl Listener {
         let (mut shortage, mut callers) = (Shortage::default(), JoinSet::new());
         loop {
             let accepted = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 Some(ended) = callers.join_next(), if !callers.is_empty() => {
                     note_end(ended);
                     continue;
@@ -244,14 +252,27 @@ impl Listener {
                 accepted = self.accept(), if callers.len() < ADMINS_MAX => accepted,
             };
             match accepted {
-                Ok(Accepted::Tcp(stream, _)) => callers.spawn(answer_admin(stream, pages.clone())),
-                Ok(Accepted::Unix(stream)) => callers.spawn(answer_admin(stream, pages.clone())),
+                Ok(Accepted::Tcp(stream, _)) => {
+                    callers.spawn(answer_admin(stream, pages.clone()));
+                }
+                Ok(Accepted::Unix(stream)) if admin::is_ours(&stream) => {
+                    callers.spawn(answer_admin(stream, pages.clone()));
+                }
+                Ok(Accepted::Unix(_)) => {}
                 Err(error) => {
                     let wait = shortage.wait(&error, &self.address);
-                    callers.spawn(tokio::time::sleep(wait))
+                    callers.spawn(tokio::time::sleep(wait));
                 }
-            };
+            }
         }
+        drop(self);
+        let last = async {
+            while let Some(ended) = callers.join_next().await {
+                note_end(ended);
+            }
+        };
+        // Who is not answered by then has said nothing yet, or waits for a store that stands still.
+        let _ = tokio::time::timeout(LAST_ADMIN_TIME, last).await;
     }
 
     async fn accept(&self) -> io::Result<Accepted> {
@@ -348,7 +369,31 @@ async fn bind_tcp(
     Ok(Listener { socket: Socket::Tcp(listener), address, takes_plain, tls: tls.cloned() })
 }
 
-async fn bind_unix(address: &Address, path: PathBuf) -> Result<Listener, ListenError> {
+/// A socket file that nobody but its owner can connect to, from its first moment on.
+fn private_socket(path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    // Where this cannot be said before, who is not the owner is let connect for a moment, and then
+    // closed: see `admin::is_ours`.
+    let _ = make_private(&socket);
+    socket.bind(path)?;
+    fs::set_permissions(path, owner_alone())?;
+    socket.listen(ADMIN_QUEUE)
+}
+
+/// On Linux the file of a socket gets the mode that the socket had before.
+fn make_private(socket: &UnixSocket) -> io::Result<()> {
+    File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(owner_alone())
+}
+
+fn owner_alone() -> fs::Permissions {
+    fs::Permissions::from_mode(0o600)
+}
+
+async fn bind_unix(
+    address: &Address,
+    path: PathBuf,
+    listen: impl FnOnce(&Path) -> io::Result<UnixListener>,
+) -> Result<Listener, ListenError> {
     let wrap = |source| ListenError::Io { address: address.clone(), source };
     match fs::symlink_metadata(&path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -361,7 +406,7 @@ async fn bind_unix(address: &Address, path: PathBuf) -> Result<Listener, ListenE
         Ok(_) => return Err(ListenError::InUse { address: address.clone() }),
         Err(_) => {}
     }
-    let listener = UnixListener::bind(&path).map_err(wrap)?;
+    let listener = listen(&path).map_err(wrap)?;
     let socket = Socket::Unix { listener, _file: SocketFile(path) };
     Ok(Listener { socket, address: address.clone(), takes_plain: true, tls: None })
 }
@@ -405,5 +450,25 @@ impl Shortage {
         let wait = self.wait;
         self.wait = wait.saturating_mul(2).min(BACK_OFF_MAX);
         wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn i8_file_of_an_admin_socket_is_never_open_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode_of = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let path = folder.path().join("before");
+        let socket = UnixSocket::new_stream().unwrap();
+        make_private(&socket).unwrap();
+        socket.bind(&path).unwrap();
+        assert_eq!(mode_of(&path), 0o600, "already before anybody can connect");
+        let path = folder.path().join("whole");
+        let _listener = private_socket(&path).unwrap();
+        assert_eq!(mode_of(&path), 0o600);
     }
 }

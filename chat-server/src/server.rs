@@ -15,9 +15,11 @@ use chatcore::time::Span;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::addresses::{AddressLimits, Addresses};
+use crate::admin::{AdminToken, Desk, Gate};
 use crate::clock::Clock;
 use crate::connection::{Connection, FrameLimit, Source};
 use crate::crew::Crew;
@@ -55,8 +57,11 @@ const ACCEPTED_QUEUE: usize = 16;
 pub struct ServerConfig {
     /// Where to listen; with none it serves only what is attached.
     pub listen: Vec<Address>,
-    /// Where to tell metrics: a Unix socket or an address of this machine.
+    /// Where to tell metrics and take calls of those who run the server: a Unix socket or an address
+    /// of this machine.
     pub admin: Option<Address>,
+    /// What calls have to bring along where `admin` is no Unix socket; with none, none are taken there.
+    pub admin_token: Option<AdminToken>,
     /// Whether other machines may be served without encryption.
     pub plaintext: Plaintext,
     /// What is shown to those who come by TLS; with none, nobody can.
@@ -84,6 +89,7 @@ impl ServerConfig {
         Self {
             listen: Vec::new(),
             admin: None,
+            admin_token: None,
             plaintext: Plaintext::default(),
             tls: None,
             storage: Storage::Ephemeral,
@@ -159,7 +165,8 @@ pub(crate) struct Transport {
 /// The sockets of a server that is about to run.
 struct Bound {
     chat: Vec<Listener>,
-    admin: Option<Listener>,
+    /// The socket for those who run the server, and what it lets in.
+    admin: Option<(Listener, Gate)>,
     tls: Option<Tls>,
 }
 
@@ -174,6 +181,7 @@ pub struct Server {
     accepted: mpsc::Sender<Transport>,
     messages: mpsc::Sender<Message>,
     listening: CancellationToken,
+    stop_asked: CancellationToken,
     /// The engine and the shards: none of them ever ends but by a bug, or because the store failed.
     core: JoinSet<Result<(), StoreFailure>>,
     store_closed: Option<Closed>,
@@ -200,7 +208,8 @@ impl Server {
             bound.chat.push(listener);
         }
         if let Some(address) = &config.admin {
-            bound.admin = Some(Listener::bind_admin(address).await?);
+            let gate = Gate::new(address, config.admin_token);
+            bound.admin = Some((Listener::bind_admin(address).await?, gate));
         }
         let founding = Founding {
             log_id: LogId::new(random()?),
@@ -247,7 +256,7 @@ impl Server {
         let registry = Registry::new(messages.clone(), shards);
         let connections = tokio::spawn(registry.run(arrivals));
         let listening = CancellationToken::new();
-        let admin = bound.admin.as_ref().map(|listener| listener.address().clone());
+        let admin = bound.admin.as_ref().map(|(listener, _)| listener.address().clone());
         let addresses = bound.chat.iter().map(|listener| listener.address().clone()).collect();
         let house = Arc::new(House {
             places: Places::new(&limits),
@@ -263,9 +272,12 @@ impl Server {
         for listener in bound.chat {
             listeners.spawn(listener.run(Arc::clone(&house), listening.clone()));
         }
-        if let Some(listener) = bound.admin {
+        let stop_asked = CancellationToken::new();
+        if let Some((listener, gate)) = bound.admin {
             let engine = EngineHandle::new(messages.clone());
-            let pages = http::admin_pages(health, metrics, engine);
+            let (founding, generation, stop) = (founding.clone(), GENERATION, stop_asked.clone());
+            let desk = Desk { engine, founding, generation, stop };
+            let pages = http::admin_pages(health, metrics, desk, gate);
             listeners.spawn(listener.run_admin(pages, listening.clone()));
         }
         Self {
@@ -277,6 +289,7 @@ impl Server {
             accepted,
             messages,
             listening,
+            stop_asked,
             core,
             store_closed,
             connections,
@@ -294,7 +307,7 @@ impl Server {
         self.tls.as_ref().map(Tls::key_hash)
     }
 
-    /// Where it tells its metrics, if it does; a free port has a number now.
+    /// Where it tells its metrics and takes calls, if it does; a free port has a number now.
     pub const fn admin(&self) -> Option<&Address> {
         self.admin.as_ref()
     }
@@ -321,6 +334,12 @@ impl Server {
         let _ = self.accepted.send(transport).await;
     }
 
+    /// Resolves when those who run the server ask for its end, by a call. It serves on until
+    /// [`Server::stop`] is called.
+    pub fn stop_asked(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.stop_asked.clone().cancelled_owned()
+    }
+
     /// Resolves when the server stopped by itself: by a bug, or because the store can keep nothing
     /// more. It is of no more use then.
     pub async fn failed(&mut self) -> Failure {
@@ -337,12 +356,13 @@ impl Server {
     /// Stops in order: accepts no more, makes safe and answers what was posted, tells everybody,
     /// waits for the last frames to be taken, 9 seconds at most, and closes the store.
     pub async fn stop(mut self) -> Stopped {
+        let deadline = Instant::now() + DRAIN_TIME;
         self.listening.cancel();
         while self.listeners.join_next().await.is_some() {}
         drop(self.accepted);
         // The engine is gone only when it failed; then there is nobody to tell.
         let _ = self.messages.send(Message::Stop).await;
-        let stopped = match tokio::time::timeout(DRAIN_TIME, &mut self.connections).await {
+        let stopped = match tokio::time::timeout_at(deadline, &mut self.connections).await {
             Ok(_) => Stopped::Drained,
             Err(_) => Stopped::TimedOut,
         };

@@ -87,7 +87,8 @@ pub(super) struct BackupArgs {
 const BACKUP_HELP: &str = "\
 The copy is what the folder held at one moment: all that was acknowledged before this began. It is
 verified before it gets its name. `chat-server --data DEST` serves it; do not let it serve while the
-server that it was taken from does. It holds the server's secret key: keep it as safe as the folder.";
+server that it was taken from does. It holds the server's secret key: keep it as safe as the folder. It
+does not hold admin.token: the server on the copy makes its own.";
 
 /// The options of `status`.
 #[derive(Debug, clap::Args)]
@@ -179,9 +180,9 @@ pub(super) struct RunArgs {
     #[arg(long, env = "CHAT_TLS_SELF_SIGNED")]
     pub(super) tls_self_signed: bool,
 
-    /// Where to tell metrics by HTTP, at /metrics: `unix:/PATH` or an address of this machine, as
-    /// 127.0.0.1:9464
-    #[arg(long, value_name = "URI", env = "CHAT_ADMIN")]
+    /// Where to tell metrics by HTTP, at /metrics, and take calls of those who run the server:
+    /// `unix:/PATH` or an address of this machine, as 127.0.0.1:9464
+    #[arg(long, value_name = "URI", env = "CHAT_ADMIN", long_help = ADMIN_HELP)]
     pub(super) admin: Option<Address>,
 
     /// A bound of the server, as connections-max=20000, login-time=5s or unread-bytes-max=128KiB. May
@@ -211,6 +212,19 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "FILTER", env = "CHAT_LOG")]
     log: Option<Targets>,
 }
+
+const ADMIN_HELP: &str = "\
+Where to tell metrics by HTTP, at /metrics, and take calls of those who run the server: `unix:/PATH` or
+an address of this machine, as 127.0.0.1:9464.
+
+  POST /users/NAME/kick  (or ban, unban, release, op, deop)
+  GET  /status
+  POST /stop
+
+A Unix socket is for the server's own user and root alone. On an address of this machine calls need the
+token in the file admin.token of the data folder, as `Authorization: Bearer TOKEN`.
+
+  curl --unix-socket /run/chat.sock -X POST http://localhost/users/bob/kick";
 
 /// When a message is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

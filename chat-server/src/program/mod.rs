@@ -8,12 +8,15 @@ mod status;
 
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 
+use chatcore::address::Address;
 use chatcore::wire::Refusal;
 use clap::CommandFactory as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::admin::{AdminToken, TokenError};
 use crate::key::{KeyError, ServerKey};
 use crate::listener::ListenError;
 use crate::orders::{IdentityError, OrderError, OrderKey, Orders};
@@ -43,6 +46,8 @@ enum Failure {
     Key(#[from] KeyError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error(
         "cannot tell where to keep the chat and the server key: set HOME, or name a folder with --data"
     )]
@@ -97,6 +102,7 @@ impl Failure {
             | Self::Identity(_)
             | Self::Key(_)
             | Self::Tls(_)
+            | Self::Token(_)
             | Self::Runtime(_)
             | Self::Server(_)
             | Self::Store(_)
@@ -162,6 +168,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
     let folder = data_folder(args.data.clone())?;
     let key = ServerKey::in_folder(&folder)?;
     let tls = tls(args, &folder)?;
+    let token = admin_token(args, &folder)?;
     let Bounds { limits, addresses } = bounds(args);
     let storage = if args.ephemeral {
         Storage::Ephemeral
@@ -178,6 +185,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         let server = Server::start(ServerConfig {
             listen: args.listen.clone(),
             admin: args.admin.clone(),
+            admin_token: token.clone(),
             plaintext: args.plaintext.into(),
             tls: tls.clone(),
             storage: storage.clone(),
@@ -189,7 +197,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
             ..ServerConfig::new(key)
         })
         .await?;
-        report.listening(&server, &storage);
+        report.listening(&server, &storage, token.as_ref().map(AdminToken::path));
         report::overruled(server.founding(), args);
         serve((server, tls), signals, report).await
     })
@@ -248,6 +256,14 @@ fn tls(args: &RunArgs, folder: &Path) -> Result<Option<Tls>, TlsError> {
         (Some(certificate), Some(key)) => Tls::from_files(certificate, key).map(Some),
         _ if args.tls_self_signed => Tls::self_signed(folder, &args.listen).map(Some),
         _ => Ok(None),
+    }
+}
+
+/// What calls have to bring along where everybody on this machine can connect.
+fn admin_token(args: &RunArgs, folder: &Path) -> Result<Option<AdminToken>, TokenError> {
+    match &args.admin {
+        Some(Address::Tcp { .. } | Address::Tls { .. }) => AdminToken::in_folder(folder).map(Some),
+        Some(Address::Unix(_)) | None => Ok(None),
     }
 }
 
@@ -372,16 +388,18 @@ async fn comes(signal: &mut Option<Signal>) {
     }
 }
 
-/// Serves until a signal comes that stops it.
+/// Serves until a signal comes that stops it, or a call that asks for the end.
 async fn serve(
     (mut server, tls): (Server, Option<Tls>),
     mut signals: Signals,
     report: &Report,
 ) -> Result<(), Failure> {
+    let mut stop_asked = pin!(server.stop_asked());
     let reason = loop {
         tokio::select! {
             _ = signals.terminate.recv() => break "SIGTERM",
             _ = signals.interrupt.recv() => break "SIGINT",
+            () = &mut stop_asked => break "POST /stop",
             () = comes(&mut signals.hang_up) => {
                 if let Some(tls) = &tls {
                     report.certificate(tls.read_again().map(|()| tls.key_hash()));

@@ -33,7 +33,8 @@ impl Report {
         Self { form }
     }
 
-    pub(super) fn listening(&self, server: &Server, storage: &Storage) {
+    /// Says where it listens, what it keeps, and in which file the token for calls is.
+    pub(super) fn listening(&self, server: &Server, storage: &Storage, token: Option<&Path>) {
         match self.form {
             Form::Json => {
                 // Scripts read stdout; whoever started the script may want to know.
@@ -56,14 +57,11 @@ impl Report {
                 if let Some(key) = server.certificate() {
                     say(&format!("The key of its certificate is {key}."));
                 }
-                match server.admin() {
-                    Some(Address::Unix(path)) => {
-                        say(&format!("Metrics are told at the socket {}.", path.display()));
-                    }
-                    Some(Address::Tcp { host, port } | Address::Tls { host, port }) => {
-                        say(&format!("Metrics are told at http://{host}:{port}/metrics."));
-                    }
-                    None => {}
+                if let Some(admin) = server.admin() {
+                    say(&told_at(admin));
+                }
+                if let Some(token) = token {
+                    say(&format!("Calls there need the token in {}.", token.display()));
                 }
             }
         }
@@ -318,6 +316,20 @@ fn welcome(addresses: &[Address], threshold: Threshold, storage: &Storage) -> St
         kept(storage),
         if threshold.get() == 1 { "user is" } else { "users are" },
     )
+}
+
+/// Where metrics are told and calls taken.
+fn told_at(admin: &Address) -> String {
+    match admin {
+        Address::Unix(path) => {
+            format!("Metrics are told, and calls taken, at the socket {}.", path.display())
+        }
+        Address::Tcp { .. } | Address::Tls { .. } => {
+            let url = admin.to_string();
+            let place = url.split_once("://").map_or(url.as_str(), |(_, place)| place);
+            format!("Metrics are told at http://{place}/metrics.")
+        }
+    }
 }
 
 /// What becomes of messages when the server stops.

@@ -8,7 +8,8 @@
 //! what is written meanwhile; then it is moved into the database as always.
 //!
 //! Beside the pages a start needs the key and the checkpoints, as far as these are whole. The tip is not
-//! copied but written anew, for what the copy holds.
+//! copied but written anew, for what the copy holds. The token for calls is not copied either: nobody
+//! knows a server by it, so one that can be read from a copy would only be a way into the first server.
 //!
 //! A folder with a backup that was cut short has no `journal.db`, and a tip: no server starts on it.
 

@@ -5,6 +5,7 @@
     reason = "a test that panics is a test that fails"
 )]
 
+mod admin;
 #[path = "../../src/anybody.rs"]
 mod anybody;
 mod backup;
