@@ -22,6 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::killed::server as program;
 use crate::peer::{PATIENCE, Peer, Stream, key_of};
+use crate::private_folder;
 use crate::program::Program;
 
 /// What came back.
@@ -584,7 +585,7 @@ async fn l6_token_is_made_once_for_its_owner_alone_and_goes_nowhere() {
 
 #[tokio::test]
 async fn l6_token_that_others_can_read_or_that_is_none_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = private_folder();
     let path = folder.path().join("admin.token");
     let (first, second) = (
         AdminToken::in_folder(folder.path()).unwrap(),
