@@ -2,10 +2,10 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chatcore::address::Address;
 use rustix::process::{Pid, Signal, kill_process};
@@ -61,10 +61,12 @@ impl Durability {
 pub(crate) struct Child {
     process: std::process::Child,
     address: Address,
+    /// What it writes to its standard output, and when.
+    lines: mpsc::Receiver<(Instant, String)>,
     /// What it says about itself, if anybody asks.
     log: Option<JoinHandle<String>>,
-    /// Where its socket and its key are, if they are of no use later.
-    _folder: Option<tempfile::TempDir>,
+    /// Where its socket and its key are, if they are of no use later: removed with this value.
+    folder: Option<tempfile::TempDir>,
 }
 
 /// What a server can do is measured, not what it lets one client do.
@@ -105,11 +107,9 @@ impl Child {
             command.arg("--tls-self-signed");
         }
         command.args(["--listen", &listen]).stdin(Stdio::null()).stdout(Stdio::piped());
-        let process = command.spawn()?;
-        // From here on the process ends with the value, also when the next step fails.
-        let address = Address::default();
-        let mut child = Self { process, address, log: None, _folder: Some(folder) };
-        child.address = child.read_address()?;
+        let mut child = Self::spawn(&mut command)?;
+        child.folder = Some(folder);
+        child.address = child.listening()?.1;
         Ok(child)
     }
 
@@ -123,17 +123,30 @@ impl Child {
         command.args(["--durability", durability.name(), "--data"]).arg(data);
         command.env("CHAT_LOG", "warn,chat_server::store=debug");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let process = command.spawn()?;
-        let mut child = Self { process, address: Address::default(), log: None, _folder: None };
-        let stderr = child.process.stderr.take().ok_or(Failure::NotListening)?;
-        child.log = Some(std::thread::spawn(move || {
-            let mut text = String::new();
-            // What is no text ends it, and is missed where it is looked for.
-            let _ = BufReader::new(stderr).read_to_string(&mut text);
-            text
-        }));
-        child.address = child.read_address()?;
+        let mut child = Self::spawn(&mut command)?;
+        child.address = child.listening()?.1;
         Ok(child)
+    }
+
+    /// Has a chat server begin on a data folder, with the limits and the durability that are the
+    /// default, and does not wait until it listens: [`Self::listening`] does, once for each address.
+    pub(crate) fn with_default_limits(data: &Path, listen: &[&str]) -> Result<Self, Failure> {
+        let mut command = Command::new(server_path()?);
+        command.args(["--json", "--threshold", "1", "--tls-self-signed", "--data"]).arg(data);
+        for address in listen {
+            command.args(["--listen", address]);
+        }
+        command.env("CHAT_LOG", "warn");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> Result<Self, Failure> {
+        let mut process = command.spawn()?;
+        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+        let lines = stdout.map_or_else(|| mpsc::channel().1, lines_of);
+        let address = Address::default();
+        Ok(Self { process, address, lines, log: stderr.map(text_of), folder: None })
     }
 
     /// Has it stop in order; what it said about itself.
@@ -144,10 +157,26 @@ impl Child {
         Ok(log.unwrap_or_default())
     }
 
+    /// Ends it at once, as a power cut of it alone would.
+    pub(crate) fn kill(mut self) -> Result<(), Failure> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
     /// The memory of it that is resident, in bytes.
     pub(crate) fn resident_bytes(&self) -> Result<u64, Failure> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory of it that was ever resident, in bytes.
+    pub(crate) fn peak_bytes(&self) -> Result<u64, Failure> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, which: &str) -> Result<u64, Failure> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        resident_bytes(&status).ok_or(Failure::Ended)
+        memory_of(&status, which).ok_or(Failure::Ended)
     }
 
     /// Where it listens.
@@ -164,23 +193,36 @@ impl Child {
         Ok(Duration::from_nanos(ticks * 1_000_000_000 / ticks_a_second))
     }
 
-    fn read_address(&mut self) -> Result<Address, Failure> {
-        let stdout = self.process.stdout.take().ok_or(Failure::NotListening)?;
-        let (lines, first) = mpsc::channel();
-        // It reads on, so that the process never waits for its own report to be read.
-        std::thread::spawn(move || {
-            let (mut reader, mut line) = (BufReader::new(stdout), String::new());
-            let read = reader.read_line(&mut line);
-            // Whoever waited may have given up.
-            let _ = read.is_ok().then(|| lines.send(line));
-            let _ = reader.read_to_end(&mut Vec::new());
-        });
-        let line = first.recv_timeout(START_TIME).map_err(|_| Failure::NotListening)?;
+    /// Waits until it listens at one more address; when that was, and where.
+    pub(crate) fn listening(&self) -> Result<(Instant, Address), Failure> {
+        let (at, line) = self.lines.recv_timeout(START_TIME).map_err(|_| Failure::NotListening)?;
         let event: serde_json::Value =
             serde_json::from_str(&line).map_err(|_| Failure::NotListening)?;
         let url = event.get("url").and_then(serde_json::Value::as_str);
-        url.and_then(|url| url.parse().ok()).ok_or(Failure::NotListening)
+        let address = url.and_then(|url| url.parse().ok()).ok_or(Failure::NotListening)?;
+        Ok((at, address))
     }
+}
+
+/// What it writes, line by line, so that it never waits for its own report to be read.
+fn lines_of(stdout: ChildStdout) -> mpsc::Receiver<(Instant, String)> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // Whoever waited may have gone.
+            let _ = sender.send((Instant::now(), line));
+        }
+    });
+    lines
+}
+
+fn text_of(stderr: ChildStderr) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        // What is no text ends it, and is missed where it is looked for.
+        let _ = BufReader::new(stderr).read_to_string(&mut text);
+        text
+    })
 }
 
 impl Drop for Child {
@@ -200,9 +242,9 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + kernel)
 }
 
-/// The resident memory in `/proc/PID/status`.
-fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// A figure of memory in `/proc/PID/status`.
+fn memory_of(status: &str, which: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(which))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1_024)
 }
@@ -227,7 +269,8 @@ mod tests {
     #[test]
     fn resident_memory_is_found_among_the_others() {
         let status = "Name:\tcat\nVmHWM:\t    9 kB\nVmRSS:\t    2 kB\nThreads:\t1\n";
-        assert_eq!(resident_bytes(status), Some(2_048));
-        assert_eq!(resident_bytes("Name:\tcat\n"), None);
+        assert_eq!(memory_of(status, "VmRSS:"), Some(2_048));
+        assert_eq!(memory_of(status, "VmHWM:"), Some(9_216));
+        assert_eq!(memory_of("Name:\tcat\n", "VmRSS:"), None);
     }
 }

@@ -19,6 +19,15 @@ pub(crate) enum Failure {
     TimeLimit,
     #[error("a receiver expected record {expected} and got {found}")]
     OutOfOrder { expected: u64, found: u64 },
+    #[error("a receiver expected text {expected} of somebody and got {found}")]
+    WrongText { expected: usize, found: usize },
+    #[error("{deliveries} messages were never shown to somebody who was due them")]
+    Missing { deliveries: u64 },
+    #[error(
+        "{needed} open files are needed and {allowed} are allowed: raise the limit (ulimit -Hn), or \
+         have fewer connections"
+    )]
+    Descriptors { needed: u64, allowed: u64 },
     #[error("the server refused a member of the crowd: {0}")]
     Refused(chatcore::wire::Refusal),
     #[error("a frame was not what the protocol says: {0}")]

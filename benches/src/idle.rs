@@ -17,6 +17,9 @@ pub(crate) struct Plan {
 /// Connections that come before the first look, so that what a server needs once is not counted.
 const FIRST: u32 = 100;
 
+/// Files that are open beside the connections, in this process or in the server.
+const OTHER_DESCRIPTORS: u64 = 256;
+
 /// Measures and prints a table.
 pub(crate) fn run(plan: &Plan) -> Result<(), Failure> {
     raise_descriptors()?;
@@ -49,6 +52,15 @@ pub(crate) fn raise_descriptors() -> Result<(), Failure> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
+/// As [`raise_descriptors`], and fails when that is not enough for so many connections. A server that this
+/// process starts is allowed as many as this one.
+pub(crate) fn raise_descriptors_to(connections: usize) -> Result<(), Failure> {
+    raise_descriptors()?;
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
+    let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    if needed > allowed { Err(Failure::Descriptors { needed, allowed }) } else { Ok(()) }
+}
+
 fn gather(server: &Child, count: u32, guests: &mut Vec<Guest>) -> Result<(), Failure> {
     for _ in 0..count {
         let name = format!("guest-{}", guests.len());
@@ -58,6 +70,6 @@ fn gather(server: &Child, count: u32, guests: &mut Vec<Guest>) -> Result<(), Fai
 }
 
 #[expect(clippy::cast_precision_loss, reason = "it is rounded to a tenth anyway")]
-fn megabytes(bytes: u64) -> f64 {
+pub(crate) fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }

@@ -7,7 +7,8 @@
 //! same run, in turn, so that what remains between them is the server's own work.
 //!
 //! Two more commands look at the store: what being safe costs, against a bare loop that appends and
-//! syncs (`commits`), and what a long history costs (`history`).
+//! syncs (`commits`), and what a long history costs (`history`). The others look at a server among
+//! people: many, absent, stuck, or hostile.
 //!
 //! - `fan_out`: rounds, medians, the table and the aims;
 //! - `child`: a process that is measured;
@@ -17,6 +18,10 @@
 //! - `history`: starting, memory and pages with a million messages;
 //! - `idle`: memory of connections that only listen;
 //! - `stuck`: readers that do not read, and those who do;
+//! - `hostile`: what becomes of hostile inputs, and of those who talk meanwhile;
+//! - `talk`: those who talk, beside many more who only listen;
+//! - `comeback`: a server that is killed, and everybody who comes back to it;
+//! - `town`, `conversation`: many clients as `chat-client` is one, and what they say to each other;
 //! - `login`: how the crowd gets into a chat server;
 //! - `stream`, `socket`, `tls`: non-blocking sockets under epoll, for the crowd and for the ceiling.
 #![forbid(unsafe_code)]
@@ -24,12 +29,15 @@
 mod bare_log;
 mod ceiling;
 mod child;
+mod comeback;
 mod commits;
+mod conversation;
 mod crowd;
 mod failure;
 mod fan_out;
 mod frames;
 mod history;
+mod hostile;
 mod idle;
 mod login;
 pub mod program;
@@ -38,7 +46,9 @@ mod senders;
 mod socket;
 mod stream;
 mod stuck;
+mod talk;
 mod tls;
+mod town;
 
 #[cfg(test)]
 mod tests;

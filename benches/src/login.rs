@@ -160,14 +160,34 @@ impl Guest {
 
 const _: () = assert!(READ_BYTES > PREFIX_BYTES, "a read must make progress");
 
-fn log_in(hello: &ServerHello, channel: Option<Digest>, name: &str) -> Login {
+/// The key that everybody of a name has here.
+pub(crate) fn key_of(name: &str) -> SigningKey {
     let mut seed = [0; 32];
     seed.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
-    let key = SigningKey::from_bytes(&seed);
-    let public = key.verifying_key().to_bytes();
+    SigningKey::from_bytes(&seed)
+}
+
+/// The session that a key has here.
+pub(crate) fn session_of(key: &SigningKey) -> SessionId {
     let mut session = [0; 16];
-    session.copy_from_slice(&public[..16]);
-    let (session, attach) = (SessionId::new(session), Attach::ZERO.next());
+    session.copy_from_slice(&key.verifying_key().as_bytes()[..16]);
+    SessionId::new(session)
+}
+
+/// The proof that one is who the key of a name says, on one connection.
+pub(crate) fn log_in(hello: &ServerHello, channel: Option<Digest>, name: &str) -> Login {
+    log_in_by(&key_of(name), hello, channel, name)
+}
+
+/// As [`log_in`], with a key that need not be that of the name.
+pub(crate) fn log_in_by(
+    key: &SigningKey,
+    hello: &ServerHello,
+    channel: Option<Digest>,
+    name: &str,
+) -> Login {
+    let public = PublicKey::new(key.verifying_key().to_bytes());
+    let (session, attach) = (session_of(key), Attach::ZERO.next());
     let proof = LoginProof {
         nonce: hello.nonce,
         server_key: hello.server_key,
@@ -179,5 +199,5 @@ fn log_in(hello: &ServerHello, channel: Option<Digest>, name: &str) -> Login {
         name,
     };
     let signature = Signature::new(key.sign(&proof.to_bytes()).to_bytes());
-    Login { name: Untrusted::new(name), key: PublicKey::new(public), session, attach, signature }
+    Login { name: Untrusted::new(name), key: public, session, attach, signature }
 }

@@ -12,12 +12,16 @@ use serde_json::json;
 
 use crate::ceiling;
 use crate::child::Transport;
+use crate::conversation::Pace;
 use crate::failure::Failure;
 use crate::fan_out::{self, Plan};
 use crate::frames;
 use crate::senders::Rooms;
 use crate::socket::Listener;
-use crate::{commits, history, idle, stuck};
+use crate::{comeback, commits, history, hostile, idle, stuck, talk};
+
+/// Bytes of what clients say who came back.
+const RETURN_TEXT_BYTES: usize = 100;
 
 /// Measures the chat server against the least that any server could spend for the same bytes.
 #[derive(Debug, Parser)]
@@ -35,6 +39,31 @@ enum Options {
     /// What readers have of others that do not read: their slowest percent, over that when all read.
     /// Exits with 1 when it is more than twice that
     Stuck(Stuck),
+    /// What becomes of hostile inputs, and of users who talk meanwhile. Exits with 1 when anything is not
+    /// as expected
+    ///
+    /// A server with its default limits is given garbage, broken frames, log-ins that prove nothing, slow
+    /// and silent newcomers, floods, and requests by HTTP and TLS that are none, by TCP, by TLS and by a
+    /// Unix socket, all at once. Meanwhile users talk. It says what came of every input and after how long,
+    /// how long messages took before and meanwhile, and whether each reached everybody in its room once and
+    /// in order. It takes half a minute.
+    Hostile(Hostile),
+    /// How long messages take, without and with many connections that say nothing. Exits with 1 when the
+    /// slowest percent takes more than twice as long, or a connection is lost
+    ///
+    /// Two servers with their default limits, which keep everything. Many people come to one of them, as
+    /// fast as it takes newcomers, join rooms and say nothing. Then others talk at a steady rate, at one
+    /// server and at the other in turn. Every message has to reach everybody in its room once and in order. Clients come
+    /// from several addresses of this machine, as one has too few ports. With 10000 idle ones it takes two
+    /// minutes.
+    Talk(Talk),
+    /// How soon everybody is back at a server that was killed. Exits with 1 when not all are within the time
+    ///
+    /// Clients log in to a server with its default limits, which keeps everything, and join rooms. The server
+    /// is killed and started again with the same data and at the same port, and all come back by the rules
+    /// of chat-client. It says when the first, most and the last are back, how many log in a second, what
+    /// memory the server takes, how many are told to come later, and how long messages take before and afterwards.
+    Return(Return),
     /// The bare epoll server; fan-out starts it by itself
     Ceiling(Ceiling),
 }
@@ -154,6 +183,112 @@ struct Stuck {
 }
 
 #[derive(Debug, Args)]
+struct Hostile {
+    /// Try only inputs with this in their name, as the table shows it
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = hostile::part_of_an_input)]
+    only: String,
+
+    /// How often each input is tried; those that take ten seconds are tried once
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u8).range(1..=20))]
+    rounds: u8,
+
+    /// Users who talk
+    #[arg(long, value_name = "N", default_value_t = 20,
+          value_parser = clap::value_parser!(u16).range(2..=200))]
+    users: u16,
+
+    /// Messages a second, of all of them
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rate: u32,
+}
+
+#[derive(Debug, Args)]
+struct Talk {
+    /// Connections that say nothing
+    #[arg(long, value_name = "N", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u16).range(1..=11_000))]
+    idle: u16,
+
+    /// How many of them are in a room
+    #[arg(long, value_name = "N", default_value_t = 50,
+          value_parser = clap::value_parser!(u16).range(1..=500))]
+    idle_in_a_room: u16,
+
+    /// People who talk
+    #[arg(long, value_name = "N", default_value_t = 200,
+          value_parser = clap::value_parser!(u16).range(2..=500))]
+    talking: u16,
+
+    /// How many rooms they are in
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u16).range(1..=500))]
+    rooms: u16,
+
+    /// Messages a second, of all of them
+    #[arg(long, value_name = "N", default_value_t = 200,
+          value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    rate: u32,
+
+    /// Bytes of a text
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u16).range(10..=8_192))]
+    text_bytes: u16,
+
+    /// Seconds of a round
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u8).range(1..=60))]
+    seconds: u8,
+
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u8).range(1..=20))]
+    rounds: u8,
+
+    /// A folder on the disk that is to be measured [default: that of temporary files]
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Return {
+    /// Clients that are connected when the server is killed
+    #[arg(long, value_name = "N", default_value_t = 5_000,
+          value_parser = clap::value_parser!(u16).range(2..=11_000))]
+    clients: u16,
+
+    /// How many of them are in a room
+    #[arg(long, value_name = "N", default_value_t = 50,
+          value_parser = clap::value_parser!(u16).range(1..=500))]
+    in_a_room: u16,
+
+    /// How many of them talk before and afterwards
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u16).range(2..=500))]
+    talking: u16,
+
+    /// Messages a second, of all of these
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    rate: u32,
+
+    /// Seconds that they talk for
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u8).range(1..=60))]
+    seconds: u8,
+
+    /// Seconds within which all have to be back
+    #[arg(long, value_name = "N", default_value_t = 60,
+          value_parser = clap::value_parser!(u8).range(1..=250))]
+    within: u8,
+
+    /// A folder on the disk that is to be measured [default: that of temporary files]
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct Ceiling {
     /// Where to listen
     #[arg(long, value_name = "URI")]
@@ -172,6 +307,9 @@ pub fn main() -> ExitCode {
         Options::History(options) => history(&options),
         Options::Idle(options) => idle(&options).map(|()| ExitCode::SUCCESS),
         Options::Stuck(options) => stuck(&options),
+        Options::Hostile(options) => hostile(&options),
+        Options::Talk(options) => talk(&options),
+        Options::Return(options) => come_back(&options),
         Options::Ceiling(options) => ceiling(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|failure| {
@@ -229,6 +367,46 @@ fn stuck(options: &Stuck) -> Result<ExitCode, Failure> {
     let readers = usize::from(options.readers);
     let stuck = options.not_reading.map_or(readers / 2, usize::from).min(readers - 1);
     let met = stuck::run(&stuck::Plan { readers, stuck, rounds: options.rounds.into() })?;
+    Ok(exit_code(met))
+}
+
+fn hostile(options: &Hostile) -> Result<ExitCode, Failure> {
+    warn_of_debug_build();
+    let plan = hostile::Plan {
+        only: options.only.clone(),
+        rounds: options.rounds.into(),
+        users: options.users.into(),
+        rate: options.rate,
+    };
+    Ok(exit_code(hostile::run(&plan)?))
+}
+
+fn talk(options: &Talk) -> Result<ExitCode, Failure> {
+    warn_of_debug_build();
+    let met = talk::run(&talk::Plan {
+        idle: options.idle.into(),
+        idle_in_a_room: options.idle_in_a_room.into(),
+        talking: options.talking.into(),
+        rooms: options.rooms.min(options.talking).into(),
+        pace: Pace { rate: options.rate, text_bytes: options.text_bytes.into() },
+        time: Duration::from_secs(options.seconds.into()),
+        rounds: options.rounds.into(),
+        folder: options.folder.clone().unwrap_or_else(std::env::temp_dir),
+    })?;
+    Ok(exit_code(met))
+}
+
+fn come_back(options: &Return) -> Result<ExitCode, Failure> {
+    warn_of_debug_build();
+    let met = comeback::run(&comeback::Plan {
+        clients: options.clients.into(),
+        in_a_room: options.in_a_room.into(),
+        talking: options.talking.min(options.clients).into(),
+        pace: Pace { rate: options.rate, text_bytes: RETURN_TEXT_BYTES },
+        time: Duration::from_secs(options.seconds.into()),
+        aim: Duration::from_secs(options.within.into()),
+        folder: options.folder.clone().unwrap_or_else(std::env::temp_dir),
+    })?;
     Ok(exit_code(met))
 }
 

@@ -1,12 +1,15 @@
 //! TCP, TLS and Unix sockets behind one type.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{
+    Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, ToSocketAddrs as _,
+};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use chatcore::address::Address;
 use chatcore::id::Digest;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::tls;
@@ -43,6 +46,29 @@ impl Socket {
         }
     }
 
+    /// Begins to connect by TCP from an address of this machine, and does not wait: it is connected, or
+    /// has failed, once it can be written.
+    pub(crate) fn begin(from: Ipv4Addr, to: SocketAddr) -> io::Result<Self> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        rustix::net::bind(&socket, &SocketAddrV4::new(from, 0))?;
+        match rustix::net::connect(&socket, &to) {
+            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Self::tcp(TcpStream::from(socket)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Why connecting failed, if it did.
+    pub(crate) fn take_error(&self) -> io::Result<()> {
+        let error = match self {
+            Self::Tcp(stream) => stream.take_error()?,
+            Self::Unix(stream) => stream.take_error()?,
+            Self::Tls(stream) => stream.sock.take_error()?,
+        };
+        error.map_or(Ok(()), Err)
+    }
+
     fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self::Tcp(stream))
@@ -64,6 +90,24 @@ impl Socket {
         }
     }
 
+    /// Bounds every blocking write.
+    pub(crate) fn set_write_timeout(&self, timeout: std::time::Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_write_timeout(Some(timeout)),
+            Self::Unix(stream) => stream.set_write_timeout(Some(timeout)),
+            Self::Tls(stream) => stream.sock.set_write_timeout(Some(timeout)),
+        }
+    }
+
+    /// Closes one way of it, or both, without a word of TLS.
+    pub(crate) fn shut_down(&self, way: Shutdown) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(way),
+            Self::Unix(stream) => stream.shutdown(way),
+            Self::Tls(stream) => stream.sock.shutdown(way),
+        }
+    }
+
     /// Bounds every blocking read.
     pub(crate) fn set_read_timeout(&self, timeout: std::time::Duration) -> io::Result<()> {
         match self {
@@ -71,6 +115,17 @@ impl Socket {
             Self::Unix(stream) => stream.set_read_timeout(Some(timeout)),
             Self::Tls(stream) => stream.sock.set_read_timeout(Some(timeout)),
         }
+    }
+}
+
+/// The one address that a server listens at by TCP.
+pub(crate) fn socket_address(address: &Address) -> io::Result<SocketAddr> {
+    match address {
+        Address::Tcp { host, port } | Address::Tls { host, port } => {
+            let mut found = (host.as_str(), *port).to_socket_addrs()?;
+            found.next().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+        }
+        Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 

@@ -37,7 +37,11 @@ impl Poll {
 
     /// Reports `source` as `token` while it can be read.
     pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
-        epoll::add(&self.epoll, source, EventData::new_u64(token), EventFlags::IN)?;
+        self.add_for(source, token, EventFlags::IN)
+    }
+
+    fn add_for(&self, source: impl AsFd, token: u64, flags: EventFlags) -> io::Result<()> {
+        epoll::add(&self.epoll, source, EventData::new_u64(token), flags)?;
         Ok(())
     }
 
@@ -51,11 +55,16 @@ impl Poll {
     /// # Errors
     /// [`Failure::TimeLimit`] at `deadline`.
     pub(crate) fn wait(&mut self, ready: &mut Vec<u64>, deadline: Instant) -> Result<(), Failure> {
-        ready.clear();
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if Instant::now() >= deadline {
             return Err(Failure::TimeLimit);
         }
+        self.wait_until(ready, deadline)
+    }
+
+    /// As [`Self::wait`], but that nothing happens until then is no failure.
+    pub(crate) fn wait_until(&mut self, ready: &mut Vec<u64>, at: Instant) -> Result<(), Failure> {
+        ready.clear();
+        let left = at.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| Failure::TimeLimit)?;
         self.events.clear();
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
@@ -98,6 +107,18 @@ impl Stream {
         socket.make_nonblocking()?;
         poll.add(&socket, token)?;
         Ok(Self { socket, token, partial, backlog: Vec::new() })
+    }
+
+    /// Puts a socket that is being connected under `poll`: it is reported once that is over.
+    pub(crate) fn connecting(socket: Socket, token: u64, poll: &Poll) -> io::Result<Self> {
+        poll.add_for(&socket, token, EventFlags::OUT)?;
+        Ok(Self { socket, token, partial: Vec::new(), backlog: Vec::new() })
+    }
+
+    /// Connecting is over: from here on it reads.
+    pub(crate) fn connected(&self, poll: &Poll) -> io::Result<()> {
+        self.socket.take_error()?;
+        poll.set_interest(&self.socket, self.token, EventFlags::IN)
     }
 
     /// Writes what the socket takes and keeps the rest.

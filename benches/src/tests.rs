@@ -5,12 +5,15 @@ use std::time::Duration;
 use chat_server::{Server, ServerConfig, ServerKey};
 use chatcore::address::Address;
 use chatcore::id::Threshold;
+use chatcore::limits::Limits;
 use chatcore::text::Body;
 
 use crate::ceiling;
+use crate::conversation::{Conversation, Pace, Resident};
 use crate::crowd::{Crowd, Load, Speaks};
 use crate::senders::{Rooms, Senders, Until};
-use crate::socket::Listener;
+use crate::socket::{Listener, socket_address};
+use crate::town::Town;
 
 const LOAD: Load = Load { posts: 500, window: 16, time_limit: Duration::from_mins(1) };
 
@@ -71,4 +74,32 @@ fn every_post_of_many_senders_is_acknowledged_once() {
             }
         });
     }
+}
+
+#[test]
+fn what_people_of_a_town_say_reaches_those_in_their_room() {
+    with_chat_server(|address| {
+        let mut town = Town::new(socket_address(address).unwrap()).unwrap();
+        let people: Vec<Resident> = (0..7)
+            .map(|person| Resident { person, name: format!("person{person}"), room: person % 2 })
+            .collect();
+        let names: Vec<_> =
+            people.iter().map(|it| (it.name.clone(), format!("room{}", it.room))).collect();
+        town.settle_all(&names, &Limits::default(), &mut |_, _| Ok(())).unwrap();
+        assert_eq!(town.following(), 7);
+        let pace = Pace { rate: 1_000, text_bytes: 20 };
+        let mut conversation = Conversation::among(&people, pace);
+        for _ in 0..2 {
+            let mut left = 70;
+            let outcome = conversation.run(&mut town, || {
+                left -= 1;
+                left >= 0
+            });
+            let outcome = outcome.unwrap();
+            // Four people are in one room and three in the other, and each says as much.
+            assert_eq!((outcome.posts, outcome.losses), (70, 0));
+            assert_eq!(outcome.latencies.len(), 10 * (4 * 4 + 3 * 3));
+        }
+        town.close().unwrap();
+    });
 }
