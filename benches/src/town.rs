@@ -382,6 +382,7 @@ impl Hands<'_> {
             | Event::Users { .. }
             | Event::Sent { .. }
             | Event::Reset { .. }
+            | Event::Moderated { .. }
             | Event::Parted { .. }
             | Event::Rooms { .. }
             | Event::User(_)

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use chatcore::address::Address;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,11 @@ const ADMIN_TIME: Duration = Duration::from_secs(10);
 
 /// Those that wait for the others in the system's queue.
 const ADMIN_QUEUE: u32 = 128;
+
+/// Connections that the system keeps until the chat accepts them, or fewer if it says so
+/// (`net.core.somaxconn`). Who comes beyond that waits a second and more for its packet to be sent again:
+/// thousands do when a server is back.
+const QUEUE: u32 = 4_096;
 
 /// How long one may take that is under way when the server stops: it may be the one that asked for it.
 const LAST_ADMIN_TIME: Duration = Duration::from_secs(1);
@@ -175,10 +180,7 @@ impl Listener {
             Address::Tcp { host, port } | Address::Tls { host, port } => {
                 bind_tcp(address, (host, *port), plaintext, tls).await
             }
-            Address::Unix(path) => {
-                let listen = |path: &Path| UnixListener::bind(path);
-                bind_unix(address, path.clone(), listen).await
-            }
+            Address::Unix(path) => bind_unix(address, path.clone(), listen_unix).await,
         }
     }
 
@@ -355,7 +357,7 @@ async fn bind_tcp(
             ListenError::Exposed { address }
         });
     }
-    let listener = TcpListener::bind(found.as_slice()).await.map_err(|source| {
+    let listener = listen_tcp(&found).map_err(|source| {
         if source.kind() == io::ErrorKind::AddrInUse {
             ListenError::InUse { address: address() }
         } else {
@@ -367,6 +369,32 @@ async fn bind_tcp(
     let address =
         if takes_plain { Address::Tcp { host, port } } else { Address::Tls { host, port } };
     Ok(Listener { socket: Socket::Tcp(listener), address, takes_plain, tls: tls.cloned() })
+}
+
+/// Listens on the first of these addresses that can be had.
+fn listen_tcp(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match listen_on(*address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Else a server that starts again would have to wait for connections of the one before to time out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
+}
+
+fn listen_unix(path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    socket.listen(QUEUE)
 }
 
 /// A socket file that nobody but its owner can connect to, from its first moment on.

@@ -90,7 +90,8 @@ impl Sign {
             | Refusal::Gone
             | Refusal::Store
             | Refusal::Snapshot
-            | Refusal::Crypto => Self::No(refusal),
+            | Refusal::Crypto
+            | Refusal::Expelled(_) => Self::No(refusal),
         }
     }
 }

@@ -9,7 +9,9 @@ use chatcore::time::Timestamp;
 use chatcore::wire::{Command, GateState, Measure, Record, RecordBody, RoomInfo};
 use serde::Serialize;
 
-use super::{ABANDONED, ErrorReport, Figures, STORE_FULL, calendar_time, notice_text};
+use super::{
+    ABANDONED, ErrorReport, Figures, STORE_FULL, calendar_time, measure_line, notice_text,
+};
 use crate::input::label;
 use chatcore::address::Address;
 
@@ -124,7 +126,7 @@ enum Line<'a> {
         need: Option<u16>,
         /// The text of a line that was given up.
         #[serde(skip_serializing_if = "Option::is_none")]
-        line: Option<&'a str>,
+        line: Option<Cow<'a, str>>,
     },
 }
 
@@ -233,8 +235,11 @@ fn error_line<'a>(report: &ErrorReport, id: Option<&'a str>) -> Line<'a> {
 
 fn abandoned_line<'a>(id: &'a str, command: &'a Command) -> Line<'a> {
     let line = match command {
-        Command::Post { body, .. } => Some(body.as_str()),
-        Command::Reset { .. } | Command::Moderate { .. } => None,
+        Command::Post { body, .. } => Some(Cow::Borrowed(body.as_str())),
+        Command::Reset { .. } => None,
+        Command::Moderate { user, measure } => {
+            Some(Cow::Owned(measure_line(user.as_str(), *measure)))
+        }
     };
     let (text, id) = (Cow::Borrowed(ABANDONED), Some(label::shown(id)));
     Line::Error { code: "E_STATE", text, id, retry_ms: None, have: None, need: None, line }

@@ -9,7 +9,7 @@ pub use escape::escape;
 use chatcore::client::{COMMANDS, CommandHelp, Event};
 use chatcore::text::Body;
 use chatcore::time::Timestamp;
-use chatcore::wire::Refusal;
+use chatcore::wire::{Measure, Refusal};
 
 use crate::args::{Color, Mode};
 use chatcore::address::Address;
@@ -187,6 +187,19 @@ const fn notice_text(notice: chatcore::wire::Notice) -> &'static str {
 /// The code stands for what the server answers, as scripts know it.
 const STORE_FULL: &str = "the server's disk is full (E_STORE): what you send waits here, and is sent \
     again by itself when there is space";
+
+/// The line that takes a measure.
+fn measure_line(user: &str, measure: Measure) -> String {
+    let word = match measure {
+        Measure::Kick => "kick",
+        Measure::Ban => "ban",
+        Measure::Unban => "unban",
+        Measure::Release => "release",
+        Measure::Op => "op",
+        Measure::Deop => "deop",
+    };
+    format!("/{word} {user}")
+}
 
 /// What was given up after its session expired.
 const ABANDONED: &str = "not known to be posted: the session expired before the answer came";

@@ -11,7 +11,7 @@ use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{Command, GateState, Measure, Record, RecordBody, RoomInfo, UserInfo};
 use jiff::tz::TimeZone;
 
-use super::{ABANDONED, ErrorReport, STORE_FULL, calendar_time, escape, notice_text};
+use super::{ABANDONED, ErrorReport, STORE_FULL, calendar_time, escape, measure_line, notice_text};
 use crate::args::Color;
 use chatcore::address::Address;
 
@@ -286,7 +286,10 @@ fn moderated_text(user: &UserName, measure: Measure) -> String {
 fn abandoned_text(command: &Command) -> String {
     match command {
         Command::Post { body, .. } => format!("{ABANDONED}: {}", body.as_str()),
-        Command::Reset { .. } | Command::Moderate { .. } => ABANDONED.to_owned(),
+        Command::Reset { .. } => ABANDONED.to_owned(),
+        Command::Moderate { user, measure } => {
+            format!("{ABANDONED}: {}", measure_line(user.as_str(), *measure))
+        }
     }
 }
 

@@ -26,7 +26,7 @@ fn who_is_kicked_is_told_so_ends_with_4_and_may_come_back() {
     assert_eq!((&moderated["user"], &moderated["measure"]), (&"bob".into(), &"kick".into()));
     assert_eq!(moderated["id"], "1");
     assert_eq!(ana.event("left")["user"], "bob");
-    assert_eq!(end_of(&mut bob), ("an operator sent you away".to_owned(), 4));
+    assert_eq!(end_of(&mut bob), ("you were sent away".to_owned(), 4));
     world.json("bob").event("users");
 }
 
@@ -36,13 +36,10 @@ fn who_is_banned_is_refused_with_4_until_the_ban_ends() {
     let (mut ana, mut bob) = two(&world);
     ana.say("/ban bob");
     ana.event("moderated");
-    assert_eq!(end_of(&mut bob), ("an operator banned you".to_owned(), 4));
+    assert_eq!(end_of(&mut bob), ("you are banned".to_owned(), 4));
     let mut again = world.json("bob");
     let refused = again.event("error");
-    assert_eq!(
-        (&refused["code"], &refused["text"]),
-        (&"E_PERM".into(), &"an operator banned you".into())
-    );
+    assert_eq!((&refused["code"], &refused["text"]), (&"E_PERM".into(), &"you are banned".into()));
     assert_eq!(again.exit_code(), 4);
     ana.say("/unban bob");
     ana.event("moderated");
@@ -59,7 +56,7 @@ fn name_that_is_released_can_be_taken_with_another_key() {
     assert_eq!(early.exit_code(), 4);
     ana.say("/release bob");
     assert_eq!(ana.event("moderated")["measure"], "release");
-    assert_eq!(end_of(&mut bob), ("an operator released your name".to_owned(), 4));
+    assert_eq!(end_of(&mut bob), ("your name was released".to_owned(), 4));
     let mut other = world.client(&options);
     other.event("users");
     other.say("it is me");

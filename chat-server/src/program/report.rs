@@ -282,13 +282,13 @@ pub(super) fn overruled(founding: &Founding, args: &RunArgs) {
         let kept = operators(&founding.operators);
         let _ = writeln!(
             err,
-            "chat-server: --operator changes nothing: who may reset rooms was settled when this chat was \
-             begun, and that is {kept}"
+            "chat-server: --operator changes nothing: the first operators were settled when this chat was \
+             begun, and that is {kept}; operators make others by /op"
         );
     }
 }
 
-/// Who may reset rooms, for people.
+/// Who the first operators are, for people.
 fn operators(rules: &[OperatorRule]) -> String {
     let named = rules.iter().map(|rule| match rule {
         OperatorRule::Name(name) => name.to_string(),

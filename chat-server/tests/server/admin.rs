@@ -347,7 +347,7 @@ async fn kicked_user_is_told_and_may_come_back() {
     let mut bob = Peer::join(&house.chat, "bob").await;
     assert_eq!(house.call("kick", "bob").await.status, 200);
     let told = bob.closed().await.expect("a reason");
-    assert_eq!((told.code(), told.to_string().as_str()), ("E_PERM", "an operator sent you away"));
+    assert_eq!((told.code(), told.to_string().as_str()), ("E_PERM", "you were sent away"));
     Peer::join(&house.chat, "bob").await;
 }
 

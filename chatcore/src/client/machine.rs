@@ -403,6 +403,9 @@ impl Client {
         if history_lost {
             self.rooms.forget();
             self.forget_incarnations();
+            // Its users may be others by the same names.
+            let measures = self.outbox.take_measures();
+            self.abandon(measures);
         }
         let origin = Origin { log_id: claim.log_id, opened: welcome.opened };
         self.settle_numbers(now, claim.session, origin, welcome.last_counter);

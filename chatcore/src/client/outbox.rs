@@ -128,6 +128,11 @@ impl Outbox {
         self.take_where(|entry| entry.exposed)
     }
 
+    /// Gives up every measure.
+    pub(super) fn take_measures(&mut self) -> Vec<Unsent> {
+        self.take_where(|entry| matches!(entry.unsent.command, Command::Moderate { .. }))
+    }
+
     fn take_where(&mut self, wanted: impl Fn(&Entry) -> bool) -> Vec<Unsent> {
         let (taken, kept) = core::mem::take(&mut self.entries).into_iter().partition(wanted);
         self.entries = kept;

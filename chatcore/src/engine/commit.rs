@@ -215,12 +215,7 @@ impl Engine {
                 self.show();
                 self.release_view(conn, request, view);
             }
-            Pending::Close { conn, refusal } => {
-                // It may be gone by itself.
-                if self.volatile.connections.contains_key(&conn) {
-                    self.end(conn, Some(refusal));
-                }
-            }
+            Pending::Close { conn, refusal } => self.close_turned_away(conn, refusal),
             Pending::Moderated { request, refusal } => {
                 self.outputs.push_back(Output::Moderated { request, refusal });
             }

@@ -5,15 +5,15 @@ use crate::engine::durable::User;
 use crate::engine::rate::Allowance;
 use crate::engine::volatile::{Claim, Connection, Online, Phase, Proof};
 use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
-use crate::id::{ConnId, Counter, Nonce, RequestId, SessionId, Signature};
+use crate::id::{ConnId, Counter, Index, Nonce, RequestId, SessionId, Signature};
 use crate::limits::LONGEST_FRAME_BYTES;
 use crate::log::Change;
 use crate::text::{RoomName, UserName};
 use crate::time::{Moment, Now, Span, Timestamp};
 use crate::wire::{
     Answer, AuthFault, ClientFrame, ClientHello, ExpelFault, FRAME_BYTES_MAX, LimitFault, Login,
-    LoginProof, NameFault, Notice, Refusal, ServerFrame, ServerHello, ServerProof, StateFault,
-    VersionRange, Welcome,
+    LoginProof, Measure, NameFault, Notice, Refusal, ServerFrame, ServerHello, ServerProof,
+    StateFault, VersionRange, Welcome,
 };
 
 /// Frames out of order that a connection may send before log-in; the third closes it.
@@ -98,7 +98,7 @@ impl Engine {
         connection.pings = 0;
         match (&connection.phase, frame) {
             // What was under way when the connection was told to close.
-            (Phase::Closing, _) => {}
+            (Phase::TurnedAway | Phase::Closing, _) => {}
             (Phase::Greeting, ClientFrame::Hello(hello)) => self.greet(now, conn, &hello),
             (Phase::Greeted, ClientFrame::Login(login)) => self.check_login(now, conn, login),
             (Phase::Greeted, ClientFrame::Operate(operate)) => self.check_right(conn, &operate),
@@ -299,7 +299,7 @@ impl Engine {
 
     pub(super) fn handle_signed(&mut self, conn: ConnId, signature: Signature) {
         let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
-        if connection.proof != Proof::Asked || matches!(connection.phase, Phase::Closing) {
+        if connection.proof != Proof::Asked || connection.is_over() {
             return;
         }
         connection.proof = Proof::Given;
@@ -398,7 +398,42 @@ impl Engine {
             .and_then(|()| self.decide_login(now, &name, login));
         match changes.and_then(|changes| self.admit_changes(changes)) {
             Ok(changes) => self.log_in(now, conn, name, login, changes),
+            // Its client gives up for good, so it must not hear of what may yet be lost.
+            Err(refusal @ (Refusal::Name(_) | Refusal::Expelled(_))) => {
+                let index = self.basis_of_name(&name, login);
+                self.turn_away(now, conn, index, refusal);
+            }
             Err(refusal) => self.close(now, conn, Some(refusal)),
+        }
+    }
+
+    /// The entry that a refusal waits for which says whose a name or a key is, and who may log in.
+    fn basis_of_name(&self, name: &UserName, login: &Login) -> Index {
+        let (skeleton, owned) = (name.skeleton(), self.durable.name_of_key(&login.key));
+        self.basis(|change| match change {
+            Change::UserAdded { user, key } => *key == login.key || user.skeleton() == skeleton,
+            Change::Moderated { user, .. } => Some(user) == owned || user.skeleton() == skeleton,
+            Change::Founded(_)
+            | Change::OperatorGranted { .. }
+            | Change::SessionOpened { .. }
+            | Change::SessionExpired { .. }
+            | Change::RoomCreated { .. }
+            | Change::Joined { .. }
+            | Change::Left { .. }
+            | Change::Posted { .. }
+            | Change::Refused { .. }
+            | Change::GateOpened { .. }
+            | Change::Reset { .. }
+            | Change::Trimmed { .. } => false,
+        })
+    }
+
+    /// Takes from a connection what it stands for, and closes it once an entry is safe.
+    pub(super) fn turn_away(&mut self, now: Now, conn: ConnId, index: Index, refusal: Refusal) {
+        self.lose(now, conn);
+        if let Some(connection) = self.volatile.connections.get_mut(&conn) {
+            connection.phase = Phase::TurnedAway;
+            self.when_committed(index, Pending::Close { conn, refusal });
         }
     }
 
@@ -537,7 +572,8 @@ impl Engine {
         let last_counter = self.last_safe_counter(&session);
         let index = self.basis(|change| {
             matches!(change, Change::SessionOpened { session: new, .. } if *new == session)
-                || matches!(change, Change::Moderated { user: who, .. } if *who == user)
+                || matches!(change, Change::Moderated { user: who, measure, .. }
+                    if *who == user && *measure != Measure::Kick)
         });
         let connection = self.volatile.connections.get(&conn);
         let address = connection.and_then(|connection| connection.address.clone());
@@ -587,7 +623,16 @@ impl Engine {
         self.end(conn, refusal);
     }
 
-    pub(super) fn end(&mut self, conn: ConnId, refusal: Option<Refusal>) {
+    /// Closes a connection that was turned away, unless it is closed or gone by now.
+    pub(super) fn close_turned_away(&mut self, conn: ConnId, refusal: Refusal) {
+        let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
+        if matches!(connection.phase, Phase::TurnedAway) {
+            connection.phase = Phase::Closing;
+            self.end(conn, Some(refusal));
+        }
+    }
+
+    fn end(&mut self, conn: ConnId, refusal: Option<Refusal>) {
         self.deliver(Directive::Close { conn, refusal });
         self.outputs.push_back(Output::Event(Event::Closed { conn, refusal }));
     }
@@ -683,6 +728,9 @@ impl Engine {
             self.close(now, conn, Some(Refusal::Limit(LimitFault::LoginTime)));
         } else if connection.online().is_some() {
             self.probe_silence(now, conn);
+        } else if matches!(connection.phase, Phase::TurnedAway) {
+            // The store takes its time, and why it was turned away must not be told before.
+            self.close(now, conn, Some(Refusal::Busy { retry_ms: BUSY_RETRY }));
         }
     }
 

@@ -400,9 +400,12 @@ impl Durable {
         self.banned
     }
 
-    /// Whether the journal was founded with this key as an operator's.
-    pub(crate) fn is_founder(&self, key: &PublicKey) -> bool {
-        self.founding.operators.contains(&OperatorRule::Key(*key))
+    /// Whether the journal was founded with this name or key as an operator's.
+    pub(crate) fn is_founder(&self, name: &UserName, key: &PublicKey) -> bool {
+        self.founding.operators.iter().any(|rule| match rule {
+            OperatorRule::Name(wanted) => wanted == name,
+            OperatorRule::Key(wanted) => wanted == key,
+        })
     }
 
     /// Whether a new user with this name and key is to be an operator.
@@ -410,10 +413,7 @@ impl Durable {
         if self.founding.operators.is_empty() {
             return self.users.is_empty();
         }
-        self.founding.operators.iter().any(|rule| match rule {
-            OperatorRule::Name(wanted) => wanted == name,
-            OperatorRule::Key(wanted) => wanted == key,
-        })
+        self.is_founder(name, key)
     }
 
     pub(crate) fn describe(&self, name: &UserName, connected: bool) -> Option<UserInfo> {
@@ -494,7 +494,8 @@ impl Durable {
 
     fn adopt_room(&mut self, name: &RoomName, room: Room) -> Option<()> {
         for member in &room.members {
-            self.users.get_mut(member)?.rooms.insert(name.clone());
+            let user = self.users.get_mut(member).filter(|user| !user.is_banned())?;
+            user.rooms.insert(name.clone());
             self.fingerprint.add(&Fact::Member { room: name, user: member });
         }
         if !room.is_sound() || self.rooms.insert(name.clone(), room).is_some() {

@@ -46,7 +46,7 @@ impl Engine {
                 return Err(Refusal::Target(TargetFault::Oneself));
             }
             // Else whoever a founder made an operator could take the server over.
-            if self.durable.is_founder(&user.key) {
+            if user.is_operator() && self.durable.is_founder(target, &user.key) {
                 return Err(Refusal::Target(TargetFault::Founder));
             }
         }
@@ -70,7 +70,8 @@ impl Engine {
 
     /// Takes a measure that was decided.
     pub(super) fn carry_out(&mut self, now: Now, user: UserName, measure: Measure, by: Moderator) {
-        let sent_away = expulsion(measure).map(|fault| (self.send_away(now, &user), fault));
+        let fault = expulsion(measure);
+        let conns = if fault.is_some() { self.send_away(now, &user) } else { Vec::new() };
         let before = self.durable.describe(&user, false);
         let was_operator = self.durable.is_operator(&user);
         let operator = match &by {
@@ -86,10 +87,9 @@ impl Engine {
         }
         let index = self.head.index;
         self.replaced.extend(before.map(|info| (index, info)));
-        if let Some((conns, fault)) = sent_away {
+        if let Some(fault) = fault {
             let refusal = Refusal::Expelled(fault);
-            let closes = conns.into_iter().map(|conn| Pending::Close { conn, refusal });
-            closes.for_each(|close| self.when_committed(index, close));
+            conns.into_iter().for_each(|conn| self.turn_away(now, conn, index, refusal));
         }
         self.tell_rights(&user, was_operator);
         self.outputs.push_back(Output::Event(Event::Moderated { user, measure, by: operator }));

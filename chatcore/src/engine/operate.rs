@@ -6,7 +6,9 @@ use crate::id::{ByteCount, ConnId, Index, PublicKey};
 use crate::log::Change;
 use crate::text::HostAddress;
 use crate::time::Now;
-use crate::wire::{HostStatus, Operate, OperateProof, Order, Refusal, ServerFrame, Status};
+use crate::wire::{
+    HostStatus, Measure, Operate, OperateProof, Order, Refusal, ServerFrame, Status,
+};
 
 impl Engine {
     /// Has the proof of an order checked.
@@ -43,9 +45,9 @@ impl Engine {
     }
 
     fn may_operate(&self, key: &PublicKey) -> bool {
-        let user = self.durable.name_of_key(key);
+        let info = self.durable.name_of_key(key).and_then(|name| self.describe(name));
         self.durable.founding().server_key == *key
-            || user.is_some_and(|user| self.durable.is_operator(user))
+            || info.is_some_and(|info| info.operator && info.key == *key)
     }
 
     pub(super) fn handle_reported(&mut self, now: Now, conn: ConnId, host: HostStatus) {
@@ -81,12 +83,17 @@ impl Engine {
     /// What there is now: users and rooms as far as they are committed. It names none of them.
     pub fn counts(&self) -> Counts {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let is_user = |change: &Change| matches!(change, Change::UserAdded { .. });
-        let unsafe_users = self.uncommitted.iter().filter(|entry| is_user(&entry.change)).count();
+        let is_new = |change: &Change| matches!(change, Change::UserAdded { .. });
+        let is_over =
+            |change: &Change| matches!(change, Change::Moderated { measure: Measure::Release, .. });
+        let of = |is: &dyn Fn(&Change) -> bool| {
+            self.uncommitted.iter().filter(|entry| is(&entry.change)).count()
+        };
+        let users = self.durable.users().len().saturating_add(of(&is_over));
         Counts {
             connections: count(self.volatile.connections.len()),
             online: count(self.volatile.users_online()),
-            users: count(self.durable.users().len().saturating_sub(unsafe_users)),
+            users: count(users.saturating_sub(of(&is_new))),
             rooms: count(self.feed.rooms().len()),
             open: count(self.feed.open_rooms()),
             newest: self.head.index,

@@ -340,6 +340,15 @@ mod tests {
         assert_eq!(future.unwrap_err(), RestoreError::Image);
     }
 
+    #[test]
+    fn forged_snapshot_with_a_member_who_is_banned_is_refused() {
+        let member = forge(|image| {
+            image.durable.users[0].standing = crate::engine::durable::Standing::Banned;
+            image.durable.rooms[0].1.members.insert("ana".parse().unwrap());
+        });
+        assert_eq!(member.unwrap_err(), RestoreError::Image);
+    }
+
     /// An open room whose log is as long as a log can be.
     fn far_room() -> Vec<u8> {
         let (open, nobody) = ((1_u32, Threshold::DEFAULT), Vec::<UserName>::new());

@@ -93,8 +93,9 @@ pub(crate) enum Phase {
     Reporting,
     /// It speaks for a user.
     Online(Online),
-    /// It was told why it closes, or will be once that is safe; the host has yet to report that it
-    /// is gone.
+    /// It stands for nobody any more, and is told why once that is safe.
+    TurnedAway,
+    /// It was told why it closes; the host has yet to report that it is gone.
     Closing,
 }
 
@@ -183,12 +184,18 @@ impl Connection {
             | Phase::Greeted
             | Phase::Verifying(_)
             | Phase::Reporting
+            | Phase::TurnedAway
             | Phase::Closing => None,
         }
     }
 
     const fn is_resting(&self) -> bool {
         matches!(self.catch_up, CatchUp::Resting { .. })
+    }
+
+    /// Whether nothing that it sends counts any more.
+    pub(crate) const fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::TurnedAway | Phase::Closing)
     }
 
     pub(crate) const fn is_greeting(&self) -> bool {

@@ -156,8 +156,8 @@ pub enum Command {
     },
 }
 
-/// What operators can do about a user. Each makes sure that something is so: where it was so before,
-/// nothing changes.
+/// What can be done about a user. Each makes sure that something is so: where it was so before, nothing
+/// changes. It is about whoever has the name when it takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {

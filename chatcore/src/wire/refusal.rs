@@ -61,7 +61,7 @@ pub enum Refusal {
     Snapshot,
     /// An encrypted message cannot be read.
     Crypto,
-    /// An operator sent the user away; the connection closes.
+    /// The user was sent away; the connection closes.
     Expelled(ExpelFault),
 }
 
@@ -279,7 +279,7 @@ faults! {
         User => "there is no such user",
         /// Nobody takes a measure on themselves.
         Oneself => "not on yourself",
-        /// The server was founded with this user's key as an operator's: only those who run it may.
+        /// The server was founded with this operator's name or key: only those who run it may.
         Founder => "the server's own operators are out of your reach",
         /// The user is banned, which has to end first.
         Banned => "the user is banned",
@@ -287,14 +287,14 @@ faults! {
 }
 
 faults! {
-    /// How an operator sent a user away.
+    /// How a user was sent away, by an operator or those who run the server.
     ExpelFault {
         /// The user may come back.
-        Kicked => "an operator sent you away",
+        Kicked => "you were sent away",
         /// The user may not.
-        Banned => "an operator banned you",
+        Banned => "you are banned",
         /// The name is nobody's now.
-        Released => "an operator released your name",
+        Released => "your name was released",
     }
 }
 

@@ -7,9 +7,9 @@ use chatcore::wire::*;
 
 use crate::rig::{Persisting, Rig, Setup, hello, key_of, moderate, rig};
 
-const KICKED: &str = "close E_PERM an operator sent you away";
-const BANNED: &str = "close E_PERM an operator banned you";
-const RELEASED: &str = "close E_PERM an operator released your name";
+const KICKED: &str = "close E_PERM you were sent away";
+const BANNED: &str = "close E_PERM you are banned";
+const RELEASED: &str = "close E_PERM your name was released";
 
 /// Ana, who is the operator, Bob and Cem in the lobby, whose gate is open.
 fn three() -> Rig {
@@ -198,8 +198,16 @@ fn founders_are_out_of_the_reach_of_operators_and_not_of_those_who_run_the_serve
         let refused = "E_TARGET the server's own operators are out of your reach";
         rig.expect(&[&format!("bob < refused {counter} {refused}")]);
     }
+    // By name as well as by key.
+    rig.command("ana", moderate("bob", Measure::Release));
+    let refused = "E_TARGET the server's own operators are out of your reach";
+    rig.expect(&[&format!("ana < refused 1 {refused}")]);
     assert_eq!(as_server(&mut rig, "ana", Measure::Kick), None);
     assert!(rig.heard("ana").contains(&KICKED.to_owned()));
+    // Whom the server took the right from is as anybody else.
+    assert_eq!(as_server(&mut rig, "ana", Measure::Deop), None);
+    rig.command("bob", moderate("ana", Measure::Kick));
+    assert!(rig.heard("bob").contains(&"applied 7".to_owned()));
 }
 
 #[test]
@@ -252,6 +260,78 @@ fn nobody_hears_of_a_measure_before_it_is_safe() {
     assert_eq!(heard[heard.len() - 2..], [KICKED, "closed"]);
     assert!(heard.contains(&"accepted 1 lobby 1:4".to_owned()), "{heard:?}");
     assert!(!rig.heard("ana").iter().any(|line| line.contains("nobody hears")));
+}
+
+#[test]
+fn log_in_hears_of_a_ban_once_that_is_safe_and_of_what_is_lost_never() {
+    let mut rig = three();
+    let kept = rig.entries.len();
+    rig.persisting = Persisting::Held;
+    rig.command("ana", moderate("bob", Measure::Ban));
+    rig.login_as("again", "bob");
+    rig.expect(&["again < hello"]);
+    rig.persist();
+    assert_eq!(rig.heard("again"), [BANNED, "closed"]);
+    // The same, and the server dies before.
+    let entries = rig.entries[..kept].iter().map(|entry| Entry::clone(entry));
+    let restored = Engine::replay(entries, rig.setup.config(), rig.now).unwrap();
+    rig.entries.truncate(kept);
+    rig.safe = kept;
+    rig.replace_engine(restored);
+    rig.login("bob");
+    rig.command("bob", moderate("cem", Measure::Ban));
+    rig.expect(&["bob < hello", "bob < welcome bob last 0"]);
+}
+
+#[test]
+fn who_was_turned_away_can_be_closed_before_that_is_safe() {
+    let kicked = || {
+        let mut rig = three();
+        rig.persisting = Persisting::Held;
+        rig.command("ana", moderate("bob", Measure::Kick));
+        rig.forget();
+        rig
+    };
+    let mut rig = kicked();
+    rig.input(Input::Stop);
+    let gone = "close E_GONE the server moved or stopped";
+    assert_eq!(rig.heard("bob"), [gone, "closed"]);
+    let mut rig = kicked();
+    let conn = rig.peers["bob"].conn;
+    rig.input(Input::Condemned { conn, refusal: Refusal::Frame(FrameFault::Empty) });
+    assert_eq!(rig.heard("bob"), ["close E_FRAME empty frame", "closed"]);
+    // A store that stands still does not keep it for ever, and nothing comes twice.
+    let mut rig = kicked();
+    rig.pass_secs(60);
+    let busy = "close E_BUSY the server is busy, try again in 1000 ms";
+    assert_eq!(rig.heard("bob"), [busy, "closed"]);
+    rig.persist();
+    assert_eq!(rig.heard("bob"), [""; 0]);
+}
+
+#[test]
+fn users_are_counted_as_far_as_they_are_safe() {
+    let mut rig = three();
+    rig.persisting = Persisting::Held;
+    rig.command("ana", moderate("bob", Measure::Release));
+    assert_eq!(rig.engine.counts().users, 3);
+    log_in_with(&mut rig, "new", "bob", "eve");
+    rig.login("dan");
+    rig.command("ana", moderate("dan", Measure::Release));
+    assert_eq!(rig.engine.counts().users, 3);
+    rig.persist();
+    assert_eq!(rig.engine.counts().users, 3);
+}
+
+#[test]
+fn who_was_kicked_comes_back_while_the_store_is_full() {
+    let mut rig = three();
+    rig.persisting = Persisting::Held;
+    rig.command("ana", moderate("bob", Measure::Kick));
+    rig.input(Input::StoreFull);
+    rig.lose("bob");
+    rig.login("bob");
+    assert_eq!(rig.heard("bob"), ["hello", "welcome bob last 0"]);
 }
 
 #[test]

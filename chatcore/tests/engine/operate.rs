@@ -8,7 +8,7 @@ use chatcore::time::{Moment, Now, Timestamp};
 use chatcore::wire::*;
 use ed25519_dalek::{Signer as _, SigningKey};
 
-use crate::rig::{HOST, Persisting, Rig, Setup, address_of, hello, post, session_of};
+use crate::rig::{HOST, Persisting, Rig, Setup, address_of, hello, moderate, post, session_of};
 
 /// The keys of the server, of its operator and of somebody who is a user at most.
 const SERVER: u8 = 1;
@@ -258,4 +258,25 @@ fn server_that_stops_tells_no_status() {
         "host < close E_GONE the server moved or stopped",
         "host < closed",
     ]);
+}
+
+#[test]
+fn right_that_is_not_safe_yet_counts_for_nothing_and_one_that_is_lost_counts_until_that_is_safe() {
+    let mut rig = rig();
+    log_in(&mut rig, "ana", OPERATOR);
+    log_in(&mut rig, "bob", STRANGER);
+    rig.forget();
+    rig.persisting = Persisting::Held;
+    rig.command("ana", moderate("bob", Measure::Op));
+    ask(&mut rig, "early", STRANGER);
+    rig.expect(&["early < hello", "early < close E_PERM operators only", "early < closed"]);
+    rig.persist();
+    rig.command("ana", moderate("bob", Measure::Deop));
+    rig.forget();
+    ask(&mut rig, "late", STRANGER);
+    assert!(rig.heard("late").iter().any(|line| line.starts_with("status")));
+    rig.persist();
+    rig.forget();
+    ask(&mut rig, "later", STRANGER);
+    rig.expect(&["later < hello", "later < close E_PERM operators only", "later < closed"]);
 }

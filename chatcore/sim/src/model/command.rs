@@ -11,7 +11,7 @@ use chatcore::wire::{
 
 use super::Model;
 use super::facts::{Outcome, Standing};
-use super::login::{BUSY, Ending};
+use super::login::BUSY;
 use super::presence::{Store, Waiting};
 use super::truth::{RoomTruth, to_u32, to_u64};
 
@@ -158,7 +158,11 @@ impl Model {
         if user == *operator {
             return Err(Refusal::Target(TargetFault::Oneself));
         }
-        if self.founding.operators.contains(&OperatorRule::Key(state.key)) {
+        let is_named = self.founding.operators.iter().any(|rule| match rule {
+            OperatorRule::Name(name) => *name == user,
+            OperatorRule::Key(key) => *key == state.key,
+        });
+        if is_named && state.operator {
             return Err(Refusal::Target(TargetFault::Founder));
         }
         self.may_take(&user, measure)?;
@@ -220,7 +224,7 @@ impl Model {
         };
         let conns = self.process.conns_of(&user);
         if fault.is_some() {
-            conns.iter().for_each(|conn| self.detach(*conn, Ending::Lost));
+            conns.iter().for_each(|conn| self.turn_away(*conn));
             self.vanish(&user);
         }
         let before = self.is_operator(&user);

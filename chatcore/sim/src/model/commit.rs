@@ -158,8 +158,7 @@ impl Model {
             }
             Waiting::Question { conn, request, what } => self.answer(conn, request, what),
             Waiting::Close { conn, refusal } => {
-                // It may be gone by itself.
-                if self.process.conns.contains_key(&conn) {
+                if self.process.stop_waiting(conn) {
                     self.tell_close(conn, Some(refusal));
                 }
             }

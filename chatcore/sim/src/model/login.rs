@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use chatcore::engine::{Directive, Event, Output};
-use chatcore::id::{ConnId, RequestId, SessionId, Signature};
+use chatcore::id::{ConnId, Index, RequestId, SessionId, Signature};
 use chatcore::log::{Change, CommandId, Moderator, OperatorRule};
 use chatcore::text::UserName;
 use chatcore::time::{Moment, Span};
 use chatcore::wire::{
-    Answer, AuthFault, ClientFrame, ClientHello, Command, ExpelFault, LimitFault, Login, NameFault,
-    Notice, Question, Refusal, ServerFrame, ServerHello, StateFault, VersionRange, Welcome,
+    Answer, AuthFault, ClientFrame, ClientHello, Command, ExpelFault, LimitFault, Login, Measure,
+    NameFault, Notice, Question, Refusal, ServerFrame, ServerHello, StateFault, VersionRange,
+    Welcome,
 };
 
 use super::Model;
@@ -55,7 +56,7 @@ impl Model {
         state.quiet_since = self.now.moment;
         state.pings = 0;
         match (&state.phase, frame) {
-            (Phase::Closed, _) => {}
+            (Phase::TurnedAway | Phase::Closed, _) => {}
             (Phase::Online(_), frame) => self.online_frame(conn, frame),
             (Phase::Greeting, ClientFrame::Hello(hello)) => self.hello(conn, hello),
             (Phase::Greeted, ClientFrame::Login(login)) => self.login(conn, login),
@@ -259,7 +260,7 @@ impl Model {
     /// The server's key has signed.
     pub(super) fn signed(&mut self, conn: ConnId, signature: Signature) {
         let Some(state) = self.process.conns.get_mut(&conn) else { return };
-        let is_closed = matches!(state.phase, Phase::Closed);
+        let is_closed = state.is_closed();
         if core::mem::take(&mut state.owes_proof) && !is_closed {
             self.due.send(conn, ServerFrame::Proof { signature });
         }
@@ -295,7 +296,31 @@ impl Model {
         }
         match self.decide_login(&claim).and_then(|changes| self.admit_changes(changes)) {
             Ok(changes) => self.log_in(conn, claim, changes),
+            Err(refusal @ (Refusal::Name(_) | Refusal::Expelled(_))) => {
+                let index = self.basis_of_name(&claim);
+                self.turn_away(conn);
+                self.when_safe(index, Waiting::Close { conn, refusal });
+            }
             Err(refusal) => self.close(conn, refusal),
+        }
+    }
+
+    /// Where it is said whose the name and the key of a claim are.
+    fn basis_of_name(&self, claim: &Claim) -> Index {
+        let alike = |user: &UserName| user.skeleton() == claim.user.skeleton();
+        let owned = self.facts.keys.get(&claim.key);
+        self.basis(|change| {
+            matches!(change, Change::UserAdded { user, key } if *key == claim.key || alike(user))
+                || matches!(change, Change::Moderated { user, .. }
+                    if Some(user) == owned || alike(user))
+        })
+    }
+
+    /// A connection stands for nobody any more, and hears why later.
+    pub(super) fn turn_away(&mut self, conn: ConnId) {
+        self.detach(conn, Ending::Lost);
+        if let Some(state) = self.process.conns.get_mut(&conn) {
+            state.phase = Phase::TurnedAway;
         }
     }
 
@@ -406,7 +431,8 @@ impl Model {
         let operator = self.is_operator(&user);
         let index = self.basis(|change| {
             matches!(change, Change::SessionOpened { session: opened, .. } if *opened == session)
-                || matches!(change, Change::Moderated { user: who, .. } if *who == user)
+                || matches!(change, Change::Moderated { user: who, measure, .. }
+                    if *who == user && *measure != Measure::Kick)
         });
         let address = self.process.conns.get(&conn).and_then(|conn| conn.address.clone());
         let welcome = Welcome { user, session, last_counter, opened, operator, address };
@@ -436,6 +462,8 @@ impl Model {
         if self.process.is_serving(conn) {
             self.detach(conn, Ending::Lost);
             self.tell_close(conn, Some(refusal));
+        } else if self.process.stop_waiting(conn) {
+            self.tell_close(conn, Some(refusal));
         }
     }
 
@@ -448,7 +476,7 @@ impl Model {
     pub(super) fn detach(&mut self, conn: ConnId, how: Ending) {
         let Some(state) = self.process.conns.get_mut(&conn) else { return };
         match core::mem::replace(&mut state.phase, Phase::Closed) {
-            Phase::Closed => {}
+            Phase::TurnedAway | Phase::Closed => {}
             Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting => {
                 self.process.greeting -= 1;
             }
@@ -512,6 +540,8 @@ impl Model {
         let Some(state) = self.process.conns.get_mut(&conn) else { return };
         match state.phase {
             Phase::Closed => {}
+            // Whatever it waits to be told takes too long to be safe.
+            Phase::TurnedAway => self.close(conn, BUSY),
             Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting => {
                 self.close(conn, Refusal::Limit(LimitFault::LoginTime));
             }

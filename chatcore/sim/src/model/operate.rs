@@ -24,8 +24,12 @@ impl Model {
     }
 
     pub(super) fn obey(&mut self, conn: ConnId, key: PublicKey, order: Order) {
-        let user = self.facts.keys.get(&key).and_then(|name| self.facts.users.get(name));
-        if key != self.founding.server_key && !user.is_some_and(|user| user.operator) {
+        // What is not safe yet counts for who is new alone.
+        let name = self.facts.keys.get(&key);
+        let user =
+            name.and_then(|name| self.safe.users.get(name).or_else(|| self.facts.users.get(name)));
+        let may = user.is_some_and(|user| user.operator && user.key == key);
+        if key != self.founding.server_key && !may {
             return self.close(conn, Refusal::Perm);
         }
         let Some(state) = self.process.conns.get_mut(&conn) else { return };

@@ -85,6 +85,8 @@ pub(super) enum Phase {
     Verifying(Proof),
     Reporting,
     Online(Online),
+    /// It is closed once that is safe.
+    TurnedAway,
     Closed,
 }
 
@@ -319,12 +321,13 @@ impl Conn {
             | Phase::Greeted
             | Phase::Verifying(_)
             | Phase::Reporting
+            | Phase::TurnedAway
             | Phase::Closed => None,
         }
     }
 
     pub(super) const fn is_closed(&self) -> bool {
-        matches!(self.phase, Phase::Closed)
+        matches!(self.phase, Phase::TurnedAway | Phase::Closed)
     }
 }
 
@@ -343,6 +346,16 @@ impl Waiting {
 impl Process {
     pub(super) fn online(&self, conn: ConnId) -> Option<&Online> {
         self.conns.get(&conn)?.online()
+    }
+
+    /// Whether a connection that was turned away is to be closed now.
+    pub(super) fn stop_waiting(&mut self, conn: ConnId) -> bool {
+        let Some(state) = self.conns.get_mut(&conn) else { return false };
+        let waits = matches!(state.phase, Phase::TurnedAway);
+        if waits {
+            state.phase = Phase::Closed;
+        }
+        waits
     }
 
     pub(super) fn conn_mut(&mut self, conn: Option<ConnId>) -> Option<&mut Conn> {
