@@ -190,14 +190,8 @@ const STORE_FULL: &str = "the server's disk is full (E_STORE): what you send wai
 
 /// The line that takes a measure.
 fn measure_line(user: &str, measure: Measure) -> String {
-    let word = match measure {
-        Measure::Kick => "kick",
-        Measure::Ban => "ban",
-        Measure::Unban => "unban",
-        Measure::Release => "release",
-        Measure::Op => "op",
-        Measure::Deop => "deop",
-    };
+    let command = COMMANDS.iter().find(|command| command.measure() == Some(measure));
+    let word = command.and_then(|command| command.names.first()).unwrap_or(&"?");
     format!("/{word} {user}")
 }
 

@@ -437,4 +437,15 @@ mod tests {
         assert_eq!(error, "\u{1b}[31m* error E_NAME: the name is already in use\u{1b}[0m\n");
         assert_eq!(shown(&mut printer, &post("\u{1b}[31m")), "[12:00] bob: ␛[31m\n");
     }
+
+    #[test]
+    fn measure_that_is_given_up_is_told_as_it_was_typed() {
+        let (user, id) = (chatcore::text::Untrusted::new("bob"), String::new());
+        for (measure, line) in [(Measure::Ban, "/ban bob"), (Measure::Deop, "/deop bob")] {
+            let command = Command::Moderate { user: user.clone(), measure };
+            let event = Event::Abandoned { id: id.clone(), command };
+            let shown = shown(&mut printer(), &event);
+            assert!(shown.ends_with(&format!(": {line}\n")), "{shown}");
+        }
+    }
 }

@@ -119,6 +119,11 @@ pub struct CommandHelp {
 }
 
 impl CommandHelp {
+    /// The measure that it takes, if it takes one.
+    pub const fn measure(&self) -> Option<Measure> {
+        if let Word::Moderate(measure) = self.word { Some(measure) } else { None }
+    }
+
     /// Whether the server takes it from operators alone.
     pub const fn is_for_operators(&self) -> bool {
         matches!(self.word, Word::Reset | Word::Gate | Word::Moderate(_))
