@@ -86,7 +86,10 @@ fn users_are_made_operators_and_hear_of_it() {
 #[test]
 fn measure_is_told_as_a_line_to_people() {
     let world = World::new(1);
-    let (mut ana, _bob) = (world.client(&["--plain", "--name", "ana"]), world.json("bob"));
+    let mut ana = world.client(&["--plain", "--name", "ana"]);
+    // Who comes first is the operator.
+    ana.line(|line| line.contains("ana has joined"));
+    let _bob = world.json("bob");
     ana.line(|line| line.contains("bob has joined"));
     ana.say("/op bob");
     ana.line(|line| line == "* bob is an operator");
