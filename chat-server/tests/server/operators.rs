@@ -69,8 +69,8 @@ async fn k6_operator_of_a_later_start_gets_no_right_and_those_of_the_founding_ke
     let copied = server().args(["backup", dest, "--data"]).arg(&here).output().unwrap();
     assert!(copied.status.success(), "{copied:?}");
     let told = format!(
-        "--operator changes nothing: who may reset rooms was settled when this chat was begun, and \
-         that is ana, the key {}\n",
+        "--operator changes nothing: the first operators were settled when this chat was begun, and \
+         that is ana, the key {}; operators make others by /op\n",
         key("kim")
     );
     let stderr = stop(program);
@@ -93,6 +93,7 @@ async fn k6_operator_of_a_later_start_does_not_take_the_place_of_the_first_user(
     assert!(is_operator(&address, "ana").await, "the first user is it");
     assert!(!is_operator(&address, "eva").await);
     let stderr = stop(program);
-    let told = "when this chat was begun, and that is its first user\n";
+    let told =
+        "when this chat was begun, and that is its first user; operators make others by /op\n";
     assert!(stderr.contains(told), "{stderr}");
 }
