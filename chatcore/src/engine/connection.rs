@@ -433,6 +433,7 @@ impl Engine {
         self.lose(now, conn);
         if let Some(connection) = self.volatile.connections.get_mut(&conn) {
             connection.phase = Phase::TurnedAway;
+            self.volatile.greeting = self.volatile.greeting.saturating_add(1);
             self.when_committed(index, Pending::Close { conn, refusal });
         }
     }
@@ -628,6 +629,7 @@ impl Engine {
         let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
         if matches!(connection.phase, Phase::TurnedAway) {
             connection.phase = Phase::Closing;
+            self.volatile.greeting = self.volatile.greeting.saturating_sub(1);
             self.end(conn, Some(refusal));
         }
     }
@@ -724,13 +726,13 @@ impl Engine {
     /// The deadline of a connection came: of its log-in, or of its silence.
     fn check_connection(&mut self, now: Now, conn: ConnId) {
         let Some(connection) = self.volatile.connections.get(&conn) else { return };
-        if connection.is_greeting() {
+        if matches!(connection.phase, Phase::TurnedAway) {
+            // The store takes its time, and why it was turned away must not be told before.
+            self.close(now, conn, Some(Refusal::Busy { retry_ms: BUSY_RETRY }));
+        } else if connection.is_greeting() {
             self.close(now, conn, Some(Refusal::Limit(LimitFault::LoginTime)));
         } else if connection.online().is_some() {
             self.probe_silence(now, conn);
-        } else if matches!(connection.phase, Phase::TurnedAway) {
-            // The store takes its time, and why it was turned away must not be told before.
-            self.close(now, conn, Some(Refusal::Busy { retry_ms: BUSY_RETRY }));
         }
     }
 

@@ -198,10 +198,15 @@ impl Connection {
         matches!(self.phase, Phase::TurnedAway | Phase::Closing)
     }
 
+    /// Whether it counts as one that has not logged in: also who was turned away, until it is closed.
     pub(crate) const fn is_greeting(&self) -> bool {
         matches!(
             self.phase,
-            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting
+            Phase::Greeting
+                | Phase::Greeted
+                | Phase::Verifying(_)
+                | Phase::Reporting
+                | Phase::TurnedAway
         )
     }
 }

@@ -310,6 +310,26 @@ fn who_was_turned_away_can_be_closed_before_that_is_safe() {
 }
 
 #[test]
+fn who_is_turned_away_keeps_a_place_of_those_who_have_not_logged_in_until_closed() {
+    let limits = |limits: &mut chatcore::limits::Limits| {
+        (limits.connections_max, limits.greeting_percent) = (4, 25);
+    };
+    let mut rig = Setup::limits(limits).rig();
+    rig.join("ana");
+    rig.persisting = Persisting::Held;
+    rig.say("ana", "the store takes its time");
+    log_in_with(&mut rig, "thief", "ana", "eve");
+    rig.forget();
+    rig.dial("next");
+    let busy = "close E_BUSY the server is busy, try again in 1000 ms";
+    rig.expect(&[&format!("next < {busy}"), "next < closed"]);
+    rig.persist();
+    rig.dial("later");
+    rig.send("later", hello());
+    assert_eq!(rig.heard("later"), ["hello"]);
+}
+
+#[test]
 fn users_are_counted_as_far_as_they_are_safe() {
     let mut rig = three();
     rig.persisting = Persisting::Held;

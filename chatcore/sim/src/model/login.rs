@@ -321,6 +321,7 @@ impl Model {
         self.detach(conn, Ending::Lost);
         if let Some(state) = self.process.conns.get_mut(&conn) {
             state.phase = Phase::TurnedAway;
+            self.process.greeting += 1;
         }
     }
 
@@ -476,8 +477,12 @@ impl Model {
     pub(super) fn detach(&mut self, conn: ConnId, how: Ending) {
         let Some(state) = self.process.conns.get_mut(&conn) else { return };
         match core::mem::replace(&mut state.phase, Phase::Closed) {
-            Phase::TurnedAway | Phase::Closed => {}
-            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting => {
+            Phase::Closed => {}
+            Phase::Greeting
+            | Phase::Greeted
+            | Phase::Verifying(_)
+            | Phase::Reporting
+            | Phase::TurnedAway => {
                 self.process.greeting -= 1;
             }
             Phase::Online(online) => {

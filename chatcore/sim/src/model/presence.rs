@@ -354,6 +354,7 @@ impl Process {
         let waits = matches!(state.phase, Phase::TurnedAway);
         if waits {
             state.phase = Phase::Closed;
+            self.greeting -= 1;
         }
         waits
     }
