@@ -311,6 +311,11 @@ byte_id!(
     SessionId, 16, "session id"
 );
 byte_id!(
+    /// One life of a process that may own a chat: drawn anew whenever it starts without an intact
+    /// journal.
+    BootId, 16, "boot id"
+);
+byte_id!(
     /// A blake3 digest.
     Digest, 32, "digest"
 );

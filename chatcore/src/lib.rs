@@ -57,6 +57,7 @@
 //! | [`engine`] | the server's side: rooms, gates, sessions, and the journal that holds them |
 //! | [`delivery`] | the way to many readers: cursors over records that are encoded once |
 //! | [`client`] | the client's side: connecting, sending again, seeing everything once |
+//! | [`migration`] | who owns a chat: moving it, and taking it over |
 //! | [`hub`] | engine and delivery in one value, for programs that keep nothing |
 //! | [`log`], [`chunk`] | entries and their hash chain; encoded records |
 //! | [`wire`], [`codec`] | frames, refusals, records; length-delimited postcard |
@@ -100,6 +101,7 @@ pub mod hub;
 pub mod id;
 pub mod limits;
 pub mod log;
+pub mod migration;
 pub mod text;
 pub mod time;
 pub mod wire;

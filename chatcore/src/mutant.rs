@@ -33,6 +33,19 @@ macro_rules! mutants {
             /// Every mutant.
             pub const ALL: &'static [Self] = &[$(Self::$mutant),*];
 
+            /// Whether it is a rule of migration, whose checker is another.
+            pub const fn is_of_migration(self) -> bool {
+                matches!(
+                    self,
+                    Self::NoJointCommit
+                        | Self::ProposeBehind
+                        | Self::CommitWithoutStandby
+                        | Self::StandbyTakesOld
+                        | Self::DropStandbyAlone
+                        | Self::BlindRegister
+                )
+            }
+
             /// Its name in scripts.
             pub const fn name(self) -> &'static str {
                 match self {
@@ -94,6 +107,18 @@ mutants! {
     BanIsAKick => "ban-is-a-kick",
     /// Engine: who is sent away stays a member of every room.
     KickKeepsRooms => "kick-keeps-rooms",
+    /// Migration: an owner commits alone while a node may have become its standby.
+    NoJointCommit => "no-joint-commit",
+    /// Migration: who is to stand by is proposed though it lacks what is committed.
+    ProposeBehind => "propose-behind",
+    /// Migration: an owner commits what its standby does not have.
+    CommitWithoutStandby => "commit-without-standby",
+    /// Migration: a standby follows an owner of an earlier generation.
+    StandbyTakesOld => "standby-takes-old",
+    /// Migration: an owner gives its standby up by itself.
+    DropStandbyAlone => "drop-standby-alone",
+    /// Migration: the register writes what it is told, whatever it holds.
+    BlindRegister => "blind-register",
     /// Engine: a release bears the time of the entry before.
     ReleaseAtOnce => "release-at-once",
     /// Engine: a user whose grace is over stays a member.

@@ -5,7 +5,7 @@ mod sources;
 use sources::Source;
 
 /// What each module of chatcore may use, beside itself: dependencies point downwards only.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("address", &[]),
     ("mutant", &[]),
     ("id", &[]),
@@ -19,6 +19,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("engine", &["chunk", "codec", "id", "limits", "log", "mutant", "text", "time", "wire"]),
     ("client", &["id", "limits", "mutant", "text", "time", "wire"]),
     ("delivery", &["chunk", "codec", "engine", "id", "limits", "mutant", "text", "time", "wire"]),
+    ("migration", &["id", "mutant"]),
     ("hub", &["codec", "delivery", "engine", "id", "limits", "log", "time", "wire"]),
     ("lib", &[]),
 ];

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use chat_sim::broken::Broken;
 use chat_sim::marks::Mark;
+use chat_sim::moving::{self, Bounds};
 use chat_sim::off::Off;
 use chat_sim::panics::keep_quiet;
 use chat_sim::plan::Plan;
@@ -19,6 +20,9 @@ use chat_sim::world::run_watched;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// Within these a rule of migration that is switched off has to be missed.
+const MUTANT_BOUNDS: Bounds = Bounds { people: 2, changes: 5, dies: false };
 
 /// Why there is nothing to switch off.
 const NO_MUTANTS: &str = "nothing can be switched off: build with RUSTFLAGS='--cfg chat_mutants'";
@@ -64,6 +68,16 @@ struct Args {
     /// `RUSTFLAGS='--cfg chat_mutants'`.
     #[arg(long, conflicts_with = "seed")]
     mutants: bool,
+    /// Visit every state of two processes that hand a chat to each other, with so many changes of the
+    /// record, instead of running worlds.
+    #[arg(long, value_name = "CHANGES", conflicts_with_all = ["seed", "mutants"])]
+    moves: Option<usize>,
+    /// People who say something meanwhile.
+    #[arg(long, default_value_t = 2, requires = "moves")]
+    people: u8,
+    /// No process dies meanwhile.
+    #[arg(long, requires = "moves")]
+    nobody_dies: bool,
 }
 
 fn main() -> ExitCode {
@@ -77,6 +91,7 @@ fn main() -> ExitCode {
     watch_over(Arc::clone(&watch));
     let result = match args.seed {
         Some(seed) => replay(&args, off, seed, &watch.pulse()),
+        None if args.moves.is_some() => visit_moves(&args, off),
         None if args.mutants => prove_checkers(&args, &watch),
         None => run_batch(&args, off, &watch),
     };
@@ -96,6 +111,16 @@ fn named(name: &str) -> Result<Off, String> {
         return Err(NO_MUTANTS.to_owned());
     }
     Err(format!("there is no mutant {name:?}; there are {}", names.join(", ")))
+}
+
+/// Visits every state of a chat that moves.
+fn visit_moves(args: &Args, off: Off) -> std::io::Result<bool> {
+    let (changes, people) = (args.moves.unwrap_or_default(), args.people);
+    let bounds = Bounds { people, changes, dies: !args.nobody_dies };
+    let begun = Instant::now();
+    let found = moving::check(bounds, off, threads(args));
+    writeln!(stdout(), "{found} ({:.1} s)", begun.elapsed().as_secs_f64())?;
+    Ok(found.broken.is_none())
 }
 
 /// Looks from time to time whether every world goes on.
@@ -124,9 +149,21 @@ fn prove_checkers(args: &Args, watch: &Watch) -> std::io::Result<bool> {
     let (first, count, threads) = (args.first, args.seeds, threads(args));
     let (mut caught, mut all) = (0, 0);
     for (off, name) in Off::all() {
+        all += 1;
+        if off.is_of_migration() {
+            let found = moving::check(MUTANT_BOUNDS, off, threads);
+            let rule = found.broken.map(|(rule, _)| rule);
+            caught += u64::from(rule.is_some());
+            match rule {
+                Some(rule) => {
+                    writeln!(out, "caught after {} states: {name}: {rule}", found.states)?;
+                }
+                None => writeln!(out, "NOT CAUGHT in {} states: {name}", found.states)?,
+            }
+            continue;
+        }
         let batch = Batch { first, count, threads, stops_at_failure: true, off };
         let summary = run_many(batch, watch, |_| {});
-        all += 1;
         let seeds = summary.seeds;
         match summary.failures.first() {
             Some((seed, broken)) => {

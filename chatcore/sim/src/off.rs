@@ -38,6 +38,18 @@ impl Off {
         name
     }
 
+    /// Whether it is a rule of migration, which no world has.
+    pub fn is_of_migration(self) -> bool {
+        #[cfg(chat_mutants)]
+        let is_of_migration = self.mutant.is_some_and(Mutant::is_of_migration);
+        #[cfg(not(chat_mutants))]
+        let is_of_migration = {
+            let Self {} = self;
+            false
+        };
+        is_of_migration
+    }
+
     /// The command that runs the world of a seed again.
     pub fn replay(self, seed: u64) -> String {
         match self.name() {
@@ -54,6 +66,13 @@ impl Off {
         self.mutant.into_iter().for_each(|mutant| engine.mutate(mutant));
         #[cfg(not(chat_mutants))]
         let _ = (self, engine);
+    }
+
+    pub(crate) fn node<E>(self, node: &mut chatcore::migration::Node<E>) {
+        #[cfg(chat_mutants)]
+        self.mutant.into_iter().for_each(|mutant| node.mutate(mutant));
+        #[cfg(not(chat_mutants))]
+        let _ = (self, node);
     }
 
     pub(crate) fn delivery(self, delivery: &mut Delivery) {
