@@ -1,7 +1,7 @@
 //! Who owns a chat: moving it from one process to another, and taking it over when its owner dies.
 //!
 //! A chat has one *owner*, which decides and commits, and at most one *standby*, which has everything
-//! that is committed. Who they are stands in one [`Register`] that several processes can reach, and
+//! that is committed. Who they are stands in one [`Record`] of a register that all can reach, and
 //! every change of it is one compare-and-swap. So a move is a swap of roles between two who have the
 //! same, a take-over is the same swap without a word from the owner, and no lease and no clock has a
 //! part in why it is safe.
