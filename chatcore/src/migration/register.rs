@@ -1,11 +1,9 @@
 //! The record of who owns a chat, and which changes of it are right.
 
-use serde::{Deserialize, Serialize};
-
 use crate::id::{BootId, Generation, LogId, PublicKey};
 
 /// One process that may own a chat. Who starts again without all that it had is another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId {
     /// The key of the machine.
     pub key: PublicKey,
@@ -14,7 +12,7 @@ pub struct NodeId {
 }
 
 /// Who owns a chat, as the register says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Record {
     /// One more with every change.
     pub generation: Generation,
@@ -27,7 +25,7 @@ pub struct Record {
 }
 
 /// A change that a node wants of the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Proposal {
     /// The generation that the record has to have.
     pub expect: Generation,
