@@ -259,7 +259,12 @@ fn may_refuse(
         }
         Refusal::Gate { have, need } => {
             let closed = !open || !same_log || present(room) > life;
-            looks && closed && have < u32::from(need) && journal.had_threshold(room, need)
+            // With enough users the gate opens, and until that is safe nobody reads.
+            let opening = journal
+                .present(room)
+                .is_none_or(|(_, life)| life.opened().is_none_or(|at| at > safe.get()));
+            let held = have < u32::from(need) || opening;
+            looks && closed && held && journal.had_threshold(room, need)
         }
         Refusal::Target(TargetFault::User) => {
             let Wish::Whois(room, user) = &asked.wish else { return false };
