@@ -552,7 +552,10 @@ impl Engine {
         let first_user = self.durable.founding().operators.is_empty()
             && changes.iter().any(|change| matches!(change, Change::OperatorGranted { .. }));
         for change in changes {
+            let is_right = matches!(change, Change::OperatorGranted { .. });
+            let before = self.durable.describe(&user, false).filter(|_| is_right);
             self.append(now, change);
+            self.keep_until_safe(before);
         }
         let before = self.volatile.sessions.insert(login.session, conn);
         self.attach(now, conn, &user, login);

@@ -483,7 +483,7 @@ pub struct Engine {
     feed: Feed,
     /// Appended and not committed.
     uncommitted: VecDeque<Arc<Entry>>,
-    /// What was so of users before measures that are not committed, oldest first.
+    /// What was so of users before measures and rights that are not committed, oldest first.
     replaced: VecDeque<(Index, UserInfo)>,
     /// What waits for a commit, in order.
     pending: VecDeque<(Index, Pending)>,

@@ -45,8 +45,10 @@ impl Engine {
             if operator == target {
                 return Err(Refusal::Target(TargetFault::Oneself));
             }
-            // Else whoever a founder made an operator could take the server over.
-            if user.is_operator() && self.durable.is_founder(target, &user.key) {
+            // Else whoever a founder made an operator could take the server over: by sending its
+            // founders away, or by freeing a name or key that makes whoever comes with it an operator.
+            let is_out_of_reach = user.is_operator() || measure == Measure::Release;
+            if is_out_of_reach && self.durable.is_founder(target, &user.key) {
                 return Err(Refusal::Target(TargetFault::Founder));
             }
         }
@@ -86,7 +88,7 @@ impl Engine {
             self.append(now, change);
         }
         let index = self.head.index;
-        self.replaced.extend(before.map(|info| (index, info)));
+        self.keep_until_safe(before);
         if let Some(fault) = fault {
             let refusal = Refusal::Expelled(fault);
             conns.into_iter().for_each(|conn| self.turn_away(now, conn, index, refusal));
@@ -116,6 +118,11 @@ impl Engine {
         Now { wall: now.wall.max(after), ..now }
     }
 
+    /// Keeps what was so of a user before the newest entry, until that is safe.
+    pub(super) fn keep_until_safe(&mut self, before: Option<UserInfo>) {
+        self.replaced.extend(before.map(|info| (self.head.index, info)));
+    }
+
     /// Tells a user who became an operator, or ceased to be one.
     fn tell_rights(&mut self, user: &UserName, was_operator: bool) {
         let is_operator = self.durable.is_operator(user);
@@ -130,7 +137,8 @@ impl Engine {
         }
     }
 
-    /// What others may know of a user: before a measure that is not safe yet, what was so before it.
+    /// What others may know of a user, and the rights that count for orders: before a measure or a
+    /// right that is not safe yet, what was so before it.
     pub(super) fn describe(&self, user: &UserName) -> Option<UserInfo> {
         let connected = self.volatile.is_connected(user);
         let before = self.replaced.iter().find(|(_, info)| info.user == *user);

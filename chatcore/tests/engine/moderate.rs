@@ -204,10 +204,19 @@ fn founders_are_out_of_the_reach_of_operators_and_not_of_those_who_run_the_serve
     rig.expect(&[&format!("ana < refused 1 {refused}")]);
     assert_eq!(as_server(&mut rig, "ana", Measure::Kick), None);
     assert!(rig.heard("ana").contains(&KICKED.to_owned()));
-    // Whom the server took the right from is as anybody else.
-    assert_eq!(as_server(&mut rig, "ana", Measure::Deop), None);
-    rig.command("bob", moderate("ana", Measure::Kick));
-    assert!(rig.heard("bob").contains(&"applied 7".to_owned()));
+    // Whom the server took the right from is as anybody else, but for what would give it again.
+    for name in ["ana", "bob"] {
+        assert_eq!(as_server(&mut rig, name, Measure::Deop), None);
+    }
+    assert_eq!(as_server(&mut rig, "cem", Measure::Op), None);
+    rig.forget();
+    for (counter, name) in (1..).zip(["ana", "bob"]) {
+        rig.command("cem", moderate(name, Measure::Release));
+        rig.expect(&[&format!("cem < refused {counter} {refused}")]);
+    }
+    rig.command("cem", moderate("ana", Measure::Kick));
+    assert!(rig.heard("cem").contains(&"applied 3".to_owned()));
+    assert_eq!(as_server(&mut rig, "bob", Measure::Release), None);
 }
 
 #[test]

@@ -280,3 +280,17 @@ fn right_that_is_not_safe_yet_counts_for_nothing_and_one_that_is_lost_counts_unt
     ask(&mut rig, "later", STRANGER);
     rig.expect(&["later < hello", "later < close E_PERM operators only", "later < closed"]);
 }
+
+#[test]
+fn right_that_comes_with_a_new_name_counts_once_it_is_safe() {
+    let mut rig = rig();
+    rig.persisting = Persisting::Held;
+    log_in(&mut rig, "ana", OPERATOR);
+    rig.forget();
+    ask(&mut rig, "early", OPERATOR);
+    rig.expect(&["early < hello", "early < close E_PERM operators only", "early < closed"]);
+    rig.persist();
+    rig.forget();
+    ask(&mut rig, "later", OPERATOR);
+    assert!(rig.heard("later").iter().any(|line| line.starts_with("status")));
+}

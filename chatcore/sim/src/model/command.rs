@@ -162,7 +162,7 @@ impl Model {
             OperatorRule::Name(name) => *name == user,
             OperatorRule::Key(key) => *key == state.key,
         });
-        if is_named && state.operator {
+        if is_named && (state.operator || measure == Measure::Release) {
             return Err(Refusal::Target(TargetFault::Founder));
         }
         self.may_take(&user, measure)?;

@@ -24,10 +24,9 @@ impl Model {
     }
 
     pub(super) fn obey(&mut self, conn: ConnId, key: PublicKey, order: Order) {
-        // What is not safe yet counts for who is new alone.
+        // A right that is not safe yet is none.
         let name = self.facts.keys.get(&key);
-        let user =
-            name.and_then(|name| self.safe.users.get(name).or_else(|| self.facts.users.get(name)));
+        let user = name.and_then(|name| self.safe.users.get(name));
         let may = user.is_some_and(|user| user.operator && user.key == key);
         if key != self.founding.server_key && !may {
             return self.close(conn, Refusal::Perm);
