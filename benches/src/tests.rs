@@ -55,7 +55,7 @@ fn with_chat_server(run: impl FnOnce(&Address)) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(Server::start(config)).unwrap();
     run(&server.addresses()[0].clone());
-    runtime.block_on(server.stop());
+    runtime.block_on(server.stop()).unwrap();
 }
 
 #[test]

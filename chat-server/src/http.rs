@@ -125,6 +125,8 @@ where
 {
     let served = http1::Builder::new()
         .keep_alive(false)
+        // Who has said all may close their side, as `nc -N` does, and is answered all the same.
+        .half_close(true)
         .max_buf_size(HEAD_BYTES_MAX)
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages))

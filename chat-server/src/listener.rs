@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,6 +71,15 @@ pub enum ListenError {
          or on this machine alone, as --admin unix:/PATH or --admin 127.0.0.1:9464"
     )]
     AdminExposed {
+        /// The address.
+        address: Address,
+    },
+    /// The address for those who run the server is to be encrypted.
+    #[error(
+        "{address}: metrics are told and calls taken unencrypted, on this machine alone: as --admin \
+         unix:/PATH or --admin 127.0.0.1:9464"
+    )]
+    AdminEncrypted {
         /// The address.
         address: Address,
     },
@@ -161,13 +170,31 @@ enum Accepted {
 
 /// A socket file, removed with its listener.
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+struct SocketFile {
+    path: PathBuf,
+    /// The device and the inode.
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let id = file_id(&path)?;
+        Ok(Self { path, id })
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may have been removed already, and then that is what was wanted.
-        let _ = fs::remove_file(&self.0);
+        // Somebody else may have put their own in its place, which is not ours to remove.
+        if file_id(&self.path).is_ok_and(|id| id == self.id) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn file_id(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 impl Listener {
@@ -190,8 +217,9 @@ impl Listener {
             return bind_unix(address, path.clone(), private_socket).await;
         }
         match Self::bind(address, Plaintext::LoopbackOnly, None).await {
-            Err(ListenError::Exposed { address } | ListenError::NoCertificate { address }) => {
-                Err(ListenError::AdminExposed { address })
+            Err(ListenError::Exposed { address }) => Err(ListenError::AdminExposed { address }),
+            Err(ListenError::NoCertificate { address }) => {
+                Err(ListenError::AdminEncrypted { address })
             }
             Ok(listener) => Ok(listener),
             Err(error) => Err(error),
@@ -427,15 +455,21 @@ async fn bind_unix(
         Ok(found) if !found.file_type().is_socket() => {
             return Err(ListenError::NotASocket { address: address.clone() });
         }
-        // A socket that nobody answers on was left behind by a server that was killed.
-        Ok(_) if UnixStream::connect(&path).await.is_err() => {
-            fs::remove_file(&path).map_err(wrap)?;
-        }
-        Ok(_) => return Err(ListenError::InUse { address: address.clone() }),
+        Ok(_) => match UnixStream::connect(&path).await.map_err(|error| (error.kind(), error)) {
+            // A socket that nobody listens on was left behind by a server that was killed.
+            Err((io::ErrorKind::ConnectionRefused, _)) => fs::remove_file(&path).map_err(wrap)?,
+            Err((io::ErrorKind::NotFound, _)) => {}
+            // A queue that is full is somebody's, too.
+            Ok(_) | Err((io::ErrorKind::WouldBlock, _)) => {
+                return Err(ListenError::InUse { address: address.clone() });
+            }
+            Err((_, error)) => return Err(wrap(error)),
+        },
         Err(_) => {}
     }
     let listener = listen(&path).map_err(wrap)?;
-    let socket = Socket::Unix { listener, _file: SocketFile(path) };
+    let file = SocketFile::new(path).map_err(wrap)?;
+    let socket = Socket::Unix { listener, _file: file };
     Ok(Listener { socket, address: address.clone(), takes_plain: true, tls: None })
 }
 

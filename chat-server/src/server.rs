@@ -260,7 +260,7 @@ impl Server {
         let addresses = bound.chat.iter().map(|listener| listener.address().clone()).collect();
         let house = Arc::new(House {
             places: Places::new(&limits),
-            handshakes: Handshakes::new(&crew, cores),
+            handshakes: Handshakes::new(&crew),
             addresses: Arc::new(Addresses::new(address_limits)),
             pages: http::pages(Arc::clone(&health), Layer::Plain),
             encrypted_pages: http::pages(Arc::clone(&health), Layer::Tls),
@@ -343,28 +343,32 @@ impl Server {
     /// Resolves when the server stopped by itself: by a bug, or because the store can keep nothing
     /// more. It is of no more use then.
     pub async fn failed(&mut self) -> Failure {
-        while let Some(ended) = self.core.join_next().await {
-            match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(failure)) => return Failure::Store(failure),
-                Err(error) => return Failure::Bug(error),
-            }
+        match failure_in(&mut self.core).await {
+            Some(failure) => failure,
+            None => std::future::pending().await,
         }
-        std::future::pending().await
     }
 
     /// Stops in order: accepts no more, makes safe and answers what was posted, tells everybody,
     /// waits for the last frames to be taken, 9 seconds at most, and closes the store.
-    pub async fn stop(mut self) -> Stopped {
+    ///
+    /// # Errors
+    /// When the server stops by itself meanwhile, as for [`Server::failed`]. What was acknowledged is
+    /// safe all the same; what was not may be gone.
+    pub async fn stop(mut self) -> Result<Stopped, Failure> {
         let deadline = Instant::now() + DRAIN_TIME;
         self.listening.cancel();
         while self.listeners.join_next().await.is_some() {}
         drop(self.accepted);
         // The engine is gone only when it failed; then there is nobody to tell.
         let _ = self.messages.send(Message::Stop).await;
-        let stopped = match tokio::time::timeout_at(deadline, &mut self.connections).await {
-            Ok(_) => Stopped::Drained,
-            Err(_) => Stopped::TimedOut,
+        let stopped = tokio::select! {
+            biased;
+            Some(failure) = failure_in(&mut self.core) => return Err(failure),
+            drained = tokio::time::timeout_at(deadline, &mut self.connections) => match drained {
+                Ok(_) => Stopped::Drained,
+                Err(_) => Stopped::TimedOut,
+            },
         };
         self.core.shutdown().await;
         if let Some(closed) = self.store_closed
@@ -372,8 +376,20 @@ impl Server {
         {
             tracing::warn!("the store is not closed yet: the next start will take a little longer");
         }
-        stopped
+        Ok(stopped)
     }
+}
+
+/// Waits for a failure among the engine and the shards; `None` when all have ended without one.
+async fn failure_in(core: &mut JoinSet<Result<(), StoreFailure>>) -> Option<Failure> {
+    while let Some(ended) = core.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => return Some(Failure::Store(failure)),
+            Err(error) => return Some(Failure::Bug(error)),
+        }
+    }
+    None
 }
 
 /// The engine, where it is kept, and how one knows that that is closed.

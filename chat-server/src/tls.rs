@@ -8,10 +8,10 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use ::ring::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -46,8 +46,17 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// with the usual keys, and in three seconds with an RSA key of 4096 bits.
 ///
 /// A connection takes part from its whole hello on, until its answer is made; what is waited for before
-/// and after bounds nobody but itself, by its place at the door and `login_time`.
+/// and after bounds nobody but itself, by its place at the door and `login_time`. The exception is
+/// [`REPEATED_MAX`].
 const HANDSHAKES_MAX: usize = 1_024;
+
+/// Handshakes at once whose client has to say hello again, as it offered no key that is understood. The
+/// second hello is answered without the crew, on a thread of tokio's. Clients guess right, so that this
+/// is rare; who finds no place is turned away as by [`HANDSHAKES_MAX`].
+const REPEATED_MAX: usize = 64;
+
+/// How long such a place is kept for a client that has to say hello again.
+const REPEATED_TIME: Duration = Duration::from_secs(2);
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -203,9 +212,12 @@ impl Tls {
         let config = self.shown().config;
         let answered = turn.work(move || answer(hello, config)).await;
         let (accept, is_repeated) = answered.map_err(io::Error::other)?;
-        let repeated = is_repeated.then(|| handshakes.repeated.try_acquire()).transpose();
-        let _among_the_repeated = repeated.map_err(|_| Unanswered::Busy)?;
-        Ok(accept.await?)
+        if !is_repeated {
+            return Ok(accept.await?);
+        }
+        let _place = handshakes.repeated.try_acquire().map_err(|_| Unanswered::Busy)?;
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no second hello came in time");
+        Ok(tokio::time::timeout(REPEATED_TIME, accept).await.map_err(late)??)
     }
 }
 
@@ -256,15 +268,13 @@ impl Shown {
 #[derive(Debug)]
 pub(crate) struct Handshakes {
     line: Line,
-    /// For those whose client has to say hello again, as it offered no key that is understood. The
-    /// second hello is answered without the crew, so there are no more of them than there are cores.
-    /// Clients guess right, so that this is rare.
+    /// See [`REPEATED_MAX`].
     repeated: Semaphore,
 }
 
 impl Handshakes {
-    pub(crate) fn new(crew: &Crew, cores: NonZeroUsize) -> Self {
-        Self { line: crew.line(HANDSHAKES_MAX), repeated: Semaphore::new(cores.get()) }
+    pub(crate) fn new(crew: &Crew) -> Self {
+        Self { line: crew.line(HANDSHAKES_MAX), repeated: Semaphore::new(REPEATED_MAX) }
     }
 }
 
@@ -362,14 +372,15 @@ fn check_mode(path: &Path) -> Result<(), TlsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroUsize;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[tokio::test]
     async fn c9_handshake_that_finds_no_place_is_closed_without_an_answer_and_the_next_is_done() {
         let folder = tempfile::tempdir().unwrap();
         let tls = Tls::self_signed(folder.path(), &[]).unwrap();
-        let cores = NonZeroUsize::MIN;
-        let handshakes = Handshakes::new(&Crew::new(cores), cores);
+        let handshakes = Handshakes::new(&Crew::new(NonZeroUsize::MIN));
         let turns: Vec<_> = (0..HANDSHAKES_MAX).map(|_| handshakes.line.join().unwrap()).collect();
         let (near, far) = tokio::io::duplex(4 << 10);
         let (accepted, connected) =

@@ -70,7 +70,7 @@ impl World {
     }
 
     pub(crate) fn stop(&self, server: Server) {
-        self.runtime.block_on(server.stop());
+        self.runtime.block_on(server.stop()).unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {

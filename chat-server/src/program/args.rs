@@ -129,7 +129,7 @@ pub(super) struct RunArgs {
           value_parser = parse_threshold)]
     pub(super) threshold: Option<Threshold>,
 
-    /// Keep nothing but the server's key
+    /// Keep nothing of the chat; keys and the token for calls stay in the folder
     #[arg(long, env = "CHAT_EPHEMERAL")]
     pub(super) ephemeral: bool,
 

@@ -15,6 +15,7 @@ use chatcore::address::Address;
 use chatcore::wire::Refusal;
 use clap::CommandFactory as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::admin::{AdminToken, TokenError};
 use crate::key::{KeyError, ServerKey};
@@ -395,25 +396,47 @@ async fn serve(
     report: &Report,
 ) -> Result<(), Failure> {
     let mut stop_asked = pin!(server.stop_asked());
+    let mut reading = None;
     let reason = loop {
         tokio::select! {
             _ = signals.terminate.recv() => break "SIGTERM",
             _ = signals.interrupt.recv() => break "SIGINT",
             () = &mut stop_asked => break "POST /stop",
-            () = comes(&mut signals.hang_up) => {
-                if let Some(tls) = &tls {
-                    report.certificate(tls.read_again().map(|()| tls.key_hash()));
-                }
+            // A signal that comes while the files are read waits for its turn.
+            () = comes(&mut signals.hang_up), if reading.is_none() => {
+                reading = tls.clone().map(read_again);
             }
+            Some(read) = outcome_of(&mut reading) => report.certificate(read),
             failure = server.failed() => return Err(Failure::Server(failure)),
         }
     };
     report.stopping(reason);
-    if server.stop().await == Stopped::TimedOut {
+    if server.stop().await.map_err(Failure::Server)? == Stopped::TimedOut {
         tracing::warn!("some connections did not take their last messages in time");
     }
     report.stopped(reason);
     Ok(())
+}
+
+/// What is told of a certificate that was read: its key, or why the one before stays.
+type Read = Result<String, TlsError>;
+
+/// Reads the certificate again beside everything else: a file system that hangs must keep nobody from
+/// stopping the server.
+fn read_again(tls: Tls) -> oneshot::Receiver<Read> {
+    let (told, outcome) = oneshot::channel();
+    std::thread::spawn(move || {
+        // The server may have stopped meanwhile.
+        let _ = told.send(tls.read_again().map(|()| tls.key_hash()));
+    });
+    outcome
+}
+
+/// Waits for what is being read; `None` when nothing is.
+async fn outcome_of(reading: &mut Option<oneshot::Receiver<Read>>) -> Option<Read> {
+    let read = reading.as_mut()?.await;
+    *reading = None;
+    Some(read.expect("who reads a certificate tells what came of it"))
 }
 
 /// Where the server keeps its key and the chat: the folder named, or the one the XDG rules give.

@@ -276,6 +276,22 @@ async fn i8_unix_socket_takes_calls_of_its_owner_without_a_token() {
 }
 
 #[tokio::test]
+async fn i8_caller_who_closes_their_side_after_the_call_is_answered() {
+    let house = House::by_socket().await;
+    let mut bob = Peer::join(&house.chat, "bob").await;
+    let Address::Unix(path) = &house.admin else { panic!("{}", house.admin) };
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    let call = "POST /users/bob/kick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all(call.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    tokio::time::timeout(PATIENCE, read).await.expect("an answer in time").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(bob.closed().await, Some(Refusal::Expelled(ExpelFault::Kicked)));
+}
+
+#[tokio::test]
 async fn i8_other_user_who_gets_at_the_unix_socket_is_not_heard() {
     if !rustix::process::geteuid().is_root() {
         return println!("not tried: only root can be somebody else");
@@ -491,7 +507,7 @@ async fn c12_program_around_the_server_is_told_that_a_stop_is_asked_for() {
     asked.await;
     // It serves on until it is stopped, which a caller who says nothing does not prevent.
     Peer::join(&house.chat, "ana").await;
-    assert_eq!(house.server.stop().await, Stopped::Drained);
+    assert_eq!(house.server.stop().await.unwrap(), Stopped::Drained);
     drop(idle);
 }
 

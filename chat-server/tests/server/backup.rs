@@ -113,7 +113,7 @@ async fn backup_refuses_a_place_that_is_not_empty_and_leaves_it_as_it_is() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(1) && said.contains("not empty"), "{said}");
     assert_eq!(fs::read(empty.join("journal.db")).unwrap(), copied);
-    running.stop().await;
+    running.stop().await.unwrap();
 
     let nothing = other.path().join("nothing");
     fs::create_dir(&nothing).unwrap();
@@ -128,12 +128,12 @@ async fn e5_backup_of_a_folder_that_is_damaged_or_lost_its_end_is_refused() {
     let (running, address) = start(folder.path()).await;
     let mut ana = Peer::join(&address, "ana").await;
     post_all(&mut ana, &numbers(100..200)).await;
-    running.stop().await;
+    running.stop().await.unwrap();
     let short = fs::read(folder.path().join("journal.db")).unwrap();
     let (running, address) = start(folder.path()).await;
     let mut ana = Peer::join(&address, "ana").await;
     post_all(&mut ana, &numbers(200..300)).await;
-    running.stop().await;
+    running.stop().await.unwrap();
     let (path, dest) = (folder.path().join("journal.db"), other.path().join("copy"));
     let refused = || {
         let refused = chat_server::backup(folder.path(), &dest, &mut |_| {}).unwrap_err();
@@ -167,7 +167,7 @@ async fn e6_backup_that_was_cut_short_is_never_begun_anew() {
     post_all(&mut ana, &numbers(0..10)).await;
     let dest = other.path().join("copy");
     chat_server::backup(folder.path(), &dest, &mut |_| {}).unwrap();
-    running.stop().await;
+    running.stop().await.unwrap();
     // As it is until the last step.
     fs::rename(dest.join("journal.db"), dest.join("backup.db")).unwrap();
     let refused = Server::start(config(&dest)).await.unwrap_err();

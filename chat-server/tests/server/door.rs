@@ -197,33 +197,39 @@ async fn c9_storm_of_handshakes_leaves_those_inside_and_newcomers_their_time() {
 }
 
 #[tokio::test]
-async fn c9_clients_that_must_say_hello_again_are_as_many_as_there_are_cores() {
+async fn c9_clients_that_must_say_hello_again_are_bounded_and_make_room_when_they_do_not() {
+    const MAX: usize = 64;
+
     let limits = Limits { login_time: NO_DEADLINE, ..Limits::default() };
     let house = Everywhere::start(limits).await;
     let encrypted = &house.addresses()[1];
     let mut others = Others::talking(encrypted).await;
     let hello = TlsHello { has_key_share: false, ..TlsHello::default() }.to_bytes();
-    let ask = async || {
-        let mut stream = dial_to(encrypted).await;
-        stream.write_all(&hello).await.unwrap();
-        let mut answer = [0; 43];
-        let read = timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("in time");
-        read.ok().map(|_| {
-            assert_eq!(answer[11..], TlsHello::HELLO_AGAIN, "the random of RFC 8446, 4.1.3");
-            stream
-        })
-    };
-    let mut asked = Vec::new();
-    for _ in 0..std::thread::available_parallelism().unwrap().get() {
-        asked.push(ask().await.expect("it is told to say hello again"));
+    let mut asks = JoinSet::new();
+    for _ in 0..5 * MAX {
+        let (address, hello) = (encrypted.clone(), hello.clone());
+        asks.spawn(async move {
+            let mut stream = dial_to(&address).await;
+            stream.write_all(&hello).await.unwrap();
+            let mut answer = [0; 43];
+            let read = timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("in time");
+            read.ok().map(|_| {
+                assert_eq!(answer[11..], TlsHello::HELLO_AGAIN, "the random of RFC 8446, 4.1.3");
+                stream
+            })
+        });
     }
-    assert!(ask().await.is_none(), "beyond, it is closed without a word");
+    let asked = asks.join_all().await;
+    let answered = asked.iter().flatten().count();
+    assert!(answered >= MAX, "{answered} are told to say hello again");
+    assert!(answered < asked.len(), "beyond, they are closed without a word");
     // The others' hellos are answered all the same.
     timeout(PATIENCE, Peer::join(encrypted, "carla")).await.expect("newcomers must get in");
     others.assert_undisturbed().await;
-    drop(asked);
-    let again = timeout(PATIENCE, async { while ask().await.is_none() {} });
-    again.await.expect("who leaves must make room");
+    for mut stream in asked.into_iter().flatten() {
+        let rest = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+        rest.expect("who says nothing must make room").unwrap();
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! The program over a system whose calls fail or are slow.
 
+use std::path::Path;
 use std::process::Command;
 
 use chatcore::id::RequestId;
 use chatcore::wire::{ClientFrame, Refusal, ServerFrame};
+use rustix::process::{Signal, kill_process};
 
 use crate::killed::{options, serve, server};
 use crate::peer::Peer;
@@ -34,7 +36,7 @@ async fn c12_post_that_waits_for_a_slow_disk_is_answered_before_a_server_that_st
     let Some(slow) = with(SYNCS, "delay_exit=200000") else { return };
     // The files are made while syncs are fast.
     let (program, _) = serve(server(), folder.path());
-    program.signal(rustix::process::Signal::TERM);
+    program.signal(Signal::TERM);
     program.wait();
     let (program, address) = serve(slow, folder.path());
     let mut ana = Peer::join(&address, "ana").await;
@@ -45,7 +47,7 @@ async fn c12_post_that_waits_for_a_slow_disk_is_answered_before_a_server_that_st
     while ana.next().await != Some(ServerFrame::Pong { token }) {}
     // The tracer keeps signals to itself.
     let traced = program.children();
-    rustix::process::kill_process(traced[0], rustix::process::Signal::TERM).unwrap();
+    kill_process(traced[0], Signal::TERM).unwrap();
     let answer = ana.answer_to(counter).await;
     assert!(matches!(answer, ServerFrame::Accepted { .. }), "{answer:?}");
     assert_eq!(ana.closed().await, Some(Refusal::Gone));
@@ -61,7 +63,7 @@ async fn e2_server_whose_sync_fails_stops_and_says_why_and_nothing_acknowledged_
     let Some(failing) = with(SYNCS, "error=EIO:when=12+") else { return };
     // The files are made while syncs succeed.
     let (program, _) = serve(server(), folder.path());
-    program.signal(rustix::process::Signal::TERM);
+    program.signal(Signal::TERM);
     program.wait();
     let (program, address) = serve(failing, folder.path());
     let mut ana = Peer::join(&address, "ana").await;
@@ -80,6 +82,64 @@ async fn e2_server_whose_sync_fails_stops_and_says_why_and_nothing_acknowledged_
     let mut beto = Peer::join_from_the_first(&address, "beto").await;
     let wanted: Vec<String> = (1..=acknowledged).map(|number: u32| number.to_string()).collect();
     assert_eq!(beto.posts(wanted.len()).await, wanted);
+}
+
+/// A server whose syncs are slow and fail from the same one on in every new folder; `None` as for [`with`].
+async fn slowly_failing(folder: &Path) -> Option<(Program, Peer)> {
+    let failing = with(SYNCS, "error=EIO:delay_exit=300000:when=12+")?;
+    // The files are made while syncs succeed.
+    let (program, _) = serve(server(), folder);
+    program.signal(Signal::TERM);
+    program.wait();
+    let (program, address) = serve(failing, folder);
+    let ana = Peer::join(&address, "ana").await;
+    Some((program, ana))
+}
+
+#[tokio::test]
+async fn e2_server_whose_sync_fails_while_it_stops_says_so_at_once_and_ends_with_1() {
+    let mut good = 0_u32;
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let Some((_program, mut ana)) = slowly_failing(folder.path()).await else { return };
+        while ana.post_and_wait("one more").await.is_some() {
+            good += 1;
+            assert!(good < 100, "a sync must fail");
+        }
+    }
+    // Entries may share a sync, so that it is not always the same post that meets the failure.
+    for before in [good, good + 1, good.saturating_sub(1), good + 2, good.saturating_sub(2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some((program, mut ana)) = slowly_failing(folder.path()).await else { return };
+        for _ in 0..before {
+            ana.post_and_wait("one more").await;
+        }
+        ana.post("on its way").await;
+        let token = RequestId::new(7).unwrap();
+        ana.send(&ClientFrame::Ping { token }).await;
+        let mut answers = Vec::new();
+        while let Some(frame) = ana.next().await
+            && frame != (ServerFrame::Pong { token })
+        {
+            answers.push(frame);
+        }
+        // The tracer keeps signals to itself.
+        let Some(traced) = program.children().first().copied() else { continue };
+        if kill_process(traced, Signal::TERM).is_err() {
+            continue;
+        }
+        while let Some(frame) = ana.next().await {
+            answers.push(frame);
+        }
+        let (status, stderr) = tokio::task::spawn_blocking(|| program.wait()).await.unwrap();
+        if answers.iter().any(|frame| matches!(frame, ServerFrame::Accepted { .. })) {
+            continue;
+        }
+        assert_eq!(status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("nothing more can be kept"), "{stderr}");
+        return;
+    }
+    panic!("no sync failed while the server stopped");
 }
 
 /// Posts numbers after `kept`, one at a time, until ten more are acknowledged or no more can be; the

@@ -284,7 +284,7 @@ async fn e1_import_is_whole_however_small_the_disk_is_or_says_that_it_is_full_an
     let mut ana = Peer::join(&address, "ana").await;
     let texts: Vec<String> = (0..150).map(|number| format!("{number:02000}")).collect();
     crate::store::post_all(&mut ana, &texts).await;
-    server.stop().await;
+    server.stop().await.unwrap();
     let lines = folder.path().join("lines");
     let mut file = std::fs::File::create(&lines).unwrap();
     let entries = chat_server::export(folder.path(), &mut file, &mut |_| {}).unwrap();

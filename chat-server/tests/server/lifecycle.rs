@@ -4,6 +4,7 @@ use chat_server::{ListenError, Plaintext, Server, ServerConfig, ServerKey, Start
 use chatcore::address::Address;
 use chatcore::limits::Limits;
 use chatcore::wire::{Refusal, ServerFrame};
+use tokio::net::UnixStream;
 
 use crate::peer::Peer;
 use crate::{Everywhere, start};
@@ -22,7 +23,7 @@ async fn unix_socket_serves_and_is_removed_at_the_end() {
     ana.post("hello").await;
     let in_use = Server::start(config(&format!("unix:{}", path.display()))).await;
     assert!(matches!(in_use, Err(StartError::Listen(ListenError::InUse { .. }))));
-    server.stop().await;
+    server.stop().await.unwrap();
     assert!(!path.exists());
 }
 
@@ -34,7 +35,37 @@ async fn socket_file_left_by_a_killed_server_is_taken_over() {
     assert!(path.exists(), "a socket file outlives its listener");
     let server = Server::start(config(&format!("unix:{}", path.display()))).await.unwrap();
     Peer::join(&Address::Unix(path), "ana").await;
-    server.stop().await;
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn socket_file_of_somebody_whose_queue_is_full_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.sock");
+    let socket = tokio::net::UnixSocket::new_stream().unwrap();
+    socket.bind(&path).unwrap();
+    let busy = socket.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    // Until one more would have to wait.
+    while let Ok(stream) = UnixStream::connect(&path).await {
+        waiting.push(stream);
+        assert!(waiting.len() < 100, "a queue has an end");
+    }
+    let refused = Server::start(config(&format!("unix:{}", path.display()))).await;
+    assert!(matches!(refused, Err(StartError::Listen(ListenError::InUse { .. }))), "{refused:?}");
+    assert!(busy.accept().await.is_ok());
+    assert!(UnixStream::connect(&path).await.is_ok(), "the socket file is still there");
+}
+
+#[tokio::test]
+async fn socket_file_that_somebody_else_put_in_place_of_ones_own_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.sock");
+    let server = Server::start(config(&format!("unix:{}", path.display()))).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    server.stop().await.unwrap();
+    assert!(UnixStream::connect(&path).await.is_ok());
 }
 
 #[tokio::test]
@@ -60,7 +91,7 @@ async fn other_machines_are_served_only_when_plaintext_is_allowed() {
     let refused = Server::start(config("chat://0.0.0.0:0")).await.unwrap_err();
     assert!(refused.to_string().contains("--plaintext"), "{refused}");
     let allowed = ServerConfig { plaintext: Plaintext::Anywhere, ..config("chat://0.0.0.0:0") };
-    Server::start(allowed).await.unwrap().stop().await;
+    Server::start(allowed).await.unwrap().stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -81,6 +112,6 @@ async fn c12_server_that_stops_tells_everybody_and_keeps_what_it_acknowledged() 
         assert_eq!(beto.posts(500).await, wanted, "what was acknowledged is delivered");
         assert_eq!(ana.closed().await, Some(Refusal::Gone), "{address}");
         assert_eq!(beto.closed().await, Some(Refusal::Gone), "{address}");
-        assert_eq!(stopped.await.unwrap(), Stopped::Drained, "{address}");
+        assert_eq!(stopped.await.unwrap().unwrap(), Stopped::Drained, "{address}");
     }
 }

@@ -93,19 +93,31 @@ async fn i8_admin_socket_is_its_owners_alone_and_has_nothing_else() {
     for path in ["/", "/admin", "/debug", "/chat"] {
         assert!(get(&server, path).await.starts_with("HTTP/1.1 404 "), "{path}");
     }
-    server.stop().await;
+    server.stop().await.unwrap();
     assert!(!path.exists());
 }
 
 #[tokio::test]
 async fn i8_admin_socket_that_other_machines_could_reach_is_refused() {
-    for admin in ["chat://0.0.0.0:0", "chats://127.0.0.1:0"] {
+    let refused_at = async |admin: &str| {
         let config = ServerConfig {
             admin: Some(admin.parse().unwrap()),
             ..ServerConfig::new(ServerKey::ephemeral().unwrap())
         };
-        let refused = Server::start(config).await.unwrap_err();
-        let is_exposed = matches!(refused, StartError::Listen(ListenError::AdminExposed { .. }));
-        assert!(is_exposed, "{refused}");
+        Server::start(config).await.unwrap_err()
+    };
+    for admin in ["chat://0.0.0.0:0", "chats://127.0.0.1:0"] {
+        let refused = refused_at(admin).await;
+        let is_named = matches!(
+            refused,
+            StartError::Listen(
+                ListenError::AdminExposed { .. } | ListenError::AdminEncrypted { .. }
+            )
+        );
+        assert!(is_named, "{refused}");
+        assert!(
+            refused.to_string().contains("--admin unix:/PATH or --admin 127.0.0.1"),
+            "{refused}"
+        );
     }
 }

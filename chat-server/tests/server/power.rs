@@ -210,7 +210,7 @@ async fn e4_checkpoint_is_never_ahead_of_a_journal_whose_disk_is_not_waited_for(
             after += 1;
             let cut = private_folder();
             disk.after_power_cut(cut.path(), 0.0, &mut random);
-            Server::start(config(cut.path())).await.unwrap().stop().await;
+            Server::start(config(cut.path())).await.unwrap().stop().await.unwrap();
         }
     }
     assert!(seen >= 2, "{seen}");
@@ -251,7 +251,7 @@ async fn come_back(folder: &Path) -> Result<Counter, StartError> {
     assert_eq!(posts, wanted);
     // A server that stops waits a while for who does not close.
     drop((ana, beto));
-    server.stop().await;
+    server.stop().await.unwrap();
     let checked = chat_server::check(folder).unwrap();
     assert!(checked.findings.is_empty(), "{:?}", checked.findings);
     Ok(kept)

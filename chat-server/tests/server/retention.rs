@@ -312,7 +312,7 @@ async fn history_has_no_seam_from_memory_over_the_store_to_the_edge_of_what_is_l
     let skipped = usize::try_from(backward[0].seq.since(forward.records[0].seq)).unwrap();
     assert!(skipped <= 8, "{skipped}");
     assert_eq!(backward, forward.records[skipped..]);
-    server.stop().await;
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]

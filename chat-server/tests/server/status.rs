@@ -218,5 +218,5 @@ async fn server_tells_a_full_house_busy_and_answers_the_library_alike() {
     let refused = Orders::connect(&address).await.unwrap_err();
     let is_busy = matches!(refused, OrderError::Refused { refusal: Refusal::Busy { .. }, .. });
     assert!(is_busy, "{refused}");
-    server.stop().await;
+    server.stop().await.unwrap();
 }

@@ -55,7 +55,7 @@ async fn history_survives_a_restart_and_is_read_without_a_seam() {
         let mut beto = Peer::join_from_the_first(&address, "beto").await;
         let all = numbers(0..(run + 1) * 300);
         assert_eq!(beto.posts(all.len()).await, all);
-        server.stop().await;
+        server.stop().await.unwrap();
     }
 }
 
@@ -82,7 +82,7 @@ async fn history_that_is_asked_for_backwards_is_whole() {
     }
     found.reverse();
     assert_eq!(found, numbers(0..700));
-    server.stop().await;
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -97,13 +97,13 @@ async fn what_a_gate_holds_survives_a_restart_and_is_shown_when_it_opens() {
         let answer = ana.answer_to(counter).await;
         assert!(matches!(answer, ServerFrame::Accepted { seq: None, .. }), "{answer:?}");
     }
-    server.stop().await;
+    server.stop().await.unwrap();
     let server = Server::start(closed()).await.unwrap();
     let mut ana = Peer::join(&server.addresses()[0], "ana").await;
     let mut beto = Peer::join(&server.addresses()[0], "beto").await;
     assert_eq!(beto.posts(100).await, numbers(0..100));
     assert_eq!(ana.posts(100).await, numbers(0..100));
-    server.stop().await;
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -113,14 +113,14 @@ async fn second_server_on_a_folder_says_that_it_is_in_use() {
     let refused = Server::start(config(folder.path())).await.unwrap_err();
     assert!(matches!(refused, StartError::Store(StoreError::InUse(_))), "{refused}");
     assert!(refused.to_string().contains("in use"), "{refused}");
-    server.stop().await;
-    start(folder.path()).await.0.stop().await;
+    server.stop().await.unwrap();
+    start(folder.path()).await.0.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn journal_of_another_server_is_refused() {
     let folder = private_folder();
-    start(folder.path()).await.0.stop().await;
+    start(folder.path()).await.0.stop().await.unwrap();
     let key = ServerKey::ephemeral().unwrap();
     let refused = Server::start(ServerConfig { key, ..config(folder.path()) }).await.unwrap_err();
     assert!(matches!(refused, StartError::Store(StoreError::OtherKey { .. })), "{refused}");
@@ -147,7 +147,7 @@ async fn e5_check_finds_a_whole_folder_whole_and_names_every_row_that_is_not() {
     post_all(&mut ana, &numbers(0..300)).await;
     let (status, said) = check(folder.path());
     assert!(status == Some(1) && said.contains("in use"), "{said}");
-    server.stop().await;
+    server.stop().await.unwrap();
     let (status, said) = check(folder.path());
     assert!(status == Some(0) && said.contains("all is as it was written"), "{said}");
 
@@ -173,7 +173,7 @@ async fn e6_check_is_not_silent_about_any_file_that_is_missing() {
     let (server, address) = start(folder.path()).await;
     let mut ana = Peer::join(&address, "ana").await;
     post_all(&mut ana, &numbers(0..3)).await;
-    server.stop().await;
+    server.stop().await.unwrap();
     let (status, said) = check(folder.path());
     assert!(status == Some(0) && said.contains(", 1 room, 0 checkpoints, "), "{said}");
     let file = |name: &str| folder.path().join(name);
@@ -219,7 +219,7 @@ async fn chat_that_is_exported_while_it_runs_goes_on_in_the_folder_it_is_importe
     };
     let exported = program("export", folder.path()).output().unwrap();
     assert!(exported.status.success(), "{exported:?}");
-    server.stop().await;
+    server.stop().await.unwrap();
 
     let lines = other.path().join("lines");
     std::fs::write(&lines, &exported.stdout).unwrap();
@@ -237,5 +237,5 @@ async fn chat_that_is_exported_while_it_runs_goes_on_in_the_folder_it_is_importe
     let (server, address) = start(other.path()).await;
     let mut beto = Peer::join_from_the_first(&address, "beto").await;
     assert_eq!(beto.posts(100).await, numbers(0..100));
-    server.stop().await;
+    server.stop().await.unwrap();
 }
