@@ -3,9 +3,13 @@
 //!
 //! It knows places in the journal and not what stands there: entries pass through it as an opaque
 //! `E`. The host appends and stores them, sends what is to be sent, and reads the register; whatever
-//! is lost on the way it may send again, and nothing that comes late, twice or out of order does
+//! is lost on the way it may send again, and no message that comes late, twice or out of order does
 //! harm. When to suspect somebody, to freeze and to thaw is the host's to say: that decides how
 //! long something takes, and never whether it is right.
+//!
+//! What happens on the host itself has to be told in order: every output is taken, and every
+//! [`Output::Put`] answered, before the next input; and once entries were forgotten, nothing is said to be
+//! stored any more that was written before.
 
 use std::collections::VecDeque;
 
@@ -54,7 +58,7 @@ pub enum Message<E> {
 /// Something that happened to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input<E> {
-    /// The host stored what the owner had up to an entry, and may go on from there.
+    /// The host stored what the owner had committed up to an entry, and may go on from there.
     Copied {
         /// The owner.
         owner: NodeId,
@@ -310,7 +314,8 @@ impl<E> Node<E> {
     /// Takes in what happened. What makes no sense in its present role is ignored.
     ///
     /// # Panics
-    /// When the host says that an entry was appended that is not the next one.
+    /// When the host says that an entry was appended that is not the next one, or though nothing may be
+    /// appended, because the standby may take over.
     pub fn handle(&mut self, input: Input<E>) {
         match input {
             Input::Copied { owner, generation, through } => self.learn(owner, generation, through),
@@ -341,7 +346,9 @@ impl<E> Node<E> {
 
     fn append(&mut self, index: Index) {
         match self.role {
-            Role::Owner(..) => {
+            Role::Owner(_, owning) => {
+                let frozen = matches!(owning, Owning::Frozen { .. });
+                assert!(!frozen, "nothing may be appended while the standby may take over");
                 assert_eq!(index, self.appended.next(), "entries must be appended without holes");
             }
             Role::Learner { .. } | Role::Standby(_) => {
@@ -418,7 +425,7 @@ impl<E> Node<E> {
                 let is_of = record.owner == from && record.generation == generation;
                 let has = [self.stored, self.verified, self.appended];
                 if is_of && has == [through; 3] {
-                    self.committed = self.committed.max(committed);
+                    self.committed = self.committed.max(committed.min(through));
                     self.outputs.push_back(Output::Compare { generation, state });
                 }
             }
@@ -455,33 +462,33 @@ impl<E> Node<E> {
 
     fn hear_stored(&mut self, from: NodeId, generation: Generation, through: Index) {
         let Role::Owner(record, owning) = &mut self.role else { return };
-        if generation != record.generation {
+        // Nobody has of this owner what it does not have.
+        if generation != record.generation || through > self.appended {
             return;
         }
         let standby = record.standby;
-        match owning {
-            Owning::Joint { learner, stored, .. } if *learner == from => {
-                *stored = through.max(*stored);
-            }
+        let stored = match owning {
+            Owning::Joint { learner, stored, .. } if *learner == from => stored,
             Owning::Paired { stored } | Owning::Frozen { stored } if standby == Some(from) => {
-                *stored = through.max(*stored);
+                stored
             }
             Owning::Alone
             | Owning::Joint { .. }
             | Owning::Paired { .. }
-            | Owning::Frozen { .. } => {}
-        }
+            | Owning::Frozen { .. } => return,
+        };
+        *stored = through.max(*stored);
         self.commit();
         self.propose_learner();
     }
 
-    /// Begins to commit with a node, and once that has all that is committed, has it made the standby.
+    /// Begins to commit with a node, and once that says that it has all that is committed, has it made
+    /// the standby.
     fn join(&mut self, learner: NodeId) {
         let Role::Owner(record, Owning::Alone) = self.role else { return };
         if learner != self.me {
             let owning = Owning::Joint { learner, stored: Index::ZERO, proposed: false };
             self.role = Role::Owner(record, owning);
-            self.propose_learner();
         }
     }
 
@@ -573,6 +580,11 @@ impl<E> Node<E> {
     }
 
     fn heed_as_learner(&mut self, owner: NodeId, record: Record) {
+        // In a generation that it has not seen somebody else may have owned the chat, and what this
+        // one had of the owner may have been replaced since, as far as it was not committed.
+        if record.generation != self.generation().next() {
+            self.verified = self.committed;
+        }
         self.role = if record.owner != owner {
             Role::Idle(Some(record))
         } else if record.standby == Some(self.me) {
@@ -639,6 +651,20 @@ mod tests {
     fn append(node: &mut Node<&'static str>, place: u64) {
         node.handle(Input::Appended(index(place)));
         node.handle(Input::Stored(index(place)));
+    }
+
+    /// A node that has a copy up to an entry, of the first generation.
+    fn learner(through: u64) -> Node<&'static str> {
+        let mut node = Node::idle(id(T));
+        let (generation, through) = (Generation::new(1).unwrap(), index(through));
+        node.handle(Input::Copied { owner: id(S), generation, through });
+        node
+    }
+
+    fn entry(generation: u64, place: u64, entry: &'static str) -> Input<&'static str> {
+        let (generation, index) = (Generation::new(generation).unwrap(), index(place));
+        let message = Message::Entry { generation, index, entry, committed: Index::ZERO };
+        Input::Heard { from: id(S), message }
     }
 
     fn stored(generation: u64, through: u64) -> Input<&'static str> {
@@ -756,5 +782,50 @@ mod tests {
         assert_eq!(outputs(&mut node), [Output::Put { index: index(3), entry }]);
         append(&mut node, 3);
         assert_eq!(outputs(&mut node), [has(3)]);
+    }
+    #[test]
+    fn learner_that_missed_a_generation_says_only_what_was_committed_before() {
+        for (missed, has) in [(0, 3), (1, 2)] {
+            let mut node = learner(2);
+            node.handle(entry(1, 3, "third"));
+            append(&mut node, 3);
+            outputs(&mut node);
+            let generation = 2 + missed;
+            node.handle(Input::Told(record(generation, S, None)));
+            let generation = Generation::new(generation).unwrap();
+            let message = Message::Stored { generation, through: index(has) };
+            assert_eq!(outputs(&mut node), [Output::Send { to: id(S), message }]);
+        }
+    }
+
+    #[test]
+    fn nobody_is_proposed_who_has_said_nothing() {
+        let mut node: Node<&str> = Node::owner(id(S), record(1, S, None), Index::ZERO);
+        node.handle(Input::Join(id(T)));
+        assert_eq!(outputs(&mut node), []);
+        node.handle(stored(1, 0));
+        assert!(matches!(outputs(&mut node)[..], [Output::Propose(_)]));
+    }
+
+    #[test]
+    fn whoever_claims_to_have_more_than_the_owner_is_not_believed() {
+        let mut node = joining();
+        node.handle(stored(1, 9));
+        assert_eq!(
+            outputs(&mut node).iter().filter(|it| matches!(it, Output::Propose(_))).count(),
+            0
+        );
+        append(&mut node, 3);
+        assert_eq!(node.committed(), index(2));
+    }
+
+    #[test]
+    #[should_panic(expected = "nothing may be appended while the standby may take over")]
+    fn frozen_owner_that_appends_stops() {
+        let mut node = joining();
+        node.handle(stored(1, 2));
+        node.handle(Input::Told(record(2, S, Some(T))));
+        node.handle(Input::Freeze { state: Digest::new([7; 32]) });
+        node.handle(Input::Appended(index(3)));
     }
 }
