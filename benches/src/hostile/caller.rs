@@ -181,18 +181,26 @@ impl Caller {
         self.ping()
     }
 
-    /// Reads until a ping is answered, or to the end.
+    /// Reads until a ping is answered, or to the end. Who has just sent too much is not answered a ping
+    /// that is too much, too, and sends it again.
     pub(super) fn ping(&mut self) -> Result<(), Failure> {
-        let last = RequestId::MAX;
-        self.send_frame(&ClientFrame::Ping { token: last });
-        loop {
-            match self.next()? {
-                Some(ServerFrame::Pong { token }) if token == last => break,
-                Some(_) => {}
-                None => return Ok(()),
+        const TRIES: u32 = 5;
+
+        let token = RequestId::MAX;
+        self.socket.set_read_timeout(PATIENCE / TRIES)?;
+        for _ in 0..TRIES {
+            self.send_frame(&ClientFrame::Ping { token });
+            while let Some(frame) = self.frame()? {
+                if frame == (ServerFrame::Pong { token }) {
+                    self.signs.push(Sign::Lives);
+                    return Ok(self.socket.set_read_timeout(PATIENCE)?);
+                }
+            }
+            if self.lasted.is_some() {
+                return Ok(());
             }
         }
-        self.signs.push(Sign::Lives);
+        self.signs.push(Sign::Silence);
         Ok(())
     }
 
@@ -220,8 +228,17 @@ impl Caller {
         }
     }
 
-    /// The next frame; none once the server has ended the connection.
+    /// The next frame; none once the server has ended the connection, or says nothing any more.
     fn next(&mut self) -> Result<Option<ServerFrame>, Failure> {
+        let frame = self.frame()?;
+        if frame.is_none() && self.lasted.is_none() {
+            self.signs.push(Sign::Silence);
+        }
+        Ok(frame)
+    }
+
+    /// The next frame, if one comes in the time of the socket.
+    fn frame(&mut self) -> Result<Option<ServerFrame>, Failure> {
         loop {
             let whole = self.buffer.next_frame();
             let whole = whole.map_err(|_| Failure::Protocol("a length prefix is wrong"))?;
@@ -233,11 +250,7 @@ impl Caller {
             }
             match self.read() {
                 Came::Bytes => {}
-                Came::End => return Ok(None),
-                Came::Nothing => {
-                    self.signs.push(Sign::Silence);
-                    return Ok(None);
-                }
+                Came::End | Came::Nothing => return Ok(None),
             }
         }
     }
