@@ -43,6 +43,10 @@ macro_rules! mutants {
                         | Self::StandbyTakesOld
                         | Self::DropStandbyAlone
                         | Self::BlindRegister
+                        | Self::LearnerTakesOver
+                        | Self::ReturnAtOnce
+                        | Self::FollowerKeepsUnverified
+                        | Self::StoredBeforeCut
                 )
             }
 
@@ -119,6 +123,14 @@ mutants! {
     DropStandbyAlone => "drop-standby-alone",
     /// Migration: the register writes what it is told, whatever it holds.
     BlindRegister => "blind-register",
+    /// Migration: who only learns takes over, and the register lets it.
+    LearnerTakesOver => "learner-takes-over",
+    /// Migration: an owner that comes back goes on as if it had never been away.
+    ReturnAtOnce => "return-at-once",
+    /// Migration: a follower is sure of what it has whatever becomes of its owner.
+    FollowerKeepsUnverified => "follower-keeps-unverified",
+    /// Migration: what was stored before entries were forgotten counts for those that came after.
+    StoredBeforeCut => "stored-before-cut",
     /// Engine: a release bears the time of the entry before.
     ReleaseAtOnce => "release-at-once",
     /// Engine: a user whose grace is over stays a member.

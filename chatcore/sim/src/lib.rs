@@ -18,7 +18,7 @@
 //! | [`broken`] | a rule that was broken |
 //! | [`runner`], [`shrink`], [`panics`] | many worlds at once; the smallest story of a failure |
 //! | [`watchdog`] | a world that takes no step any more tells its seed |
-//! | [`moving`] | every state of two processes that hand a chat to each other |
+//! | [`moving`] | every state of processes that hand a chat to each other |
 //! | `telling` | what happens, in words |
 //! | [`off`] | rules that a build for tests can switch off, to prove that the checkers notice |
 //! | [`fuzz`] | the bodies of the fuzz targets |

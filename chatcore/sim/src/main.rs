@@ -21,9 +21,6 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Within these a rule of migration that is switched off has to be missed.
-const MUTANT_BOUNDS: Bounds = Bounds { people: 2, changes: 5, dies: false };
-
 /// Why there is nothing to switch off.
 const NO_MUTANTS: &str = "nothing can be switched off: build with RUSTFLAGS='--cfg chat_mutants'";
 
@@ -68,16 +65,22 @@ struct Args {
     /// `RUSTFLAGS='--cfg chat_mutants'`.
     #[arg(long, conflicts_with = "seed")]
     mutants: bool,
-    /// Visit every state of two processes that hand a chat to each other, with so many changes of the
-    /// record, instead of running worlds.
+    /// Visit every state of processes that hand a chat to each other, with so many changes of the record,
+    /// instead of running worlds.
     #[arg(long, value_name = "CHANGES", conflicts_with_all = ["seed", "mutants"])]
     moves: Option<usize>,
     /// People who say something meanwhile.
     #[arg(long, default_value_t = 2, requires = "moves")]
     people: u8,
-    /// No process dies meanwhile.
+    /// Processes that die for good meanwhile, each replaced by one that has nothing.
+    #[arg(long, default_value_t = 0, requires = "moves", value_parser = clap::value_parser!(u8).range(..=1))]
+    deaths: u8,
+    /// How often a process ends meanwhile and comes back with what it had stored.
+    #[arg(long, default_value_t = 0, requires = "moves")]
+    returns: u8,
+    /// The state of a process may become another one than its entries say.
     #[arg(long, requires = "moves")]
-    nobody_dies: bool,
+    differs: bool,
 }
 
 fn main() -> ExitCode {
@@ -116,11 +119,12 @@ fn named(name: &str) -> Result<Off, String> {
 /// Visits every state of a chat that moves.
 fn visit_moves(args: &Args, off: Off) -> std::io::Result<bool> {
     let (changes, people) = (args.moves.unwrap_or_default(), args.people);
-    let bounds = Bounds { people, changes, dies: !args.nobody_dies };
+    let Args { deaths, returns, differs, .. } = *args;
+    let bounds = Bounds { people, changes, deaths, returns, differs };
     let begun = Instant::now();
     let found = moving::check(bounds, off, threads(args));
     writeln!(stdout(), "{found} ({:.1} s)", begun.elapsed().as_secs_f64())?;
-    Ok(found.broken.is_none())
+    Ok(found.is_well())
 }
 
 /// Looks from time to time whether every world goes on.
@@ -151,7 +155,7 @@ fn prove_checkers(args: &Args, watch: &Watch) -> std::io::Result<bool> {
     for (off, name) in Off::all() {
         all += 1;
         if off.is_of_migration() {
-            let found = moving::check(MUTANT_BOUNDS, off, threads);
+            let found = moving::refute(off, threads);
             let rule = found.broken.map(|(rule, _)| rule);
             caught += u64::from(rule.is_some());
             match rule {

@@ -34,7 +34,7 @@ const ENTRIES: &[(&str, Tried)] = &[
     ("codec::framed::FrameCodec: Encoder::encode", Not("it writes, as `encode` does")),
     ("delivery::Delivery::gather", Not("it appends to what its host gives it")),
     ("engine::Engine::handle", By("engine_ops", "self.engine.handle(self.now, input)")),
-    ("migration::node::Node::handle", Not("a search visits every state of two nodes: `moving`")),
+    ("migration::node::Node::handle", Not("a search visits every state of small worlds: `moving`")),
     ("mutant::Mutant: FromStr", Not("only in builds that prove the checks")),
     ("engine::snapshot::Engine::replay", By("engine_ops", "Engine::replay(entries")),
     ("engine::snapshot::Engine::restore", By("snapshot", "Engine::restore(bytes")),
