@@ -295,12 +295,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     async fn tell(mut self, last: &[u8]) -> io::Result<()> {
         self.sink.write_all(last).await?;
         self.sink.shutdown().await?;
-        let mut nowhere = tokio::io::sink();
-        let deaf = tokio::io::copy(&mut self.source, &mut nowhere);
-        // Whether the peer closes in time changes nothing.
-        let _ = timeout_at(Instant::now() + LINGER, deaf).await;
+        read_on(&mut self.source).await;
         Ok(())
     }
+}
+
+/// Reads on, unheard, so that the last bytes that were written arrive: a connection that is closed with
+/// bytes unread is reset, and they are lost.
+pub(crate) async fn read_on(source: &mut (impl AsyncRead + Unpin)) {
+    let mut nowhere = tokio::io::sink();
+    let deaf = tokio::io::copy(source, &mut nowhere);
+    // Whether the peer closes in time changes nothing.
+    let _ = timeout_at(Instant::now() + LINGER, deaf).await;
 }
 
 #[cfg(test)]

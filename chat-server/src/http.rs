@@ -2,11 +2,13 @@
 //! that tells people how to join. Nothing here can change anything, and nothing tells of rooms or users.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::admin::{Desk, Gate};
+use crate::door;
 use crate::host::EngineHandle;
 use crate::metrics::Metrics;
 use axum::Router;
@@ -19,7 +21,7 @@ use chatcore::address::Address;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 /// The most that a request line and its headers may take.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -118,19 +120,23 @@ pub(crate) fn encrypted_only() -> Router {
     guarded(Router::new().fallback(move || async move { (StatusCode::UPGRADE_REQUIRED, text) }))
 }
 
-/// Answers one request, and closes.
+/// Answers one request, and closes. What the peer has yet to say of it, as the rest of a head that is too
+/// large, is read on for a while, unheard, so that the answer arrives.
 pub(crate) async fn serve<S>(stream: S, pages: Router) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let served = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .keep_alive(false)
         // Who has said all may close their side, as `nc -N` does, and is answered all the same.
         .half_close(true)
         .max_buf_size(HEAD_BYTES_MAX)
         .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages))
-        .await;
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
+    let served = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let mut stream = connection.into_parts().io.into_inner();
+    stream.shutdown().await?;
+    door::read_on(&mut stream).await;
     served.map_err(io::Error::other)
 }
 

@@ -233,6 +233,23 @@ async fn c9_clients_that_must_say_hello_again_are_bounded_and_make_room_when_the
 }
 
 #[tokio::test]
+async fn a15_head_that_is_too_large_is_answered_and_read_on_so_that_the_answer_arrives() {
+    let house = Everywhere::start(Limits::default()).await;
+    let [plain, encrypted, _] = house.addresses() else { panic!("three ways in") };
+    let by_tls = anybody::connect(dial_to(encrypted).await, "localhost").await.unwrap();
+    let streams: [Box<dyn crate::peer::Stream>; 2] =
+        [Box::new(dial_to(plain).await), Box::new(by_tls)];
+    let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Giant: {}", "x".repeat(4 << 20));
+    for mut stream in streams {
+        // A connection that is reset meanwhile would break this off.
+        let said = timeout(PATIENCE, stream.write_all(head.as_bytes())).await;
+        said.expect("it is read in time").expect("all of it is read");
+        let answer = answer_to(stream, &[]).await;
+        assert!(answer.starts_with(b"HTTP/1.1 431 "), "{}", answer.escape_ascii());
+    }
+}
+
+#[tokio::test]
 async fn full_house_is_told_in_the_words_of_who_asks() {
     let limits = Limits { connections_max: 1, ..Limits::default() };
     let (_server, address) = start(limits).await;
