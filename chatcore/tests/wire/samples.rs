@@ -1,10 +1,15 @@
 //! One sample at least of every variant of every enum that travels.
 
 use chatcore::id::{
-    Attach, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, LogId, Nonce,
-    PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
+    Attach, BootId, ByteCount, COUNTER_MAX, Counter, Digest, Generation, Incarnation, Index, LogId,
+    Nonce, PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
 };
-use chatcore::text::{Body, NameError, RoomName, Untrusted, UserName};
+use chatcore::migration::NodeId;
+use chatcore::migration::directory::{
+    Claim, ClaimFault, DirectoryReply, DirectoryRequest, Host, HostAddresses, Registration,
+    SignedClaim, SignedRegistration,
+};
+use chatcore::text::{Body, NameError, RoomName, ServiceName, Untrusted, UserName};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{
     Answer, AuthFault, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor, DecodeFault,
@@ -99,8 +104,8 @@ pub(crate) fn questions() -> Vec<(String, Question)> {
 }
 
 pub(crate) fn client_frames() -> Vec<(String, ClientFrame)> {
-    let hello =
-        ClientHello { role: Role::Client, versions: VersionRange { min: 1, max: 1 }, features: 0 };
+    let versions = VersionRange { min: 1, max: 1 };
+    let hello = |role| ClientFrame::Hello(ClientHello { role, versions, features: 0 });
     let login = Login {
         name: Untrusted::new("Alice"),
         key: PublicKey::new(ramp(0x10)),
@@ -109,7 +114,8 @@ pub(crate) fn client_frames() -> Vec<(String, ClientFrame)> {
         signature: Signature::new(ramp(0x80)),
     };
     let mut frames = vec![
-        (String::new(), ClientFrame::Hello(hello)),
+        (String::new(), hello(Role::Client)),
+        ("_node".to_owned(), hello(Role::Node)),
         (String::new(), ClientFrame::Login(login)),
     ];
     for (number, (suffix, command)) in (1..).zip(commands()) {
@@ -399,4 +405,77 @@ pub(crate) fn storages() -> Vec<StorageStatus> {
         statuses().into_iter().map(|(_, status)| status.host.storage).collect();
     storages.dedup_by_key(|storage| storage.variant());
     storages
+}
+
+/// A host with so many addresses.
+fn host(first: u8, addresses: usize) -> Host {
+    let all = ["chats://a.example:5000", "unix:/run/chat.sock"];
+    let addresses = all.into_iter().take(addresses).map(|address| address.parse().unwrap());
+    Host {
+        node: NodeId { key: PublicKey::new(ramp(first)), boot: BootId::new(ramp(first ^ 0x40)) },
+        addresses: HostAddresses::first_of(addresses),
+        certificate: (first == 0x10).then(|| Digest::new(ramp(0xC0))),
+    }
+}
+
+/// A claim of an owner alone, and one of an owner with a standby.
+pub(crate) fn claims() -> [Claim; 2] {
+    let alone = Claim {
+        service: ServiceName::default(),
+        log_id: LogId::new(ramp(0x70)),
+        expect: Generation::ZERO,
+        owner: host(0x10, 2),
+        standby: None,
+    };
+    let expect = Generation::new(300).unwrap();
+    let pair = Claim { expect, standby: Some(host(0x20, 0)), ..alone.clone() };
+    [alone, pair]
+}
+
+pub(crate) fn directory_requests() -> Vec<(String, DirectoryRequest)> {
+    let service = ServiceName::default;
+    let watch = |after| DirectoryRequest::Watch { service: service(), after };
+    let signature = Signature::new(ramp(0x80));
+    let propose = |claim| DirectoryRequest::Propose(SignedClaim { claim, signature });
+    let [alone, pair] = claims();
+    let named = [
+        ("", DirectoryRequest::Locate { service: service() }),
+        ("", watch(Generation::new(300).unwrap())),
+        ("_any", watch(Generation::ZERO)),
+        (".alone", propose(alone)),
+        (".pair", propose(pair)),
+    ];
+    named.map(|(suffix, frame)| (suffix.to_owned(), frame)).into()
+}
+
+pub(crate) fn registrations() -> [Registration; 2] {
+    claims().map(|Claim { service, log_id, expect, owner, standby }| Registration {
+        service,
+        generation: expect.next(),
+        log_id,
+        owner,
+        standby,
+    })
+}
+
+pub(crate) fn directory_replies() -> Vec<(String, DirectoryReply)> {
+    let signature = Signature::new(ramp(0x80));
+    let [alone, pair] =
+        registrations().map(|registration| SignedRegistration { registration, signature });
+    let mut named = vec![
+        (".alone".to_owned(), DirectoryReply::Registered(alone.clone())),
+        (".pair".to_owned(), DirectoryReply::Registered(pair.clone())),
+        (String::new(), DirectoryReply::Unregistered),
+        (String::new(), DirectoryReply::Applied(alone)),
+        (String::new(), DirectoryReply::Conflict(pair)),
+    ];
+    named.extend(
+        ClaimFault::ALL
+            .iter()
+            .map(|fault| (format!(".{}", fault.variant()), DirectoryReply::Denied(*fault))),
+    );
+    let retry_ms = Span::from_millis(1_000);
+    named.push((String::new(), DirectoryReply::Refused(Refusal::Busy { retry_ms })));
+    named.push((String::new(), DirectoryReply::Close(Refusal::Gone)));
+    named
 }

@@ -11,7 +11,7 @@ use chatcore::id::{
 };
 use chatcore::text::{
     BODY_BYTES_MAX, Body, BodyError, HostAddress, NameError, ROOM_NAME_CHARS_MAX, RoomName,
-    USER_NAME_CHARS_MAX, Untrusted, UserName,
+    SERVICE_NAME_CHARS_MAX, ServiceName, USER_NAME_CHARS_MAX, Untrusted, UserName,
 };
 use chatcore::time::Timestamp;
 use serde::Serialize;
@@ -35,6 +35,7 @@ pub fn check(input: &[u8]) {
     }
     check_user_name(text);
     check_room_name(text);
+    check_service_name(text);
     check_body(text);
     check_address(text);
     check_host_address(text);
@@ -79,6 +80,16 @@ fn check_room_name(text: &str) {
     assert_eq!(travels.is_some(), enforced, "names travel in their enforced form");
     if let Ok(name) = parsed {
         check_name(&name, ROOM_NAME_CHARS_MAX);
+    }
+}
+
+fn check_service_name(text: &str) {
+    let parsed = text.parse::<ServiceName>();
+    let enforced = parsed.as_ref().is_ok_and(|name| name.as_str() == text);
+    let travels = travels_as::<ServiceName>(text);
+    assert_eq!(travels.is_some(), enforced, "names travel in their enforced form");
+    if let Ok(name) = parsed {
+        check_name(&name, SERVICE_NAME_CHARS_MAX);
     }
 }
 
