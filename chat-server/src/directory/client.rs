@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 
 use crate::dial::{Stream, dial};
-use crate::directory::conversation::WATCH_TIME;
+use crate::directory::conversation::{NO_JOURNAL, WATCH_TIME};
 use crate::key::ServerKey;
 use crate::verify::is_valid;
 
@@ -283,7 +283,8 @@ impl DirectoryClient {
             used: Instant::now(),
         };
         let found = match talk.exchange(&hello, PATIENCE).await {
-            Ok(Some(ServerFrame::Hello(hello))) => hello.server_key,
+            // A chat has a journal: its key is not to be taken for a directory's.
+            Ok(Some(ServerFrame::Hello(hello))) if hello.log_id == NO_JOURNAL => hello.server_key,
             Ok(Some(ServerFrame::Close(refusal))) => {
                 return Err(DirectoryError::Refused { address: address(), refusal });
             }

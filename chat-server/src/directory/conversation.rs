@@ -38,6 +38,9 @@ const SILENCE_TIME: Duration = Duration::from_mins(1);
 /// remembers a connection that says nothing.
 pub(crate) const WATCH_TIME: Duration = Duration::from_secs(30);
 
+/// What a directory's hello says in place of the journal that a chat has.
+pub(crate) const NO_JOURNAL: LogId = LogId::new([0; LogId::LEN]);
+
 /// How long a peer may take to take an answer.
 const SEND_TIME: Duration = Duration::from_secs(10);
 
@@ -159,7 +162,7 @@ impl Conversation {
             version,
             features: 0,
             server_key: self.office.key,
-            log_id: LogId::new([0; LogId::LEN]),
+            log_id: NO_JOURNAL,
             generation: Generation::ZERO,
             nonce: Nonce::new(nonce),
         };

@@ -197,8 +197,8 @@ pub enum DirectoryFailure {
         "the registers could not be kept ({0}): nothing more is registered, and the claim was not answered"
     )]
     Write(io::Error),
-    /// The thread that owns the registers panicked.
-    #[error("the keeper of the registers panicked, which is a bug")]
+    /// The thread that owns the registers panicked, or has nobody left to answer.
+    #[error("the keeper of the registers ended, which is a bug")]
     Bug,
 }
 
@@ -296,10 +296,9 @@ impl Directory {
     /// When it is waited for once more.
     pub async fn failed(&mut self) -> DirectoryFailure {
         match (&mut self.ended).await {
-            // It has nobody left to answer: that is no failure, and not the end of the directory.
-            Ok(Ok(())) => std::future::pending().await,
             Ok(Err(failure)) => failure,
-            Err(_) => DirectoryFailure::Bug,
+            // It ends by itself only when nobody is left to bring it claims.
+            Ok(Ok(())) | Err(_) => DirectoryFailure::Bug,
         }
     }
 
