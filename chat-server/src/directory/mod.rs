@@ -32,9 +32,9 @@ use std::time::Duration;
 use chatcore::address::Address;
 use chatcore::id::{Generation, PublicKey};
 use chatcore::limits::{Limits, LimitsError};
-use chatcore::migration::directory::Registers;
+use chatcore::migration::directory::{Registers, Registration};
 use chatcore::text::ServiceName;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -210,6 +210,7 @@ pub struct Directory {
     key: PublicKey,
     listening: CancellationToken,
     stop: CancellationToken,
+    registers: watch::Receiver<Arc<Registers>>,
     listeners: JoinSet<()>,
     conversations: JoinHandle<()>,
     ended: oneshot::Receiver<Result<(), DirectoryFailure>>,
@@ -248,9 +249,10 @@ impl Directory {
         let stop = CancellationToken::new();
         let public = key.public();
         let keeper = Keeper::new(key, disk, registers);
+        let registers = keeper.registers();
         let office = Office {
             key: public,
-            registers: keeper.registers(),
+            registers: registers.clone(),
             claims,
             checks: crew.line(CHECKS_MAX),
             pace: config.pace,
@@ -269,6 +271,7 @@ impl Directory {
             key: public,
             listening,
             stop,
+            registers,
             listeners,
             conversations,
             ended: keep(keeper, inbox),
@@ -288,6 +291,11 @@ impl Directory {
     /// The key by which it signs, and nodes know it.
     pub const fn key(&self) -> PublicKey {
         self.key
+    }
+
+    /// What is registered of a service now.
+    pub fn registered(&self, service: &ServiceName) -> Option<Registration> {
+        self.registers.borrow().get(service).map(|signed| signed.registration.clone())
     }
 
     /// Resolves when the directory stopped by itself. It is of no more use then.

@@ -187,8 +187,9 @@ pub(super) struct DirectoryArgs {
     #[command(flatten)]
     pub(super) tls: TlsArgs,
 
-    /// Let a service go on here that was registered with a directory that is lost: its last generation,
-    /// the higher one of those that its owner and its standby tell. May be repeated
+    /// For one start: let a service go on here that was registered with a directory that is lost. The
+    /// generation is its last one, the higher one of those that its owner and its standby tell. May be
+    /// repeated
     #[arg(long, value_name = "SERVICE=GENERATION", value_parser = parse_rebuild)]
     pub(super) rebuild: Vec<(ServiceName, Generation)>,
 

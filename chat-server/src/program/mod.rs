@@ -406,6 +406,7 @@ fn directory(args: &DirectoryArgs, report: &Report) -> Result<(), Failure> {
         })
         .await?;
         report.directory(&directory, &data);
+        report::not_rebuilt(&directory, args);
         serve_directory((directory, tls), signals, report).await
     })
 }

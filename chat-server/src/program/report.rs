@@ -11,7 +11,7 @@ use chatcore::wire::{ServerHello, Status};
 use serde_json::json;
 
 use crate::directory::Directory;
-use crate::program::args::RunArgs;
+use crate::program::args::{DirectoryArgs, RunArgs};
 use crate::program::{Failure, located, status};
 use crate::server::Server;
 use crate::store::{BackedUp, BackupStep, Checked, Durability, Storage, TransferStep};
@@ -329,6 +329,20 @@ pub(super) fn overruled(founding: &Founding, args: &RunArgs) {
             "chat-server: --operator changes nothing: the first operators were settled when this chat was \
              begun, and that is {kept}; operators make others by /op"
         );
+    }
+}
+
+/// Says which services were not to be let go on, as they do.
+pub(super) fn not_rebuilt(directory: &Directory, args: &DirectoryArgs) {
+    for (service, last) in &args.rebuild {
+        if let Some(told) = directory.registered(service) {
+            let _ = writeln!(
+                io::stderr(),
+                "chat-server: --rebuild {service}={last} changes nothing: the service is registered, in \
+                 generation {}. Leave the option out, or a loss goes unnoticed",
+                told.generation
+            );
+        }
     }
 }
 

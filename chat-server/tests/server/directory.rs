@@ -32,9 +32,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::disk::{self, Disk};
 use crate::injected::{SYNCS, with};
 use crate::killed::server;
 use crate::peer::{PATIENCE, hello};
+use crate::power::{CUTS, traced};
 use crate::private_folder;
 use crate::program::Program;
 
@@ -237,6 +239,45 @@ async fn e7_m7_claim_under_way_at_kill_9_was_applied_or_not_and_making_it_again_
     println!("{applied} of 25 were applied before the end");
 }
 
+#[tokio::test]
+async fn e4_power_cut_at_any_instant_costs_no_change_that_was_answered() {
+    let seed = 5;
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (folder, traces) = (private_folder(), private_folder());
+    let (data, trace) = (folder.path().join("data"), traces.path().join("trace"));
+    let Some(command) = traced(&trace, "commit", &[]) else { return };
+    let nodes = [Node::new(1), Node::new(2)];
+    let (program, address, key) = serve(command, &data);
+    let mut client = DirectoryClient::new(address, Some(key));
+    for round in 0..40 {
+        let (owner, claim) = claim_of_round(&nodes, round);
+        must_apply(&mut client, owner, claim).await;
+    }
+    drop(program);
+    let events = disk::read_trace(&fs::read_to_string(&trace).unwrap(), &data);
+    let mut instants: Vec<usize> = (0..CUTS).map(|_| random.usize(0..=events.len())).collect();
+    instants.sort_unstable();
+    let (mut disk, mut done, mut without_the_rest) = (Disk::default(), 0, 0);
+    for instant in instants {
+        events[done..instant].iter().for_each(|event| disk.follow(event));
+        done = instant;
+        let (cut, chance) = (private_folder(), [0.0, 0.5, 1.0][random.usize(0..3)]);
+        disk.after_power_cut(cut.path(), chance, &mut random);
+        let (_directory, address) = start(DirectoryConfig::new(cut.path().to_owned())).await;
+        let found = DirectoryClient::new(address, None).locate(&chat()).await.unwrap();
+        let found = found.map_or(0, |registration| {
+            let (_, claim) = claim_of_round(&nodes, registration.generation.previous().get());
+            assert_eq!(registration, after(&claim));
+            registration.generation.get()
+        });
+        let answered = disk.acknowledged.get();
+        assert!((answered..=answered + 1).contains(&found), "{found} of {answered} at {instant}");
+        without_the_rest += u32::from(found == answered);
+    }
+    assert!(disk.acknowledged.get() > 30 && without_the_rest > 0, "{}", disk.acknowledged);
+}
+
 /// What the program says on a folder that it does not serve.
 fn refused(folder: &Path, more: &[&str]) -> String {
     let options = [&options(folder)[..], more].concat();
@@ -298,6 +339,10 @@ async fn m19_directory_that_lost_its_registers_goes_on_after_the_generation_it_i
         // It has no effect on what is registered.
         let told = client.propose(late.claim(7, None), &late.key).await.unwrap();
         assert!(matches!(told, Proposed::Conflict(_)), "{told:?}");
+        program.signal(Signal::TERM);
+        let (_, stderr) = program.wait();
+        let is_told = stderr.contains("--rebuild chat=7 changes nothing");
+        assert_eq!(is_told, round > 0, "{stderr}");
     }
 }
 
