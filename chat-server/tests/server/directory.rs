@@ -384,10 +384,10 @@ async fn e2_directory_whose_sync_fails_stops_and_says_why_and_its_registers_are_
     }
 }
 
-/// A directory whose folder is synced as if for ever from the third change on, and a node that made the
+/// A directory whose folder is synced for half a minute from the third change on, and a node that made the
 /// first two; `None` as for [`with`].
 async fn standing_still(folder: &Path) -> Option<(Program, Address, PublicKey, Node)> {
-    let command = with(SYNCS, "delay_enter=600000000:when=6+")?;
+    let command = with(SYNCS, "delay_enter=30000000:when=6+")?;
     let (program, _, _) = serve(server(), folder);
     program.signal(Signal::TERM);
     program.wait();
