@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use chatcore::id::{BootId, Digest, Generation, LogId, PublicKey, Signature};
+use chatcore::id::{BootId, Generation, KeyHash, LogId, PublicKey, Signature};
 use chatcore::migration::NodeId;
 use chatcore::migration::directory::{
-    Claim, ClaimFault, Host, HostAddresses, ProvenClaim, Registers, Registration, SERVICES_MAX,
-    SignedClaim, SignedRegistration, Verdict,
+    Claim, ClaimFault, Host, ProvenClaim, Registers, Registration, SERVICES_MAX, SignedClaim,
+    SignedRegistration, Verdict,
 };
 use chatcore::text::{HostAddress, ServiceName};
+use chatcore::wire::Addresses;
 
 const DIRECTORY: PublicKey = PublicKey::new([0xD0; 32]);
 
@@ -21,8 +22,8 @@ fn host(number: u8) -> Host {
     let address: HostAddress = format!("chats://10.0.0.{number}:5000").parse().unwrap();
     Host {
         node: NodeId { key: PublicKey::new([number; 32]), boot: BootId::new([number; 16]) },
-        addresses: HostAddresses::first_of([address]),
-        certificate: Some(Digest::new([number; 32])),
+        addresses: Addresses::first_of([address]),
+        tls_key: Some(KeyHash::new([number; 32])),
     }
 }
 
@@ -141,7 +142,7 @@ fn owner_chooses_its_standby_and_standby_takes_over() {
 fn owner_whose_addresses_change_claims_what_it_owns() {
     let mut registers = pair();
     let mut moved = claim(2, 1, Some(2));
-    moved.owner.addresses = HostAddresses::default();
+    moved.owner.addresses = Addresses::default();
     assert_applied(&mut registers, moved);
     assert!(present(&registers).owner.addresses.is_empty());
 }
@@ -238,8 +239,8 @@ fn claim_is_proven_by_its_owner_s_key_to_one_directory_and_as_it_was_signed() {
     others[1].log_id = LogId::new([8; 16]);
     others[2].expect = generation(3);
     others[3].owner = host(3);
-    others[4].owner.addresses = HostAddresses::default();
-    others[5].owner.certificate = None;
+    others[4].owner.addresses = Addresses::default();
+    others[5].owner.tls_key = None;
     others[6].standby = None;
     others[7].standby = Some(host(3));
     for claim in others {
@@ -262,12 +263,12 @@ fn registration_is_of_the_directory_that_signed_it_and_of_no_other() {
 fn no_two_statements_have_the_same_bytes() {
     // What could run into each other: addresses, and what is there or not.
     let addresses =
-        |texts: &[&str]| HostAddresses::first_of(texts.iter().map(|text| text.parse().unwrap()));
+        |texts: &[&str]| Addresses::first_of(texts.iter().map(|text| text.parse().unwrap()));
     let mut claims: Vec<Claim> = vec![claim(2, 1, None); 6];
     claims[0].owner.addresses = addresses(&["ab"]);
     claims[1].owner.addresses = addresses(&["a", "b"]);
     claims[2].owner.addresses = addresses(&["b", "a"]);
-    claims[3].owner.certificate = None;
+    claims[3].owner.tls_key = None;
     claims[4].standby = Some(host(1));
     claims[5].service = "ch".parse().unwrap();
     let mut all: Vec<Vec<u8>> = claims.iter().map(|it| it.to_bytes(&DIRECTORY)).collect();

@@ -53,6 +53,8 @@ pub(super) struct Office {
     /// The key of the directory.
     pub(super) key: PublicKey,
     pub(super) registers: watch::Receiver<Arc<Registers>>,
+    /// The service of those who would talk.
+    pub(super) service: ServiceName,
     pub(super) claims: mpsc::Sender<Claimed>,
     /// Where claims wait for their signatures to be checked.
     pub(super) checks: Line,
@@ -100,6 +102,23 @@ impl From<std::io::Error> for End {
     }
 }
 
+/// Why somebody is not greeted.
+enum Unwelcome {
+    /// The peer is gone.
+    Gone,
+    /// The peer is told this, and nothing more.
+    Told(Box<ServerFrame>),
+}
+
+impl From<End> for Unwelcome {
+    fn from(end: End) -> Self {
+        match end {
+            End::Gone => Self::Gone,
+            End::Closed(refusal) => Self::Told(Box::new(ServerFrame::Close(refusal))),
+        }
+    }
+}
+
 /// One connection.
 pub(super) struct Conversation {
     office: Arc<Office>,
@@ -126,8 +145,8 @@ impl Conversation {
     pub(super) async fn run(mut self) {
         match self.greet().await {
             Ok(()) => {}
-            Err(End::Gone) => return,
-            Err(End::Closed(refusal)) => return self.close(&ServerFrame::Close(refusal)).await,
+            Err(Unwelcome::Gone) => return,
+            Err(Unwelcome::Told(last)) => return self.close(&*last).await,
         }
         loop {
             match self.converse().await {
@@ -142,19 +161,18 @@ impl Conversation {
     }
 
     /// Hears who is there, in the words of a chat: whoever connects may take this for one.
-    async fn greet(&mut self) -> Result<(), End> {
+    async fn greet(&mut self) -> Result<(), Unwelcome> {
         let refusal = Refusal::Limit(LimitFault::LoginTime);
         let frame = self.next_frame(self.greet_by, refusal).await?;
         let ClientFrame::Hello(ClientHello { role, versions, .. }) = frame else {
-            return Err(End::Closed(Refusal::State(StateFault::LogInFirst)));
+            return Err(End::Closed(Refusal::State(StateFault::LogInFirst)).into());
         };
         let supported = VersionRange::SUPPORTED;
         let common = versions.common(supported);
         let version = common.ok_or(End::Closed(Refusal::Version(supported)))?;
         match role {
             Role::Node => {}
-            // Nobody talks here.
-            Role::Client => return Err(End::Closed(Refusal::Gone)),
+            Role::Client => return Err(self.send_on()),
         }
         let mut nonce = [0; Nonce::LEN];
         getrandom::fill(&mut nonce).map_err(|_| End::Gone)?;
@@ -172,6 +190,16 @@ impl Conversation {
             place.log_in();
         }
         Ok(())
+    }
+
+    /// Where somebody has to go who would talk: nobody does here.
+    fn send_on(&self) -> Unwelcome {
+        let registers = self.registers.borrow();
+        let served = registers.get(&self.office.service);
+        Unwelcome::Told(Box::new(match served {
+            Some(signed) => ServerFrame::Moved(signed.registration.location()),
+            None => ServerFrame::Close(Refusal::Gone),
+        }))
     }
 
     /// Answers the next request.

@@ -190,7 +190,8 @@ mod tests {
     use super::*;
     use chatcore::id::{BootId, Generation, LogId};
     use chatcore::migration::NodeId;
-    use chatcore::migration::directory::{Host, HostAddresses};
+    use chatcore::migration::directory::Host;
+    use chatcore::wire::Addresses;
 
     fn registration(service: &str) -> Registration {
         let node = NodeId { key: PublicKey::new([1; 32]), boot: BootId::new([2; 16]) };
@@ -198,7 +199,7 @@ mod tests {
             service: service.parse().unwrap(),
             generation: Generation::new(7).unwrap(),
             log_id: LogId::new([3; 16]),
-            owner: Host { node, addresses: HostAddresses::default(), certificate: None },
+            owner: Host { node, addresses: Addresses::default(), tls_key: None },
             standby: None,
         }
     }

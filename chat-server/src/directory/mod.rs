@@ -3,7 +3,8 @@
 //! It answers on the same door as a chat: TLS, addresses, places and the time for a greeting are its. Behind it
 //! one task looks after each connection (`conversation`), and one thread owns the registers (`keeper`),
 //! which are a file (`disk`). Look-ups are answered from memory, also while the disk is waited for, and
-//! never tell of anything that it does not have. [`DirectoryClient`] is the other end.
+//! never tell of anything that it does not have. Clients who would log in are told where they can.
+//! [`DirectoryClient`] is the other end.
 //!
 //! | bound | what happens there |
 //! |---|---|
@@ -80,6 +81,9 @@ pub struct DirectoryConfig {
     /// Of services that another directory held, which is lost: the generation that was their last. With
     /// any, a folder that lost its registers is taken for an empty one.
     pub last: BTreeMap<ServiceName, Generation>,
+    /// The service whose owner clients are told who would log in here: they do not name one. Default
+    /// `chat`.
+    pub service: ServiceName,
     /// What one address may do.
     pub address_limits: AddressLimits,
     /// Connections at once; lowered to what the system allows. Default 4,096.
@@ -97,6 +101,7 @@ impl DirectoryConfig {
             tls: None,
             data,
             last: BTreeMap::new(),
+            service: ServiceName::default(),
             address_limits: AddressLimits::default(),
             connections_max: 4_096,
             pace: Pace::default(),
@@ -253,6 +258,7 @@ impl Directory {
         let office = Office {
             key: public,
             registers: registers.clone(),
+            service: config.service,
             claims,
             checks: crew.line(CHECKS_MAX),
             pace: config.pace,

@@ -187,6 +187,11 @@ pub(super) struct DirectoryArgs {
     #[command(flatten)]
     pub(super) tls: TlsArgs,
 
+    /// The service to whose owner clients are sent that would log in here
+    #[arg(long, value_name = "NAME", env = "CHAT_SERVICE", default_value_t = ServiceName::default(),
+          value_parser = parse_service)]
+    pub(super) service: ServiceName,
+
     /// For one start: let a service go on here that was registered with a directory that is lost. The
     /// generation is its last one, the higher one of those that its owner and its standby tell. May be
     /// repeated

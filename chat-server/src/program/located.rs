@@ -55,5 +55,5 @@ fn host_to_line(host: &Host) -> String {
 
 /// The key of its certificate, as [`Tls::key_hash`](crate::Tls::key_hash) tells it.
 fn certificate(host: &Host) -> Option<String> {
-    host.certificate.map(|digest| format!("sha256:{digest}"))
+    host.tls_key.map(|digest| format!("sha256:{digest}"))
 }

@@ -402,6 +402,7 @@ fn directory(args: &DirectoryArgs, report: &Report) -> Result<(), Failure> {
             plaintext: args.plaintext.into(),
             tls: tls.clone(),
             last: args.rebuild.iter().cloned().collect(),
+            service: args.service.clone(),
             ..DirectoryConfig::new(data.clone())
         })
         .await?;

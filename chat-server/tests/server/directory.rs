@@ -16,12 +16,12 @@ use chatcore::limits::Limits;
 use chatcore::migration::NodeId;
 use chatcore::migration::directory::{
     Claim, ClaimFault, DIRECTORY_FRAME_BYTES_MAX, DirectoryReply, DirectoryRequest, Host,
-    HostAddresses, Registration, SERVICES_MAX, SignedClaim,
+    Registration, SERVICES_MAX, SignedClaim,
 };
 use chatcore::text::ServiceName;
 use chatcore::wire::{
-    ClientFrame, ClientHello, DecodeFault, FrameFault, Refusal, Role, ServerFrame, StateFault,
-    VersionRange,
+    Addresses, ClientFrame, ClientHello, DecodeFault, FrameFault, Refusal, Role, ServerFrame,
+    StateFault, VersionRange,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use rustix::process::{Signal, kill_process};
@@ -95,7 +95,7 @@ impl Node {
     fn host(&self) -> Host {
         let node = NodeId { key: self.key.public(), boot: BootId::new([7; 16]) };
         let address = "chats://node.example:5000".parse().unwrap();
-        Host { node, addresses: HostAddresses::first_of([address]), certificate: None }
+        Host { node, addresses: Addresses::first_of([address]), tls_key: None }
     }
 
     fn claim(&self, expect: u64, standby: Option<&Self>) -> Claim {
@@ -472,7 +472,7 @@ async fn m7_claim_that_is_forged_made_to_another_directory_or_made_again_changes
     // By the key of somebody else, and altered on its way.
     let forged = stranger.sign(takeover.clone(), &key);
     let mut altered = standby.sign(takeover, &key);
-    altered.claim.owner.addresses = HostAddresses::default();
+    altered.claim.owner.addresses = Addresses::default();
     for claim in [foreign, forged, altered] {
         let reply = asker.propose(claim).await;
         assert_eq!(reply, DirectoryReply::Denied(ClaimFault::Signature));
@@ -770,7 +770,7 @@ async fn bytes_that_are_no_request_close_their_connection_with_why() {
     for (frame, refusal) in [
         (ClientFrame::Leave, Refusal::State(StateFault::LogInFirst)),
         (old, supported),
-        // Nobody talks here.
+        // Nobody talks here, nor anywhere else yet.
         (hello(), Refusal::Gone),
     ] {
         let mut asker = Asker::connect(&address).await;
@@ -781,6 +781,36 @@ async fn bytes_that_are_no_request_close_their_connection_with_why() {
     asker.send_bytes(&[0, 0, 4, 1]).await;
     let too_large = Refusal::Frame(FrameFault::TooLarge);
     assert_eq!(asker.next().await, Some(ServerFrame::Close(too_large)));
+}
+
+#[tokio::test]
+async fn client_that_would_log_in_is_told_who_serves() {
+    let folder = private_folder();
+    let service: ServiceName = "talk".parse().unwrap();
+    let config = DirectoryConfig {
+        service: service.clone(),
+        ..DirectoryConfig::new(folder.path().to_owned())
+    };
+    let (_directory, address) = start(config).await;
+    let node = Node::new(1);
+    let mut client = DirectoryClient::new(address.clone(), None);
+    // Another service is not theirs.
+    must_apply(&mut client, &node, node.claim(0, None)).await;
+    let last = async || {
+        let mut asker = Asker::connect(&address).await;
+        asker.send(&hello()).await;
+        let last = asker.next().await;
+        assert_eq!(asker.next::<ServerFrame>().await, None, "it is closed at once");
+        last
+    };
+    assert_eq!(last().await, Some(ServerFrame::Close(Refusal::Gone)));
+    let claim = Claim { service, ..node.claim(0, None) };
+    let registration = must_apply(&mut client, &node, claim).await;
+    let Some(ServerFrame::Moved(location)) = last().await else { panic!("moved") };
+    assert_eq!(location, registration.location());
+    assert_eq!(location.addresses[0].as_str(), "chats://node.example:5000");
+    let (key, generation) = (node.key.public(), generation(1));
+    assert_eq!((location.key, location.generation), (key, generation));
 }
 
 #[tokio::test]
@@ -927,8 +957,15 @@ fn help_tells_what_a_directory_is_for_and_options_that_make_no_sense_are_usage_e
     let all = help(&["--help"]);
     assert!(all.contains("  directory ") && all.contains("  locate "), "{all}");
     let directory = help(&["directory", "--help"]);
-    for option in ["--listen", "--data", "--tls-cert", "--tls-self-signed", "--plaintext", "--json"]
-    {
+    for option in [
+        "--listen",
+        "--data",
+        "--service",
+        "--tls-cert",
+        "--tls-self-signed",
+        "--plaintext",
+        "--json",
+    ] {
         assert!(directory.contains(option), "{option}: {directory}");
     }
     assert!(directory.contains("--rebuild <SERVICE=GENERATION>"), "{directory}");

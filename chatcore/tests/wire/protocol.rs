@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use chatcore::id::{Attach, Digest, Generation, LogId, Nonce, PublicKey, SessionId};
 use chatcore::limits::{Limits, REMEMBERED_ANSWERS};
 use chatcore::migration::directory::{
-    DIRECTORY_FRAME_BYTES_MAX, DirectoryReply, DirectoryRequest, HOST_ADDRESSES_MAX, SERVICES_MAX,
+    DIRECTORY_FRAME_BYTES_MAX, DirectoryReply, DirectoryRequest, SERVICES_MAX,
 };
 use chatcore::text::{
     BODY_BYTES_MAX, HOST_ADDRESS_BYTES_MAX, ROOM_NAME_CHARS_MAX, SERVICE_NAME_CHARS_MAX,
     USER_NAME_CHARS_MAX,
 };
 use chatcore::wire::{
-    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, LIST_MAX, LoginProof, OperateProof,
-    Order, ServerFrame, VERSION,
+    ADDRESSES_MAX, ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, LIST_MAX, LoginProof,
+    OperateProof, Order, ServerFrame, VERSION,
 };
 use ed25519_dalek::{Signer as _, SigningKey, Verifier as _};
 
@@ -103,8 +103,8 @@ fn protocol_names_the_limits_of_the_code() {
         ("user name", format!("{USER_NAME_CHARS_MAX} characters")),
         ("room name", format!("{ROOM_NAME_CHARS_MAX} characters")),
         ("address of a host", format!("{HOST_ADDRESS_BYTES_MAX} bytes")),
+        ("addresses of a host", ADDRESSES_MAX.to_string()),
         ("name of a service", format!("{SERVICE_NAME_CHARS_MAX} characters")),
-        ("addresses of a host", HOST_ADDRESSES_MAX.to_string()),
         ("frame of a directory", format!("{DIRECTORY_FRAME_BYTES_MAX} bytes")),
         ("services of a directory", SERVICES_MAX.to_string()),
         ("remembered answers", REMEMBERED_ANSWERS.to_string()),
@@ -258,10 +258,10 @@ fn claim_and_registration_have_the_layout_that_protocol_tells() {
     let owner = [
         hex(&ramp::<32>(0x10)),
         hex(&ramp::<16>(0x50)),
+        format!("01{}", hex(&ramp::<32>(0xC0))),
         "02".to_owned(),
         text("chats://a.example:5000"),
         text("unix:/run/chat.sock"),
-        format!("01{}", hex(&ramp::<32>(0xC0))),
     ];
     let standby = [hex(&ramp::<32>(0x20)), hex(&ramp::<16>(0x60)), "00".into(), "00".into()];
     let claim = [

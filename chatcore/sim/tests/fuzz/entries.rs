@@ -43,10 +43,6 @@ const ENTRIES: &[(&str, Tried)] = &[
         "migration::directory::wire::DirectoryRequest: Deserialize",
         By("node_message", "check_whole::<DirectoryRequest>("),
     ),
-    (
-        "migration::directory::wire::HostAddresses::first_of",
-        Not("it keeps some of the addresses that were read before"),
-    ),
     ("migration::directory::wire::SignedClaim::prove", By("node_message", "signed.clone().prove(")),
     (
         "migration::directory::wire::SignedRegistration::is_of",
@@ -67,6 +63,7 @@ const ENTRIES: &[(&str, Tried)] = &[
     ("id::Generation: TryFrom", By("name", "check_number::<Generation>(value)")),
     ("id::Incarnation: TryFrom", By("name", "check_number::<Incarnation>(value)")),
     ("id::Index: TryFrom", By("name", "check_number::<Index>(value)")),
+    ("id::KeyHash: FromStr", By("name", "check_id::<KeyHash>(text)")),
     ("id::LogId: FromStr", By("name", "check_id::<LogId>(text)")),
     ("id::Nonce: FromStr", By("name", "check_id::<Nonce>(text)")),
     ("id::PublicKey: FromStr", By("name", "check_id::<PublicKey>(text)")),
@@ -86,6 +83,7 @@ const ENTRIES: &[(&str, Tried)] = &[
     ("text::untrusted::Untrusted::parse", By("name", "Untrusted::<UserName>::new(text).parse()")),
     ("time::Timestamp: TryFrom", By("name", "check_number::<Timestamp>(value)")),
     ("wire::client::ClientFrame: Deserialize", By("client_message", "check_whole::<ClientFrame>(")),
+    ("wire::location::Addresses::first_of", Not("it takes the first of what was read before")),
     ("wire::refusal::Refusal::is_passing_for", Not("it looks at a command that was read before")),
     ("wire::refusal::Refusal: From::from", Not("it makes a reason of another, of a closed set")),
     ("wire::server::ServerFrame: Deserialize", By("server_message", "check_whole::<ServerFrame>(")),

@@ -1,65 +1,28 @@
 //! What nodes and a directory say to each other, and the bytes that are signed.
 
-use core::ops::Deref;
+use serde::{Deserialize, Serialize};
 
-use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::id::{Digest, Generation, LogId, PublicKey, Signature};
+use crate::id::{Generation, KeyHash, LogId, PublicKey, Signature};
 use crate::migration::{NodeId, Proposal, Record};
-use crate::text::{HostAddress, ServiceName};
-use crate::wire::{List, Refusal};
-
-/// The most addresses that are told of one host.
-pub const HOST_ADDRESSES_MAX: usize = 4;
+use crate::text::ServiceName;
+use crate::wire::{Addresses, Location, Refusal};
 
 /// The largest frame of either side after the greeting, in bytes without the length prefix. A claim with
-/// two hosts of the longest addresses takes about 2,600.
-pub const DIRECTORY_FRAME_BYTES_MAX: usize = 4 << 10;
+/// two hosts of the longest addresses takes about 4,600.
+pub const DIRECTORY_FRAME_BYTES_MAX: usize = 8 << 10;
 
 const CLAIM_DOMAIN: &[u8] = b"chatcore claim v1\0";
 const REGISTRATION_DOMAIN: &[u8] = b"chatcore registration v1\0";
-
-/// The addresses of one host, the best first: at most [`HOST_ADDRESSES_MAX`]. None are told of a host
-/// that cannot be dialled.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct HostAddresses(List<HostAddress>);
-
-impl HostAddresses {
-    /// The first [`HOST_ADDRESSES_MAX`] of `addresses`.
-    pub fn first_of(addresses: impl IntoIterator<Item = HostAddress>) -> Self {
-        Self(List::first_of(addresses.into_iter().take(HOST_ADDRESSES_MAX)))
-    }
-}
-
-impl Deref for HostAddresses {
-    type Target = [HostAddress];
-
-    fn deref(&self) -> &[HostAddress] {
-        &self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for HostAddresses {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        let addresses = List::deserialize(source)?;
-        if addresses.len() > HOST_ADDRESSES_MAX {
-            return Err(serde::de::Error::custom("too many addresses"));
-        }
-        Ok(Self(addresses))
-    }
-}
 
 /// A node, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// The node.
     pub node: NodeId,
-    /// Where it listens.
-    pub addresses: HostAddresses,
-    /// The SHA-256 of the subject public key info of the certificate that it shows by TLS (RFC 7469);
-    /// `None` when it shows none, or one that an authority vouches for.
-    pub certificate: Option<Digest>,
+    /// The key of the certificate that it shows by TLS; `None` where it takes no TLS.
+    pub tls_key: Option<KeyHash>,
+    /// Where it listens, what is to be tried first being first; nothing for one that cannot be dialled.
+    pub addresses: Addresses,
 }
 
 /// What a node wants registered of a service: that it owns it from now on, or further on.
@@ -95,9 +58,9 @@ impl Claim {
     }
 
     /// The bytes to sign: the domain tag, the key of the directory, then every field in order. Numbers
-    /// are big-endian, and a text has its length in front, in two bytes. A host is its key, its boot, the
-    /// number of its addresses in one byte, the addresses, and its certificate as a byte 0 or as a byte 1
-    /// and 32 bytes. No standby is a byte 0, one is a byte 1 and the host.
+    /// are big-endian, and a text has its length in front, in two bytes. A host is its key, its boot, the key
+    /// of its certificate as a byte 0 or as a byte 1 and 32 bytes, the number of its addresses in one byte,
+    /// and the addresses. No standby is a byte 0, one is a byte 1 and the host.
     pub fn to_bytes(&self, directory: &PublicKey) -> Vec<u8> {
         let Self { service, log_id, expect, owner, standby } = self;
         let fixed: [&[u8]; 2] = [CLAIM_DOMAIN, directory.as_bytes()];
@@ -165,6 +128,13 @@ impl Registration {
         let standby = self.standby.as_ref().map(|standby| standby.node);
         let Self { generation, log_id, owner: Host { node: owner, .. }, .. } = *self;
         Record { generation, log_id, owner, standby }
+    }
+
+    /// Where those who would talk find the service.
+    pub fn location(&self) -> Location {
+        let Self { generation, log_id, owner, .. } = self;
+        let Host { node: NodeId { key, boot }, tls_key, addresses } = owner.clone();
+        Location { generation: *generation, log_id: *log_id, key, boot, tls_key, addresses }
     }
 
     /// The bytes to sign: as those of a [`Claim`], under a domain tag of its own and with the generation
@@ -305,16 +275,16 @@ fn append_hosts(owner: &Host, standby: Option<&Host>, bytes: &mut Vec<u8>) {
 }
 
 fn append_host(host: &Host, bytes: &mut Vec<u8>) {
-    let Host { node, addresses, certificate } = host;
+    let Host { node, tls_key, addresses } = host;
     bytes.extend_from_slice(node.key.as_bytes());
     bytes.extend_from_slice(node.boot.as_bytes());
-    bytes.push(u8::try_from(addresses.len()).expect("a host must have few addresses"));
-    addresses.iter().for_each(|address| append_text(address.as_str(), bytes));
-    match certificate {
+    match tls_key {
         None => bytes.push(0),
-        Some(digest) => {
+        Some(hash) => {
             bytes.push(1);
-            bytes.extend_from_slice(digest.as_bytes());
+            bytes.extend_from_slice(hash.as_bytes());
         }
     }
+    bytes.push(u8::try_from(addresses.len()).expect("a host must have few addresses"));
+    addresses.iter().for_each(|address| append_text(address.as_str(), bytes));
 }
