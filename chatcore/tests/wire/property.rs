@@ -3,16 +3,16 @@
 use bytes::{Bytes, BytesMut};
 use chatcore::codec::{FrameBuffer, PREFIX_BYTES, decode, encode};
 use chatcore::id::{
-    Attach, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, LogId, Nonce,
-    PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
+    Attach, BootId, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, KeyHash,
+    LogId, Nonce, PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
 };
 use chatcore::text::{Body, RoomName, Untrusted, UserName};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{
-    Answer, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor, DiskStatus, GateState,
-    HostStatus, JoinedRoom, List, Login, Measure, Notice, Operate, Order, Question, Record,
-    RecordBody, Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault, Status,
-    StorageStatus, UserInfo, UserList, VersionRange, Welcome,
+    ADDRESSES_MAX, Addresses, Answer, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor,
+    DiskStatus, GateState, HostStatus, JoinedRoom, List, Location, Login, Measure, Notice, Operate,
+    Order, Question, Record, RecordBody, Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start,
+    StateFault, Status, StorageStatus, UserInfo, UserList, VersionRange, Welcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -301,6 +301,35 @@ fn server_frame() -> impl Strategy<Value = ServerFrame> {
         request().prop_map(|token| ServerFrame::Pong { token }),
         status().prop_map(ServerFrame::Status),
         signature().prop_map(|signature| ServerFrame::Proof { signature }),
+        move_frame(),
+    ]
+}
+
+fn location() -> impl Strategy<Value = Location> {
+    let address = "[ -~é語]{1,60}".prop_map(|text| text.parse().unwrap());
+    let addresses = vec(address, 0..=ADDRESSES_MAX).prop_map(Addresses::first_of);
+    let tls_key = prop::option::of(any::<[u8; 32]>().prop_map(KeyHash::new));
+    let node = (public_key(), any::<[u8; 16]>().prop_map(BootId::new));
+    (generation(), log_id(), node, tls_key, addresses).prop_map(
+        |(generation, log_id, (key, boot), tls_key, addresses)| Location {
+            generation,
+            log_id,
+            key,
+            boot,
+            tls_key,
+            addresses,
+        },
+    )
+}
+
+fn move_frame() -> impl Strategy<Value = ServerFrame> {
+    prop_oneof![
+        location().prop_map(ServerFrame::Parked),
+        location().prop_map(ServerFrame::Moved),
+        (location(), span())
+            .prop_map(|(target, within_ms)| ServerFrame::Prepare { target, within_ms }),
+        Just(ServerFrame::Stay),
+        generation().prop_map(|generation| ServerFrame::Generation { generation }),
     ]
 }
 
@@ -358,7 +387,7 @@ proptest! {
     fn arbitrary_bytes_are_refused_or_are_the_one_encoding_of_a_message(
         bytes in vec(any::<u8>(), 0..200),
         pieces in vec(0..40_usize, 0..10),
-        tag in 0..16_u8,
+        tag in 0..24_u8,
     ) {
         frames_of(&bytes, &pieces);
         // A tag that exists gets further than a random one.

@@ -11,8 +11,8 @@ use chatcore::text::{
     BODY_BYTES_MAX, HOST_ADDRESS_BYTES_MAX, ROOM_NAME_CHARS_MAX, USER_NAME_CHARS_MAX,
 };
 use chatcore::wire::{
-    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, LIST_MAX, LoginProof, OperateProof,
-    Order, ServerFrame, VERSION,
+    ADDRESSES_MAX, ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, LIST_MAX, LoginProof,
+    OperateProof, Order, ServerFrame, VERSION,
 };
 use ed25519_dalek::{Signer as _, SigningKey, Verifier as _};
 
@@ -94,6 +94,7 @@ fn protocol_names_the_limits_of_the_code() {
         ("user name", format!("{USER_NAME_CHARS_MAX} characters")),
         ("room name", format!("{ROOM_NAME_CHARS_MAX} characters")),
         ("address of a host", format!("{HOST_ADDRESS_BYTES_MAX} bytes")),
+        ("addresses of a host", ADDRESSES_MAX.to_string()),
         ("remembered answers", REMEMBERED_ANSWERS.to_string()),
         ("time to log in", secs(limits.login_time)),
         ("silence before a ping", secs(limits.ping_interval)),

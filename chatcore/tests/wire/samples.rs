@@ -1,17 +1,17 @@
 //! One sample at least of every variant of every enum that travels.
 
 use chatcore::id::{
-    Attach, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, LogId, Nonce,
-    PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
+    Attach, BootId, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, KeyHash,
+    LogId, Nonce, PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
 };
 use chatcore::text::{Body, NameError, RoomName, Untrusted, UserName};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{
-    Answer, AuthFault, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor, DecodeFault,
-    DiskStatus, Durability, ExpelFault, FrameFault, GateState, HostStatus, JoinedRoom, LimitFault,
-    List, Login, Measure, NameFault, Notice, Operate, Order, Question, Record, RecordBody, Refusal,
-    Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault, Status, StorageStatus,
-    TargetFault, UserInfo, UserList, VersionRange, Welcome,
+    Addresses, Answer, AuthFault, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor,
+    DecodeFault, DiskStatus, Durability, ExpelFault, FrameFault, GateState, HostStatus, JoinedRoom,
+    LimitFault, List, Location, Login, Measure, NameFault, Notice, Operate, Order, Question,
+    Record, RecordBody, Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault,
+    Status, StorageStatus, TargetFault, UserInfo, UserList, VersionRange, Welcome,
 };
 
 use crate::variants::Variants;
@@ -356,7 +356,33 @@ pub(crate) fn server_frames() -> Vec<(String, ServerFrame)> {
             .map(|(name, status)| (format!(".{name}"), ServerFrame::Status(status))),
     );
     frames.push(plain(ServerFrame::Proof { signature: Signature::new(ramp(0x80)) }));
+    frames.extend(moves().into_iter().map(|(suffix, frame)| (suffix.to_owned(), frame)));
     frames
+}
+
+/// What is told of a move.
+fn moves() -> Vec<(&'static str, ServerFrame)> {
+    let generation = Generation::new(4).unwrap();
+    let location = |tls_key, addresses: &[&str]| Location {
+        generation,
+        log_id: LogId::new(ramp(0x70)),
+        key: PublicKey::new(ramp(0x40)),
+        boot: BootId::new(ramp(0x60)),
+        tls_key,
+        addresses: Addresses::first_of(addresses.iter().map(|text| text.parse().unwrap())),
+    };
+    let key = Some(KeyHash::new(ramp(0xC0)));
+    let encrypted = location(key, &["chats://b.example:5000", "chats://192.0.2.7:5000"]);
+    let within_ms = Span::from_millis(500);
+    vec![
+        ("", ServerFrame::Parked(encrypted.clone())),
+        ("", ServerFrame::Moved(encrypted.clone())),
+        ("_plain", ServerFrame::Moved(location(None, &["chat://127.0.0.1:5001"]))),
+        ("_nowhere", ServerFrame::Moved(location(None, &[]))),
+        ("", ServerFrame::Prepare { target: encrypted, within_ms }),
+        ("", ServerFrame::Stay),
+        ("", ServerFrame::Generation { generation }),
+    ]
 }
 
 /// A status for each way of keeping a journal, by name.

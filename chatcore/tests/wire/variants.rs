@@ -101,6 +101,11 @@ variants! {
         Pong => "pong",
         Status => "status",
         Proof => "proof",
+        Parked => "parked",
+        Moved => "moved",
+        Prepare => "prepare",
+        Stay => "stay",
+        Generation => "generation",
     }
     StorageStatus {
         Memory => "memory",

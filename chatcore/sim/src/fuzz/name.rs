@@ -6,8 +6,8 @@ use core::str::FromStr;
 use chatcore::address::Address;
 use chatcore::codec::{PREFIX_BYTES, decode, encode_to_bytes};
 use chatcore::id::{
-    Attach, BootId, ByteCount, COUNTER_MAX, Counter, Digest, Generation, Incarnation, Index, LogId,
-    Nonce, PublicKey, RequestId, Seq, SessionId, Signature,
+    Attach, BootId, ByteCount, COUNTER_MAX, Counter, Digest, Generation, Incarnation, Index,
+    KeyHash, LogId, Nonce, PublicKey, RequestId, Seq, SessionId, Signature,
 };
 use chatcore::text::{
     BODY_BYTES_MAX, Body, BodyError, HostAddress, NameError, ROOM_NAME_CHARS_MAX, RoomName,
@@ -39,6 +39,7 @@ pub fn check(input: &[u8]) {
     check_address(text);
     check_host_address(text);
     check_id::<BootId>(text);
+    check_id::<KeyHash>(text);
     check_id::<LogId>(text);
     check_id::<SessionId>(text);
     check_id::<Digest>(text);
