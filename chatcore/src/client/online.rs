@@ -18,8 +18,8 @@ const UNEXPECTED: &str = "the server sent something unexpected";
 impl Client {
     pub(super) fn handle_frame(&mut self, now: Moment, frame: ServerFrame) {
         match (&mut self.phase, frame) {
-            // A log-in that is parked may yet be let in; whoever waits for too long dials again.
             (Phase::Idle | Phase::Dialling { .. } | Phase::Waiting { .. } | Phase::Stopped, _)
+            // Who waits may yet be let in, and waits no longer than for any answer.
             | (Phase::LoggingIn { .. }, ServerFrame::Parked(_)) => {}
             (_, ServerFrame::Close(refusal)) => self.take_leave(now, refusal),
             (_, ServerFrame::Moved(location)) => {

@@ -116,6 +116,10 @@ fn protocol_names_the_limits_of_the_code() {
         ("sessions of a user", limits.sessions_per_user_max.to_string()),
         ("answers left unread", format!("{} bytes", limits.unread_bytes_max)),
         ("connection that takes no byte", secs(limits.stall_time)),
+        ("log-in that waits", secs(limits.parked_time)),
+        ("frames while it waits", limits.parked_frames_max.to_string()),
+        ("bytes while it waits", format!("{} bytes", limits.parked_bytes_max)),
+        ("connection after `moved`", secs(limits.moved_time)),
     ];
     let protocol = protocol();
     for (what, value) in rows {
