@@ -2,7 +2,8 @@
 //!
 //! [`Server::start`] listens and serves; [`Server::attach`] serves a byte stream that the embedding
 //! program accepted itself. [`ServerConfig::storage`] says where it keeps what it acknowledges, and
-//! [`check`], [`backup()`], [`export`] and [`import`] work on that. [`Orders`] talks to a server that runs. The program `chat-server` is [`program::main`].
+//! [`check`], [`backup()`], [`export`] and [`import`] work on that. [`Orders`] talks to a server that runs. [`Directory`] is the address that stays when a chat moves, and
+//! [`DirectoryClient`] asks one. The program `chat-server` is [`program::main`].
 //!
 //! Who does what:
 //!
@@ -18,6 +19,7 @@
 //!   answers handshakes and checks signatures, and lets only so many wait (`crew`, `verify`);
 //! - metrics count for a monitoring system, which asks on a socket of its own (`metrics`);
 //! - calls of those who run the server come by that socket, too (`admin`);
+//! - a directory is a server of its own behind the same door (`directory`);
 //! - retention counts what rooms keep, and asks the engine to forget what is too much (`retention`).
 //!
 //! Data flows one way: connection → engine → shard → connection. The one way back, from a shard to
@@ -34,6 +36,8 @@ mod clock;
 mod connection;
 mod crew;
 mod descriptors;
+mod dial;
+mod directory;
 mod door;
 mod figures;
 mod host;
@@ -58,6 +62,10 @@ pub use store::fuzz;
 
 pub use addresses::AddressLimits;
 pub use admin::{AdminToken, TokenError, admin_calls};
+pub use directory::{
+    Directory, DirectoryClient, DirectoryConfig, DirectoryError, DirectoryFailure,
+    DirectoryStartError, Pace, Proposed,
+};
 pub use key::{KeyError, ServerKey};
 pub use listener::{ListenError, Plaintext};
 pub use orders::{IdentityError, OrderError, OrderKey, Orders};

@@ -21,12 +21,11 @@ use chatcore::wire::{
     Status,
 };
 use ed25519_dalek::{Signer as _, SigningKey};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::dial::{Stream, dial};
 use crate::key::{KeyError, read_seed};
-use crate::tls;
 use crate::verify::is_valid;
 
 /// How long a connection may take to be made, and then each answer.
@@ -183,9 +182,6 @@ pub enum OrderError {
     },
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
-
 /// A connection to a server that waits for an order.
 pub struct Orders {
     address: Address,
@@ -323,21 +319,6 @@ impl Talk {
 
 fn too_late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("nothing came within {PATIENCE:?}"))
-}
-
-/// A connection, and its exporter when it is inside TLS.
-async fn dial(address: &Address) -> io::Result<(Pin<Box<dyn Stream>>, Option<Digest>)> {
-    Ok(match address {
-        Address::Tcp { host, port } => {
-            (Box::pin(TcpStream::connect((host.as_str(), *port)).await?), None)
-        }
-        Address::Tls { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            let (stream, channel) = tls::connect(stream, host).await?;
-            (Box::pin(stream), Some(channel))
-        }
-        Address::Unix(path) => (Box::pin(UnixStream::connect(path).await?), None),
-    })
 }
 
 #[cfg(test)]

@@ -635,7 +635,12 @@ const fn tells_of_an_open_gate(frame: &ServerFrame) -> bool {
         | ServerFrame::Ping { .. }
         | ServerFrame::Pong { .. }
         | ServerFrame::Status(_)
-        | ServerFrame::Proof { .. } => false,
+        | ServerFrame::Proof { .. }
+        | ServerFrame::Parked(_)
+        | ServerFrame::Moved(_)
+        | ServerFrame::Prepare { .. }
+        | ServerFrame::Stay
+        | ServerFrame::Generation { .. } => false,
     }
 }
 

@@ -316,6 +316,10 @@ byte_id!(
     BootId, 16, "boot id"
 );
 byte_id!(
+    /// The key of a certificate: the SHA-256 of its subject public key info, as in a pin of RFC 7469.
+    KeyHash, 32, "key hash"
+);
+byte_id!(
     /// A blake3 digest.
     Digest, 32, "digest"
 );

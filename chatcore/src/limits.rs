@@ -114,6 +114,27 @@ pub struct Limits {
     /// A connection that has bytes waiting and takes none for so long closes with `E_LIMIT`.
     /// Default 60 s.
     pub stall_time: Span,
+    /// Log-ins that wait at a follower until it leads; more are closed with `E_BUSY`, to come again as
+    /// after `logins_per_second`. They are connections of `connections_max`, not of its share that has
+    /// not logged in, and count for `memory_max` as those that have. Sessions that the journal does not
+    /// know may wait while all who wait are within the share that `greeting_percent` says, so that
+    /// strangers keep no member out. Default 12,000.
+    pub parked_max: u32,
+    /// A log-in waits at a follower for so long; then its connection closes with `E_BUSY`. A move takes
+    /// a few seconds from its announcement to its end. Default 60 s.
+    pub parked_time: Span,
+    /// Commands and questions that a connection may send while its log-in waits; with more it closes
+    /// with `E_BUSY`. At most 512. Default 256, enough for a client that comes back to all its rooms and
+    /// asks of each who is there.
+    pub parked_frames_max: u32,
+    /// Bytes of these, [`counted`] as for `bytes_per_second`; handled as `parked_frames_max`. At most
+    /// `unread_bytes_max`, as it is that memory which they take. Default 64 KiB.
+    ///
+    /// [`counted`]: crate::wire::ClientFrame::counted_bytes
+    pub parked_bytes_max: u64,
+    /// After it was told that the chat moved, a connection is closed with `E_GONE` after so long, unless
+    /// its client leaves before: so long it may take to log in where the chat is now. Default 2 s.
+    pub moved_time: Span,
 }
 
 impl Default for Limits {
@@ -156,6 +177,11 @@ impl Default for Limits {
             reset_interval: Span::from_secs(60),
             unread_bytes_max: 256 << 10,
             stall_time: Span::from_secs(60),
+            parked_max: 12_000,
+            parked_time: Span::from_secs(60),
+            parked_frames_max: 256,
+            parked_bytes_max: 64 << 10,
+            moved_time: Span::from_secs(2),
         }
     }
 }
@@ -218,7 +244,17 @@ impl Limits {
     /// How many connections may be on their way to a log-in at once: the share of
     /// `connections_max` that `greeting_percent` says.
     pub fn greeting_max(&self) -> u32 {
-        let share = u64::from(self.connections_max).saturating_mul(self.greeting_percent.into());
+        self.greeting_share_of(self.connections_max)
+    }
+
+    /// How many log-ins may wait at a follower for one of a session that the journal does not know to
+    /// wait, too.
+    pub fn parked_strangers_max(&self) -> u32 {
+        self.greeting_share_of(self.parked_max)
+    }
+
+    fn greeting_share_of(&self, count: u32) -> u32 {
+        let share = u64::from(count).saturating_mul(self.greeting_percent.into());
         u32::try_from(share.div_ceil(100)).unwrap_or(u32::MAX)
     }
 
@@ -263,6 +299,11 @@ impl Limits {
             ("ping_interval", self.ping_interval.as_millis(), 1, 1 << 32),
             ("session_age_min", self.session_age_min.as_millis(), 1, 1 << 40),
             ("stall_time", self.stall_time.as_millis(), 1, 1 << 32),
+            ("parked_max", self.parked_max.into(), 1, millions),
+            ("parked_time", self.parked_time.as_millis(), 1, 1 << 32),
+            ("parked_frames_max", self.parked_frames_max.into(), 0, FRAMES_BURST_MIN.into()),
+            ("parked_bytes_max", self.parked_bytes_max, 0, unread_bytes_max),
+            ("moved_time", self.moved_time.as_millis(), 1, 1 << 32),
         ];
         for (name, value, min, max) in ranges {
             if value < min || value > max {

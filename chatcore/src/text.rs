@@ -1,7 +1,7 @@
 //! Text that travels: names, message bodies and addresses, checked once and valid by construction.
 //!
-//! [`UserName`], [`RoomName`], [`Body`] and [`HostAddress`] can only be made by parsing, and decoding one with
-//! serde checks the same rules. Where a bad text of a peer must become a refusal with a reason,
+//! [`UserName`], [`RoomName`], [`ServiceName`], [`Body`] and [`HostAddress`] can only be made by parsing, and
+//! decoding one with serde checks the same rules. Where a bad text of a peer must become a refusal with a reason,
 //! and not a frame that cannot be decoded, the wire carries [`Untrusted`] instead.
 
 mod body;
@@ -15,8 +15,8 @@ mod untrusted;
 pub use body::{BODY_BYTES_MAX, Body, BodyError};
 pub use host_address::{HOST_ADDRESS_BYTES_MAX, HostAddress, HostAddressError};
 pub use name::{
-    NameError, ROOM_NAME_BYTES_MAX, ROOM_NAME_CHARS_MAX, RoomName, USER_NAME_BYTES_MAX,
-    USER_NAME_CHARS_MAX, UserName,
+    NameError, ROOM_NAME_BYTES_MAX, ROOM_NAME_CHARS_MAX, RoomName, SERVICE_NAME_BYTES_MAX,
+    SERVICE_NAME_CHARS_MAX, ServiceName, USER_NAME_BYTES_MAX, USER_NAME_CHARS_MAX, UserName,
 };
 pub use skeleton::Skeleton;
 pub use untrusted::Untrusted;

@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("engine", &["chunk", "codec", "id", "limits", "log", "mutant", "text", "time", "wire"]),
     ("client", &["id", "limits", "mutant", "text", "time", "wire"]),
     ("delivery", &["chunk", "codec", "engine", "id", "limits", "mutant", "text", "time", "wire"]),
-    ("migration", &["id", "mutant"]),
+    ("migration", &["id", "mutant", "text", "wire"]),
     ("hub", &["codec", "delivery", "engine", "id", "limits", "log", "time", "wire"]),
     ("lib", &[]),
 ];

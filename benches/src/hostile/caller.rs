@@ -315,6 +315,11 @@ const fn refusal_of(frame: &ServerFrame) -> Option<Refusal> {
         | ServerFrame::Ping { .. }
         | ServerFrame::Pong { .. }
         | ServerFrame::Status(_)
-        | ServerFrame::Proof { .. } => None,
+        | ServerFrame::Proof { .. }
+        | ServerFrame::Parked(_)
+        | ServerFrame::Moved(_)
+        | ServerFrame::Prepare { .. }
+        | ServerFrame::Stay
+        | ServerFrame::Generation { .. } => None,
     }
 }

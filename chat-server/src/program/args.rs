@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use chatcore::address::Address;
-use chatcore::id::Threshold;
+use chatcore::id::{Generation, PublicKey, Threshold};
 use chatcore::log::OperatorRule;
+use chatcore::text::{NameError, ServiceName};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
@@ -45,6 +46,10 @@ pub(super) enum Job {
     Import(FolderArgs),
     /// Say what a running server is doing
     Status(StatusArgs),
+    /// Serve as a directory: the address that stays when a chat moves
+    Directory(DirectoryArgs),
+    /// Ask a directory who serves
+    Locate(LocateArgs),
     /// Say whether flags, environment and configuration file make sense; takes the options of the main
     /// job, and starts nothing
     CheckConfig(RunArgs),
@@ -113,9 +118,125 @@ server's folder (--data), or by the key of an operator (--identity).
 
 Exit status: 0 told, 1 not understood or no key to be had, 2 wrong use, 3 nobody answers, 4 no right.";
 
+/// What is shown to those who come by TLS.
+#[derive(Debug, clap::Args)]
+pub(super) struct TlsArgs {
+    /// A PEM file with the certificate to be shown to clients that come by TLS, and those of the
+    /// authorities between. SIGHUP has this file and the key's read again
+    #[arg(
+        id = "tls_cert",
+        long = "tls-cert",
+        value_name = "FILE",
+        env = "CHAT_TLS_CERT",
+        requires = "tls_key",
+        conflicts_with = "tls_self_signed"
+    )]
+    pub(super) certificate: Option<PathBuf>,
+
+    /// A PEM file with the private key of the certificate
+    #[arg(
+        id = "tls_key",
+        long = "tls-key",
+        value_name = "FILE",
+        env = "CHAT_TLS_KEY",
+        requires = "tls_cert"
+    )]
+    pub(super) key: Option<PathBuf>,
+
+    /// Take TLS with a certificate that the server makes itself. Clients remember its key, which stays
+    /// in the data folder
+    #[arg(id = "tls_self_signed", long = "tls-self-signed", env = "CHAT_TLS_SELF_SIGNED")]
+    pub(super) self_signed: bool,
+}
+
+/// What is said, and to whom.
+#[derive(Debug, clap::Args)]
+pub(super) struct LogArgs {
+    /// Write one JSON object a line to stdout
+    #[arg(long, env = "CHAT_JSON")]
+    json: bool,
+
+    /// Say on stderr what the server does; twice for more
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+
+    /// What to say on stderr: error, warn, info, debug, trace, or TARGET=LEVEL, comma-separated
+    #[arg(long, value_name = "FILTER", env = "CHAT_LOG")]
+    log: Option<Targets>,
+}
+
+/// The options of `directory`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = DIRECTORY_HELP)]
+pub(super) struct DirectoryArgs {
+    /// Where to listen: `chat://HOST:PORT`, `chats://HOST:PORT` (encrypted only) or `unix:/PATH`.
+    /// Without `:PORT` it is 5000, port 0 picks a free one. May be repeated
+    #[arg(long, value_name = "URI", env = "CHAT_LISTEN", value_delimiter = ',',
+          default_values_t = [Address::default()])]
+    pub(super) listen: Vec<Address>,
+
+    /// Where the directory keeps its key and what is registered: a folder of its own that it makes, or
+    /// that nobody else may enter [default: the XDG data folder]
+    #[arg(long, value_name = "DIR", env = "CHAT_DATA")]
+    pub(super) data: Option<PathBuf>,
+
+    /// Allow other machines to connect without encryption
+    #[arg(long, env = "CHAT_PLAINTEXT")]
+    pub(super) plaintext: bool,
+
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
+
+    /// The service to whose owner clients are sent that would log in here
+    #[arg(long, value_name = "NAME", env = "CHAT_SERVICE", default_value_t = ServiceName::default(),
+          value_parser = parse_service)]
+    pub(super) service: ServiceName,
+
+    /// For one start: let a service go on here that was registered with a directory that is lost. The
+    /// generation is its last one, the higher one of those that its owner and its standby tell. May be
+    /// repeated
+    #[arg(long, value_name = "SERVICE=GENERATION", value_parser = parse_rebuild)]
+    pub(super) rebuild: Vec<(ServiceName, Generation)>,
+
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+}
+
+const DIRECTORY_HELP: &str = "\
+A directory keeps who owns each chat and who stands by, and changes that only as those two may want it. It
+serves no chat itself. Whoever comes first owns a service that nobody has registered yet: let no strangers
+reach it before yours are. Keep a copy of its folder, above all of server.key, by which others know it.
+
+Signals: SIGTERM and SIGINT stop it in order; what was registered stays.";
+
+/// The options of `locate`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = LOCATE_HELP)]
+pub(super) struct LocateArgs {
+    /// The directory: `chat://HOST:PORT`, `chats://HOST:PORT` or `unix:/PATH`
+    #[arg(long, value_name = "URI", env = "CHAT_SERVER", default_value_t = Address::default())]
+    pub(super) server: Address,
+
+    /// The service
+    #[arg(long, value_name = "NAME", env = "CHAT_SERVICE", default_value_t = ServiceName::default(),
+          value_parser = parse_service)]
+    pub(super) service: ServiceName,
+
+    /// The key that the directory must have, as its `listening` line tells it [default: any]
+    #[arg(long, value_name = "KEY", env = "CHAT_DIRECTORY_KEY")]
+    pub(super) key: Option<PublicKey>,
+
+    /// Write one JSON object a line to stdout
+    #[arg(long, env = "CHAT_JSON")]
+    json: bool,
+}
+
+const LOCATE_HELP: &str = "\
+Exit status: 0 told, 1 nobody is registered or not understood, 2 wrong use, 3 nobody answers, 4 another
+directory than the one with --key.";
+
 /// The options of the main job.
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct RunArgs {
     /// Where to listen: `chat://HOST:PORT`, `chats://HOST:PORT` (encrypted only) or `unix:/PATH`.
     /// Without `:PORT` it is 5000, port 0 picks a free one. May be repeated: each client is then told the one that it came in by
@@ -160,25 +281,8 @@ pub(super) struct RunArgs {
     #[arg(long, env = "CHAT_PLAINTEXT")]
     pub(super) plaintext: bool,
 
-    /// A PEM file with the certificate to be shown to clients that come by TLS, and those of the
-    /// authorities between. SIGHUP has this file and the key's read again
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "CHAT_TLS_CERT",
-        requires = "tls_key",
-        conflicts_with = "tls_self_signed"
-    )]
-    pub(super) tls_cert: Option<PathBuf>,
-
-    /// A PEM file with the private key of the certificate
-    #[arg(long, value_name = "FILE", env = "CHAT_TLS_KEY", requires = "tls_cert")]
-    pub(super) tls_key: Option<PathBuf>,
-
-    /// Take TLS with a certificate that the server makes itself. Clients remember its key, which stays
-    /// in the data folder
-    #[arg(long, env = "CHAT_TLS_SELF_SIGNED")]
-    pub(super) tls_self_signed: bool,
+    #[command(flatten)]
+    pub(super) tls: TlsArgs,
 
     /// Where to tell metrics by HTTP, at /metrics, and take calls of those who run the server:
     /// `unix:/PATH` or an address of this machine, as 127.0.0.1:9464
@@ -200,17 +304,8 @@ pub(super) struct RunArgs {
     #[arg(long)]
     pub(super) print_config: bool,
 
-    /// Write one JSON object a line to stdout
-    #[arg(long, env = "CHAT_JSON")]
-    json: bool,
-
-    /// Say on stderr what the server does; twice for more
-    #[arg(short, long, action = ArgAction::Count)]
-    verbose: u8,
-
-    /// What to say on stderr: error, warn, info, debug, trace, or TARGET=LEVEL, comma-separated
-    #[arg(long, value_name = "FILTER", env = "CHAT_LOG")]
-    log: Option<Targets>,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 const ADMIN_HELP: &str = "\
@@ -251,6 +346,8 @@ Examples:
   chat-server --listen unix:/tmp/chat.sock    through a file
   chat-server --data /srv/chat                another folder for what is kept
   chat-server status                          what the server on this machine is doing
+  chat-server directory --listen chat://127.0.0.1:5001
+                                              the address that stays when a chat moves
   chat-server --config chat.toml              with the options in a file
   chat-server --keep 30d --keep 100MiB        30 days, and no more than 100 MiB a room
   chat-server --listen chats://0.0.0.0:5000 --tls-self-signed
@@ -286,8 +383,10 @@ impl Args {
 
 impl Job {
     pub(super) const fn form(&self) -> Form {
-        let (Self::Run(RunArgs { json, .. })
-        | Self::CheckConfig(RunArgs { json, .. })
+        let (Self::Run(RunArgs { log: LogArgs { json, .. }, .. })
+        | Self::CheckConfig(RunArgs { log: LogArgs { json, .. }, .. })
+        | Self::Directory(DirectoryArgs { log: LogArgs { json, .. }, .. })
+        | Self::Locate(LocateArgs { json, .. })
         | Self::Check(FolderArgs { json, .. })
         | Self::Export(FolderArgs { json, .. })
         | Self::Backup(BackupArgs { folder: FolderArgs { json, .. }, .. })
@@ -302,12 +401,15 @@ impl Job {
     /// Starts the log on stderr.
     pub(super) fn start_log(&self) {
         let (filter, verbose) = match self {
-            Self::Run(args) => (args.log.clone(), args.verbose),
+            Self::Run(RunArgs { log, .. }) | Self::Directory(DirectoryArgs { log, .. }) => {
+                (log.log.clone(), log.verbose)
+            }
             Self::Check(_)
             | Self::Backup(_)
             | Self::Export(_)
             | Self::Import(_)
             | Self::Status(_)
+            | Self::Locate(_)
             | Self::CheckConfig(_)
             | Self::Completions { .. }
             | Self::Man { .. } => (None, 0),
@@ -335,11 +437,31 @@ fn parse_threshold(text: &str) -> Result<Threshold, &'static str> {
 }
 
 /// A key is 43 characters of base64url and so is no name: names have at most 32.
-fn parse_operator(text: &str) -> Result<OperatorRule, chatcore::text::NameError> {
+fn parse_operator(text: &str) -> Result<OperatorRule, NameError> {
     if let Ok(key) = text.parse() {
         return Ok(OperatorRule::Key(key));
     }
     text.parse().map(OperatorRule::Name)
+}
+
+fn parse_service(text: &str) -> Result<ServiceName, String> {
+    text.parse().map_err(|error| match error {
+        NameError::TooLong => "the name of a service may have at most 32 characters".to_owned(),
+        other @ (NameError::Empty
+        | NameError::Character
+        | NameError::Sign
+        | NameError::Mark
+        | NameError::Direction
+        | NameError::Reserved) => other.to_string(),
+    })
+}
+
+fn parse_rebuild(text: &str) -> Result<(ServiceName, Generation), String> {
+    let (service, generation) = text.split_once('=').ok_or("write SERVICE=GENERATION")?;
+    let generation = generation.parse().ok().and_then(|number| Generation::new(number).ok());
+    let generation = generation.filter(|generation| *generation > Generation::ZERO);
+    let generation = generation.ok_or("the generation must be a number from 1 to 2^53 - 1")?;
+    Ok((parse_service(service)?, generation))
 }
 
 #[cfg(test)]
@@ -371,6 +493,8 @@ mod tests {
             | Job::Export(_)
             | Job::Import(_)
             | Job::Status(_)
+            | Job::Directory(_)
+            | Job::Locate(_)
             | Job::CheckConfig(_)
             | Job::Completions { .. }
             | Job::Man { .. }) => panic!("{other:?}"),
@@ -394,8 +518,18 @@ mod tests {
     }
 
     #[test]
+    fn rebuilt_service_is_a_name_and_its_last_generation() {
+        let (chat, seven) = (ServiceName::default(), Generation::new(7).unwrap());
+        assert_eq!(parse_rebuild("Chat=7"), Ok((chat, seven)));
+        for bad in ["chat", "chat=", "chat=0", "chat=-1", "chat=9007199254740992", "a b=1", "=1"] {
+            assert!(parse_rebuild(bad).is_err(), "{bad}");
+        }
+        assert!(parse_service(&"x".repeat(33)).unwrap_err().contains("32 characters"));
+    }
+
+    #[test]
     fn operator_is_a_key_or_a_name() {
-        let key = chatcore::id::PublicKey::new([5; 32]);
+        let key = PublicKey::new([5; 32]);
         assert_eq!(parse_operator(&key.to_string()), Ok(OperatorRule::Key(key)));
         assert_eq!(parse_operator("Ana"), Ok(OperatorRule::Name("ana".parse().unwrap())));
         assert!(parse_operator("an operator").is_err());

@@ -150,6 +150,11 @@ bounds! {
         "reset-interval" reset_interval,
         "unread-bytes-max" unread_bytes_max,
         "stall-time" stall_time,
+        "parked-max" parked_max,
+        "parked-time" parked_time,
+        "parked-frames-max" parked_frames_max,
+        "parked-bytes-max" parked_bytes_max,
+        "moved-time" moved_time,
     }
     addresses: AddressLimits {
         "address-open-max" open_max,

@@ -428,6 +428,8 @@ impl Args {
                 | Job::Export(_)
                 | Job::Import(_)
                 | Job::Status(_)
+                | Job::Directory(_)
+                | Job::Locate(_)
                 | Job::Completions { .. }
                 | Job::Man { .. },
             ) => None,

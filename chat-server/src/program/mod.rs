@@ -3,6 +3,7 @@
 mod args;
 mod bounds;
 mod config;
+mod located;
 mod report;
 mod status;
 
@@ -12,19 +13,26 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use chatcore::address::Address;
+use chatcore::text::ServiceName;
 use chatcore::wire::Refusal;
 use clap::CommandFactory as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::admin::{AdminToken, TokenError};
+use crate::directory::{
+    Directory, DirectoryClient, DirectoryConfig, DirectoryError, DirectoryFailure,
+    DirectoryStartError,
+};
 use crate::key::{KeyError, ServerKey};
 use crate::listener::ListenError;
 use crate::orders::{IdentityError, OrderError, OrderKey, Orders};
 use crate::server::{self, Server, ServerConfig, StartError, Stopped};
-use crate::store::{self, BackupError, Checked, Storage, StoreError, TransferError};
+use crate::store::{self, BackupError, Checked, FolderError, Storage, StoreError, TransferError};
 use crate::tls::{Tls, TlsError};
-use args::{Args, BackupArgs, FolderArgs, Job, RunArgs, StatusArgs};
+use args::{
+    Args, BackupArgs, DirectoryArgs, FolderArgs, Job, LocateArgs, RunArgs, StatusArgs, TlsArgs,
+};
 use bounds::Bounds;
 use config::Configured;
 use report::Report;
@@ -73,6 +81,14 @@ enum Failure {
     NoRight(PathBuf),
     #[error(transparent)]
     Order(#[from] OrderError),
+    #[error(transparent)]
+    DirectoryStart(#[from] DirectoryStartError),
+    #[error(transparent)]
+    Directory(#[from] DirectoryFailure),
+    #[error(transparent)]
+    Locate(#[from] DirectoryError),
+    #[error("nobody has registered {service} with the directory at {address}")]
+    Unregistered { address: Address, service: ServiceName },
     #[error("{} is not as it was written: {found} found", folder.display())]
     Damaged { folder: PathBuf, found: usize },
     #[error("the configuration cannot be used")]
@@ -94,10 +110,22 @@ impl Failure {
                 )
                 | StartError::Limits(_),
             )
+            | Self::DirectoryStart(DirectoryStartError::Listen(
+                ListenError::Exposed { .. } | ListenError::NoCertificate { .. },
+            ))
             | Self::Misconfigured
             | Self::NoCommand(_)
             | Self::NoFolder => ExitCode::from(USAGE),
             Self::Order(error) => exit_code_of(error),
+            Self::Locate(error) => match error {
+                DirectoryError::Unreachable { .. }
+                | DirectoryError::Silent { .. }
+                | DirectoryError::Refused { .. } => ExitCode::from(NETWORK),
+                DirectoryError::OtherKey { .. } | DirectoryError::Forged { .. } => {
+                    ExitCode::from(REFUSED)
+                }
+                DirectoryError::Foreign { .. } => ExitCode::FAILURE,
+            },
             Self::NoRight(_) => ExitCode::from(REFUSED),
             Self::Start(_)
             | Self::Identity(_)
@@ -110,6 +138,9 @@ impl Failure {
             | Self::Backup(_)
             | Self::Transfer(_)
             | Self::Unwritten(_)
+            | Self::DirectoryStart(_)
+            | Self::Directory(_)
+            | Self::Unregistered { .. }
             | Self::Damaged { .. } => ExitCode::FAILURE,
         }
     }
@@ -153,6 +184,8 @@ pub fn main() -> ExitCode {
         (Job::Export(args), None) => export(args, &report),
         (Job::Import(args), None) => import(args, &report),
         (Job::Status(args), None) => status(args, &report),
+        (Job::Directory(args), None) => directory(args, &report),
+        (Job::Locate(args), None) => locate(args, &report),
         (Job::Completions { shell }, None) => completions(*shell),
         (Job::Man { command }, None) => man(command.as_deref()),
     };
@@ -168,7 +201,7 @@ pub fn main() -> ExitCode {
 fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
     let folder = data_folder(args.data.clone())?;
     let key = ServerKey::in_folder(&folder)?;
-    let tls = tls(args, &folder)?;
+    let tls = tls(&args.tls, &args.listen, &folder)?;
     let token = admin_token(args, &folder)?;
     let Bounds { limits, addresses } = bounds(args);
     let storage = if args.ephemeral {
@@ -182,7 +215,7 @@ fn run(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         .map_err(Failure::Runtime)?;
     runtime.block_on(async {
         // Before anybody is told that the server listens, and may want it to stop.
-        let signals = Signals::listen(args.tls_cert.is_some()).map_err(Failure::Runtime)?;
+        let signals = Signals::listen(args.tls.certificate.is_some()).map_err(Failure::Runtime)?;
         let server = Server::start(ServerConfig {
             listen: args.listen.clone(),
             admin: args.admin.clone(),
@@ -214,7 +247,7 @@ fn check_config(args: &RunArgs, file_is_well: bool, report: &Report) -> Result<(
         }
     };
     note(bounds(args).limits.check().err().map(|error| error.to_string()));
-    if let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) {
+    if let (Some(certificate), Some(key)) = (&args.tls.certificate, &args.tls.key) {
         note(Tls::from_files(certificate, key).err().map(|error| error.to_string()));
     }
     if !is_well {
@@ -252,10 +285,10 @@ fn man(command: Option<&str>) -> Result<(), Failure> {
 }
 
 /// What is shown by TLS, if anything.
-fn tls(args: &RunArgs, folder: &Path) -> Result<Option<Tls>, TlsError> {
-    match (&args.tls_cert, &args.tls_key) {
+fn tls(args: &TlsArgs, listen: &[Address], folder: &Path) -> Result<Option<Tls>, TlsError> {
+    match (&args.certificate, &args.key) {
         (Some(certificate), Some(key)) => Tls::from_files(certificate, key).map(Some),
-        _ if args.tls_self_signed => Tls::self_signed(folder, &args.listen).map(Some),
+        _ if args.self_signed => Tls::self_signed(folder, listen).map(Some),
         _ => Ok(None),
     }
 }
@@ -342,6 +375,79 @@ fn status(args: &StatusArgs, report: &Report) -> Result<(), Failure> {
         Ok::<_, Failure>((hello, orders.status(&key).await?))
     })?;
     report.status(&args.server, &hello, &told);
+    Ok(())
+}
+
+/// Serves as a directory.
+fn directory(args: &DirectoryArgs, report: &Report) -> Result<(), Failure> {
+    let data = match &args.data {
+        Some(named) => named.clone(),
+        None => xdg_folder("chat-directory")?,
+    };
+    // For the key of a certificate that it makes itself.
+    store::make_folder(&data).map_err(|error| match error {
+        FolderError::Io(source) => DirectoryStartError::Io { path: data.clone(), source },
+        FolderError::Open(open) => DirectoryStartError::Folder(StoreError::OpenFolder(open)),
+    })?;
+    let tls = tls(&args.tls, &args.listen, &data)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    runtime.block_on(async {
+        // Before anybody is told that it listens, and may want it to stop.
+        let signals = Signals::listen(args.tls.certificate.is_some()).map_err(Failure::Runtime)?;
+        let directory = Directory::start(DirectoryConfig {
+            listen: args.listen.clone(),
+            plaintext: args.plaintext.into(),
+            tls: tls.clone(),
+            last: args.rebuild.iter().cloned().collect(),
+            service: args.service.clone(),
+            ..DirectoryConfig::new(data.clone())
+        })
+        .await?;
+        report.directory(&directory, &data);
+        report::not_rebuilt(&directory, args);
+        serve_directory((directory, tls), signals, report).await
+    })
+}
+
+/// Answers until a signal comes that stops it.
+async fn serve_directory(
+    (mut directory, tls): (Directory, Option<Tls>),
+    mut signals: Signals,
+    report: &Report,
+) -> Result<(), Failure> {
+    let mut reading = None;
+    let reason = loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break "SIGTERM",
+            _ = signals.interrupt.recv() => break "SIGINT",
+            // A signal that comes while the files are read waits for its turn.
+            () = comes(&mut signals.hang_up), if reading.is_none() => {
+                reading = tls.clone().map(read_again);
+            }
+            Some(read) = outcome_of(&mut reading) => report.certificate(read),
+            failure = directory.failed() => return Err(Failure::Directory(failure)),
+        }
+    };
+    report.stopping(reason);
+    directory.stop().await?;
+    report.stopped(reason);
+    Ok(())
+}
+
+/// Asks a directory who serves.
+fn locate(args: &LocateArgs, report: &Report) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let mut client = DirectoryClient::new(args.server.clone(), args.key);
+    let told = runtime.block_on(client.locate(&args.service))?;
+    let (address, service) = (args.server.clone(), args.service.clone());
+    let registration = told.ok_or(Failure::Unregistered { address, service })?;
+    report.located(&registration, client.key());
     Ok(())
 }
 
@@ -441,11 +547,13 @@ async fn outcome_of(reading: &mut Option<oneshot::Receiver<Read>>) -> Option<Rea
 
 /// Where the server keeps its key and the chat: the folder named, or the one the XDG rules give.
 fn data_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    if let Some(folder) = named {
-        return Ok(folder);
-    }
+    named.map_or_else(|| xdg_folder("chat-server"), Ok)
+}
+
+/// The folder of a program by the XDG rules.
+fn xdg_folder(name: &str) -> Result<PathBuf, Failure> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let xdg = absolute("XDG_DATA_HOME");
     let base = xdg.or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
-    base.map(|base| base.join("chat-server")).ok_or(Failure::NoFolder)
+    base.map(|base| base.join(name)).ok_or(Failure::NoFolder)
 }

@@ -4,13 +4,15 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use chatcore::address::Address;
-use chatcore::id::{Index, Threshold};
+use chatcore::id::{Index, PublicKey, Threshold};
 use chatcore::log::{Founding, OperatorRule};
+use chatcore::migration::directory::Registration;
 use chatcore::wire::{ServerHello, Status};
 use serde_json::json;
 
-use crate::program::args::RunArgs;
-use crate::program::{Failure, status};
+use crate::directory::Directory;
+use crate::program::args::{DirectoryArgs, RunArgs};
+use crate::program::{Failure, located, status};
 use crate::server::Server;
 use crate::store::{BackedUp, BackupStep, Checked, Durability, Storage, TransferStep};
 use crate::tls::TlsError;
@@ -64,6 +66,46 @@ impl Report {
                     say(&format!("Calls there need the token in {}.", token.display()));
                 }
             }
+        }
+    }
+
+    /// Says where a directory listens, and by which key it is known.
+    pub(super) fn directory(&self, directory: &Directory, folder: &Path) {
+        let key = directory.key();
+        match self.form {
+            Form::Json => {
+                for address in directory.addresses() {
+                    say(&json!({
+                        "type": "listening",
+                        "url": address.to_string(),
+                        "role": "directory",
+                        "server_key": key,
+                        "certificate": directory.certificate(),
+                    }));
+                }
+            }
+            Form::Plain => {
+                let listening: Vec<String> =
+                    directory.addresses().iter().map(Address::to_string).collect();
+                say(&format!(
+                    "chat-server {} is a directory on {}\nIts key is {key}, in {}.",
+                    env!("CARGO_PKG_VERSION"),
+                    listening.join(", "),
+                    folder.display(),
+                ));
+                if let Some(key) = directory.certificate() {
+                    say(&format!("The key of its certificate is {key}."));
+                }
+                say(&"Ctrl-C stops it; what is registered stays.");
+            }
+        }
+    }
+
+    /// Says who serves.
+    pub(super) fn located(&self, told: &Registration, directory: Option<PublicKey>) {
+        match self.form {
+            Form::Json => say(&located::to_json(told, directory)),
+            Form::Plain => say(&located::to_lines(told)),
         }
     }
 
@@ -209,6 +251,8 @@ impl Report {
                 | Failure::Identity(_)
                 | Failure::NoRight(_)
                 | Failure::Order(_)
+                | Failure::Locate(_)
+                | Failure::Unregistered { .. }
         );
         if self.form == Form::Json && !is_of_another_job {
             say(&json!({ "type": "stopped", "reason": failure.to_string() }));
@@ -285,6 +329,20 @@ pub(super) fn overruled(founding: &Founding, args: &RunArgs) {
             "chat-server: --operator changes nothing: the first operators were settled when this chat was \
              begun, and that is {kept}; operators make others by /op"
         );
+    }
+}
+
+/// Says which services were not to be let go on, as they do.
+pub(super) fn not_rebuilt(directory: &Directory, args: &DirectoryArgs) {
+    for (service, last) in &args.rebuild {
+        if let Some(told) = directory.registered(service) {
+            let _ = writeln!(
+                io::stderr(),
+                "chat-server: --rebuild {service}={last} changes nothing: the service is registered, in \
+                 generation {}. Leave the option out, or a loss goes unnoticed",
+                told.generation
+            );
+        }
     }
 }
 

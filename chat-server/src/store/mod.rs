@@ -76,14 +76,16 @@ pub use check::{Checked, Finding, Note, check};
 pub(crate) use checkpoint::newest as newest_checkpoint;
 pub use fault::{Fault, Flaw, StoreError, StoreFailure};
 pub use folder::OpenFolder;
-pub(crate) use folder::{FolderError, JOURNAL, bytes_in, make_folder};
+pub(crate) use folder::{
+    Folder, FolderError, JOURNAL, bytes_in, make_folder, private, publish, sync_folder,
+};
 pub(crate) use journal::Wanted;
 pub(crate) use threads::{Answer, Closed, Keeper};
 pub use transfer::{LineFlaw, TransferError, TransferStep, export, import};
 
 use crate::retention::Keep;
 use database::{Access, Database};
-use folder::{Folder, FoundTip, TIP, TipFile, sync_folder};
+use folder::{FoundTip, TIP, TipFile};
 use journal::{Journal, Records, SharedLives};
 use lives::Lives;
 use recovery::{CheckpointFailure, Recovered, Way};

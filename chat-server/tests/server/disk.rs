@@ -10,6 +10,7 @@ use std::path::Path;
 
 use chatcore::codec::{FrameBuffer, decode};
 use chatcore::id::Counter;
+use chatcore::migration::directory::DirectoryReply;
 use chatcore::wire::{Record, RecordBody, ServerFrame};
 
 /// What is written as one.
@@ -130,6 +131,7 @@ impl Trace {
     }
 
     /// Whoever is told that a post is accepted, or is shown it, may rely on it. Its text is its number.
+    /// The number of a claim is the generation that it led to.
     fn send(&mut self, socket: String, bytes: &[u8]) {
         let buffer = self.sent.entry(socket).or_default();
         buffer.feed(bytes);
@@ -140,7 +142,12 @@ impl Trace {
                     let number = text.as_str().parse().ok();
                     number.and_then(|number| Counter::new(number).ok())
                 }
-                _ => None,
+                _ => match decode(&frame) {
+                    Ok(DirectoryReply::Applied(signed) | DirectoryReply::Registered(signed)) => {
+                        Counter::new(signed.registration.generation.get()).ok()
+                    }
+                    _ => None,
+                },
             };
             self.events.extend(counter.map(Event::Acknowledged));
         }

@@ -12,6 +12,7 @@ mod backup;
 mod certificate;
 mod claims;
 mod config;
+mod directory;
 mod disk;
 mod door;
 mod gate;

@@ -15,11 +15,11 @@ use crate::program::Program;
 use crate::store::config;
 
 /// How often the power is cut.
-const CUTS: usize = 80;
+pub(crate) const CUTS: usize = 80;
 
 /// The server under a tracer that writes down every byte, and does this to its calls; `None` where there
 /// is no tracer.
-fn traced(trace: &Path, durability: &str, injected: &[&str]) -> Option<Command> {
+pub(crate) fn traced(trace: &Path, durability: &str, injected: &[&str]) -> Option<Command> {
     let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
         crate::not_tried("this machine has no strace that may trace");

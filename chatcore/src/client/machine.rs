@@ -282,6 +282,18 @@ impl Client {
         self.out.push(Output::Verify { key, message, signature });
     }
 
+    /// The server says on a connection that is logged in that a journal, its own unless it names one, has
+    /// an owner of this generation. An earlier one is not believed from then on.
+    pub(super) fn heed(&mut self, log_id: Option<LogId>, generation: Generation) {
+        let is_online = self.is_online();
+        if let Some((log, newest)) = &mut self.newest
+            && is_online
+            && log_id.is_none_or(|log_id| log_id == *log)
+        {
+            *newest = generation.max(*newest);
+        }
+    }
+
     fn judge_proof(&mut self, valid: bool) {
         if self.proof != Proof::Checking {
             return;

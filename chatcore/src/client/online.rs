@@ -18,8 +18,14 @@ const UNEXPECTED: &str = "the server sent something unexpected";
 impl Client {
     pub(super) fn handle_frame(&mut self, now: Moment, frame: ServerFrame) {
         match (&mut self.phase, frame) {
-            (Phase::Idle | Phase::Dialling { .. } | Phase::Waiting { .. } | Phase::Stopped, _) => {}
+            (Phase::Idle | Phase::Dialling { .. } | Phase::Waiting { .. } | Phase::Stopped, _)
+            // Who waits may yet be let in, and waits no longer than for any answer.
+            | (Phase::LoggingIn { .. }, ServerFrame::Parked(_)) => {}
             (_, ServerFrame::Close(refusal)) => self.take_leave(now, refusal),
+            (_, ServerFrame::Moved(location)) => {
+                self.heed(Some(location.log_id), location.generation);
+                self.take_leave(now, Refusal::Gone);
+            }
             (_, ServerFrame::Ping { token }) => {
                 self.out.send(ClientFrame::Pong { token });
                 self.hear(now);
@@ -75,10 +81,17 @@ impl Client {
             }
             ServerFrame::Rejected(refusal) => self.refuse(None, refusal),
             ServerFrame::Notice(notice) => self.out.event(Event::Notice(notice)),
-            ServerFrame::Pong { .. } | ServerFrame::Ping { .. } | ServerFrame::Close(_) => {}
+            ServerFrame::Generation { generation } => self.heed(None, generation),
+            ServerFrame::Pong { .. }
+            | ServerFrame::Ping { .. }
+            | ServerFrame::Close(_)
+            | ServerFrame::Moved(_)
+            | ServerFrame::Prepare { .. }
+            | ServerFrame::Stay => {}
             ServerFrame::Hello(_)
             | ServerFrame::Welcome(_)
             | ServerFrame::Proof { .. }
+            | ServerFrame::Parked(_)
             | ServerFrame::Status(_) => {
                 self.hang_up(now, UNEXPECTED);
             }

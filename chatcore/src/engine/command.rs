@@ -194,6 +194,7 @@ impl Engine {
     /// A user stops being a member of a room.
     pub(super) fn leave_room(&mut self, now: Now, room: &RoomName, user: &UserName) {
         self.volatile.end_grace(user, room);
+        self.volatile.expect_no_more(user, room);
         let Some(state) = self.durable.room(room) else { return };
         if !state.members.contains(user) {
             return;

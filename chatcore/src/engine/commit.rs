@@ -6,18 +6,20 @@ use std::sync::Arc;
 use crate::engine::feed::RoomFeed;
 use crate::engine::question::View;
 use crate::engine::session::Outcome;
-use crate::engine::{Directive, Engine, Misuse, Output, TimerKind};
+use crate::engine::{Directive, Duty, Engine, Misuse, Output, TimerKind};
 use crate::id::{ConnId, Counter, Incarnation, Index, RequestId, Seq};
 use crate::log::{Change, Entry};
 use crate::text::RoomName;
 use crate::time::Moment;
-use crate::wire::{Answer, GateState, JoinedRoom, Refusal, ServerFrame, Start};
+use crate::wire::{Answer, GateState, JoinedRoom, Refusal, ServerFrame, Start, Welcome};
 
 /// Something that leaves once an entry is committed.
 #[derive(Clone, Debug)]
 pub(crate) enum Pending {
     /// A frame.
     Frame { conn: ConnId, frame: ServerFrame },
+    /// The answer to a log-in, and what everybody was told who was logged in before.
+    Welcome { conn: ConnId, welcome: Welcome },
     /// The answer to a post; whether it names a place depends on the gate at that time.
     Posted { conn: ConnId, counter: Counter, room: RoomName, incarnation: Incarnation, seq: Seq },
     /// The answer to a join, and the start of following.
@@ -52,6 +54,7 @@ impl Pending {
     const fn conn(&self) -> Option<ConnId> {
         match self {
             Self::Frame { conn, .. }
+            | Self::Welcome { conn, .. }
             | Self::Posted { conn, .. }
             | Self::Joined { conn, .. }
             | Self::Parted { conn, .. }
@@ -126,6 +129,9 @@ impl Engine {
     /// Shows readers every entry that is safe, and after each what waited for it. So it makes no
     /// difference how many entries become safe at once.
     pub(super) fn handle_persisted(&mut self, now: Moment, through: Index) -> Result<(), Misuse> {
+        if let Duty::Retired { .. } = self.duty {
+            return Ok(());
+        }
         let (committed, appended) = (self.committed, self.head.index);
         if through <= committed || through > appended {
             return Err(Misuse::PersistedOutOfRange { through, committed, appended });
@@ -144,6 +150,8 @@ impl Engine {
             }
         }
         self.show();
+        // An engine whose follower may take over is told nothing else.
+        assert_eq!(self.head.index, appended, "that entries are safe must decide nothing");
         Ok(())
     }
 
@@ -193,6 +201,7 @@ impl Engine {
     pub(super) fn release(&mut self, pending: Pending) {
         match pending {
             Pending::Frame { conn, frame } => self.send(conn, frame),
+            Pending::Welcome { conn, welcome } => self.release_welcome(conn, welcome),
             Pending::Posted { conn, counter, room, incarnation, seq } => {
                 let feed = self.feed.room(&room);
                 let visible = feed.is_some_and(|feed| feed.shows(incarnation, seq))
@@ -219,6 +228,17 @@ impl Engine {
             Pending::Moderated { request, refusal } => {
                 self.outputs.push_back(Output::Moderated { request, refusal });
             }
+        }
+    }
+
+    fn release_welcome(&mut self, conn: ConnId, welcome: Welcome) {
+        self.send(conn, ServerFrame::Welcome(welcome));
+        if !self.volatile.set_welcomed(conn) {
+            return;
+        }
+        self.tell_generation(conn);
+        if let Some(frame) = self.announcement() {
+            self.send(conn, frame);
         }
     }
 
@@ -251,7 +271,7 @@ impl Engine {
         let users = if feed.open {
             u32::try_from(feed.members.len()).unwrap_or(u32::MAX)
         } else {
-            self.volatile.known_attending(room)
+            self.volatile.shown_attending(room, feed.threshold)
         };
         let (incarnation, threshold, open) = (feed.incarnation, feed.threshold, feed.open);
         GateState { incarnation, users, threshold, open }

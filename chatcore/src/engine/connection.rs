@@ -4,7 +4,7 @@ use crate::engine::commit::Pending;
 use crate::engine::durable::User;
 use crate::engine::rate::Allowance;
 use crate::engine::volatile::{Claim, Connection, Online, Phase, Proof};
-use crate::engine::{Directive, Engine, Event, Misuse, Output, TimerKind};
+use crate::engine::{Directive, Duty, Engine, Event, Misuse, Output, TimerKind};
 use crate::id::{ConnId, Counter, Index, Nonce, RequestId, SessionId, Signature};
 use crate::limits::LONGEST_FRAME_BYTES;
 use crate::log::Change;
@@ -40,7 +40,7 @@ const RETURN_SPREAD: Span = Span::from_secs(4);
 
 /// A connection sent more than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Excess {
+pub(super) enum Excess {
     /// It has to wait.
     Slow(Span),
     /// It was told so, and goes on all the same.
@@ -61,12 +61,17 @@ impl Engine {
         // Those that are being closed take no slot: whoever is refused and lingers would otherwise
         // keep out those who have logged in before.
         let serving = self.volatile.greeting.saturating_add(self.volatile.online);
+        let serving = serving.saturating_add(self.volatile.parking.len());
         let limits = &self.config.limits;
         let full =
             serving >= limits.connections_max || self.volatile.greeting >= limits.greeting_max();
         self.volatile.connections.insert(conn, connection);
         self.volatile.greeting = self.volatile.greeting.saturating_add(1);
         if self.stopping {
+            self.close(now, conn, Some(Refusal::Gone));
+        } else if let Duty::Retired { owner } = &self.duty {
+            let moved = ServerFrame::Moved(owner.clone());
+            self.send(conn, moved);
             self.close(now, conn, Some(Refusal::Gone));
         } else if full {
             self.close(now, conn, Some(Refusal::Busy { retry_ms: BUSY_RETRY }));
@@ -97,8 +102,12 @@ impl Engine {
         connection.heard = now.moment;
         connection.pings = 0;
         match (&connection.phase, frame) {
-            // What was under way when the connection was told to close.
-            (Phase::TurnedAway | Phase::Closing, _) => {}
+            (Phase::Moved, ClientFrame::Leave) => self.close(now, conn, None),
+            (Phase::Moved, ClientFrame::Ping { token }) => {
+                self.send(conn, ServerFrame::Pong { token });
+            }
+            // What was under way when the connection was told to close, or to go on elsewhere.
+            (Phase::TurnedAway | Phase::Moved | Phase::Closing, _) => {}
             (Phase::Greeting, ClientFrame::Hello(hello)) => self.greet(now, conn, &hello),
             (Phase::Greeted, ClientFrame::Login(login)) => self.check_login(now, conn, login),
             (Phase::Greeted, ClientFrame::Operate(operate)) => self.check_right(conn, &operate),
@@ -114,6 +123,7 @@ impl Engine {
             (Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting, frame) => {
                 self.strike(now, conn, &frame);
             }
+            (Phase::Parked, frame) => self.handle_parked_frame(now, conn, frame),
             (Phase::Online(_), frame) => self.handle_online_frame(now, conn, frame),
         }
         Ok(())
@@ -123,6 +133,11 @@ impl Engine {
         if let Err(excess) = self.admit_frame(now.moment, conn, &frame) {
             return self.slow_down(now, conn, &frame, excess);
         }
+        self.serve(now, conn, frame);
+    }
+
+    /// Does what a user wants.
+    pub(super) fn serve(&mut self, now: Now, conn: ConnId, frame: ClientFrame) {
         match frame {
             ClientFrame::Hello(_)
             | ClientFrame::Login(_)
@@ -152,7 +167,7 @@ impl Engine {
     }
 
     /// Whether a connection may send so much. Whoever leaves may always do so.
-    fn admit_frame(
+    pub(super) fn admit_frame(
         &mut self,
         now: Moment,
         conn: ConnId,
@@ -182,7 +197,13 @@ impl Engine {
     }
 
     /// A connection sent more than it may.
-    fn slow_down(&mut self, now: Now, conn: ConnId, frame: &ClientFrame, excess: Excess) {
+    pub(super) fn slow_down(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        frame: &ClientFrame,
+        excess: Excess,
+    ) {
         let retry_ms = match excess {
             Excess::Slow(wait) => wait,
             Excess::Flood => return self.close(now, conn, Some(Refusal::Limit(LimitFault::Flood))),
@@ -272,9 +293,10 @@ impl Engine {
         };
         let founding = self.durable.founding();
         let (server_key, log_id) = (founding.server_key, founding.log_id);
-        let generation = self.config.generation;
+        let generation = self.generation;
         let Some(connection) = self.volatile.connections.get_mut(&conn) else { return };
         connection.phase = Phase::Greeted;
+        connection.generation = generation;
         let nonce = connection.nonce;
         let hello = ServerHello { version, features: 0, server_key, log_id, generation, nonce };
         self.send(conn, ServerFrame::Hello(hello));
@@ -290,7 +312,7 @@ impl Engine {
             nonce: connection.nonce,
             server_key: founding.server_key,
             log_id: founding.log_id,
-            generation: self.config.generation,
+            generation: connection.generation,
             channel: connection.channel,
         }
         .to_bytes();
@@ -324,7 +346,7 @@ impl Engine {
             nonce: connection.nonce,
             server_key: founding.server_key,
             log_id: founding.log_id,
-            generation: self.config.generation,
+            generation: connection.generation,
             channel: connection.channel,
             session: login.session,
             attach: login.attach,
@@ -349,7 +371,12 @@ impl Engine {
             return;
         }
         match *claim {
-            Claim::User(login, name) => self.admit_user(now, conn, name, &login),
+            Claim::User(login, name) if self.is_leading() => {
+                let admitted = self.admit_memory(conn);
+                let admitted = admitted.and_then(|()| self.admit_return(now.moment, conn, &login));
+                self.admit_user(now, conn, name, &login, admitted);
+            }
+            Claim::User(login, name) => self.park(now, conn, name, login),
             Claim::Operator(key, order) => self.obey(now, conn, &key, order),
         }
     }
@@ -363,8 +390,11 @@ impl Engine {
         taken.map_err(|_| self.come_again(conn))
     }
 
-    /// Whether one more session may go on now.
-    fn admit_return(&mut self, now: Moment, conn: ConnId) -> Result<(), Refusal> {
+    /// Whether one more session may go on now, if it is one that goes on.
+    fn admit_return(&mut self, now: Moment, conn: ConnId, login: &Login) -> Result<(), Refusal> {
+        if self.durable.session(&login.session).is_none() {
+            return Ok(());
+        }
         let limits = &self.config.limits;
         let allowance =
             Allowance::per_second(limits.returns_per_second.into(), limits.returns_burst.into());
@@ -375,7 +405,7 @@ impl Engine {
     /// When a client that is one of too many may try again: spread over some seconds, so that all of
     /// them do not come at once again. The spread comes from the connection's nonce, as nothing here
     /// draws random numbers.
-    fn come_again(&self, conn: ConnId) -> Refusal {
+    pub(super) fn come_again(&self, conn: ConnId) -> Refusal {
         let nonce = self.volatile.connections.get(&conn).map(|connection| connection.nonce);
         let drawn = nonce.and_then(|nonce| nonce.as_bytes().first_chunk().copied());
         let drawn = drawn.map_or(0, u64::from_be_bytes).checked_rem(RETURN_SPREAD.as_millis());
@@ -383,16 +413,22 @@ impl Engine {
         Refusal::Busy { retry_ms: Span::from_millis(millis) }
     }
 
-    fn admit_user(&mut self, now: Now, conn: ConnId, name: UserName, login: &Login) {
-        let is_known = self.durable.session(&login.session).is_some();
+    /// Whether there is memory for one more who is logged in.
+    pub(super) fn admit_memory(&self, conn: ConnId) -> Result<(), Refusal> {
         let (greeting, online) = (self.volatile.greeting, self.volatile.online.saturating_add(1));
-        let admitted = if !self.config.limits.has_memory_for(greeting, online) {
-            Err(self.come_again(conn))
-        } else if is_known {
-            self.admit_return(now.moment, conn)
-        } else {
-            Ok(())
-        };
+        let fits = self.config.limits.has_memory_for(greeting, online);
+        if fits { Ok(()) } else { Err(self.come_again(conn)) }
+    }
+
+    /// Decides about a proven log-in, unless it is one of too many.
+    pub(super) fn admit_user(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        name: UserName,
+        login: &Login,
+        admitted: Result<(), Refusal>,
+    ) {
         let changes = admitted
             .and_then(|()| self.admit(conn))
             .and_then(|()| self.decide_login(now, &name, login));
@@ -552,10 +588,7 @@ impl Engine {
         let first_user = self.durable.founding().operators.is_empty()
             && changes.iter().any(|change| matches!(change, Change::OperatorGranted { .. }));
         for change in changes {
-            let is_right = matches!(change, Change::OperatorGranted { .. });
-            let before = self.durable.describe(&user, false).filter(|_| is_right);
             self.append(now, change);
-            self.keep_until_safe(before);
         }
         let before = self.volatile.sessions.insert(login.session, conn);
         self.attach(now, conn, &user, login);
@@ -582,8 +615,7 @@ impl Engine {
         let connection = self.volatile.connections.get(&conn);
         let address = connection.and_then(|connection| connection.address.clone());
         let welcome = Welcome { user, session, last_counter, opened, operator, address };
-        let frame = ServerFrame::Welcome(welcome);
-        self.when_committed(index, Pending::Frame { conn, frame });
+        self.when_committed(index, Pending::Welcome { conn, welcome });
     }
 
     /// The last command of a session that is answered when its welcome leaves. A full store keeps
@@ -606,6 +638,7 @@ impl Engine {
             session: login.session,
             attach: login.attach,
             rooms: std::collections::BTreeSet::new(),
+            welcomed: false,
         });
         self.volatile.greeting = self.volatile.greeting.saturating_sub(1);
         self.volatile.online = self.volatile.online.saturating_add(1);
@@ -637,7 +670,7 @@ impl Engine {
         }
     }
 
-    fn end(&mut self, conn: ConnId, refusal: Option<Refusal>) {
+    pub(super) fn end(&mut self, conn: ConnId, refusal: Option<Refusal>) {
         self.deliver(Directive::Close { conn, refusal });
         self.outputs.push_back(Output::Event(Event::Closed { conn, refusal }));
     }
@@ -653,6 +686,7 @@ impl Engine {
         if connection.is_greeting() {
             self.volatile.greeting = self.volatile.greeting.saturating_sub(1);
         }
+        self.volatile.parking.leave(conn);
         if let Some(online) = connection.online() {
             self.volatile.online = self.volatile.online.saturating_sub(1);
             let (user, session) = (online.user.clone(), online.session);
@@ -690,6 +724,7 @@ impl Engine {
         let last = connections.is_empty();
         if last {
             self.volatile.presence.remove(user);
+            self.expect_nowhere(user);
         }
         match how {
             Departure::Lost => {
@@ -729,14 +764,18 @@ impl Engine {
     /// The deadline of a connection came: of its log-in, or of its silence.
     fn check_connection(&mut self, now: Now, conn: ConnId) {
         let Some(connection) = self.volatile.connections.get(&conn) else { return };
-        if matches!(connection.phase, Phase::TurnedAway) {
+        let refusal = match connection.phase {
             // The store takes its time, and why it was turned away must not be told before.
-            self.close(now, conn, Some(Refusal::Busy { retry_ms: BUSY_RETRY }));
-        } else if connection.is_greeting() {
-            self.close(now, conn, Some(Refusal::Limit(LimitFault::LoginTime)));
-        } else if connection.online().is_some() {
-            self.probe_silence(now, conn);
-        }
+            Phase::TurnedAway => Refusal::Busy { retry_ms: BUSY_RETRY },
+            Phase::Greeting | Phase::Greeted | Phase::Verifying(_) | Phase::Reporting => {
+                Refusal::Limit(LimitFault::LoginTime)
+            }
+            Phase::Parked => self.come_again(conn),
+            Phase::Moved => Refusal::Gone,
+            Phase::Online(_) => return self.probe_silence(now, conn),
+            Phase::Closing => return,
+        };
+        self.close(now, conn, Some(refusal));
     }
 
     fn probe_silence(&mut self, now: Now, conn: ConnId) {

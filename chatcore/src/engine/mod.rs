@@ -9,19 +9,42 @@
 //! state, which yields journal entries; an entry is *applied*, which is the only way the durable
 //! state changes; and once it is committed the feed makes it visible to readers.
 //!
+//! # Who decides
+//!
+//! An engine that is made [leads](Duty): it decides. There may be others that [follow](Duty::Following) it,
+//! on other hosts, of which one takes over when the chat moves or the owner dies. Which host may have its
+//! engine lead, and when an entry is committed, is [`migration`](crate::migration)'s to say; here is what a
+//! host then does.
+//!
+//! - *To follow*, it restores an engine from what is known to be committed, makes it a follower
+//!   ([`Engine::following`]), and gives it each later entry as [`Input::Entry`], those of its own store that may
+//!   yet be committed first. [`Input::Persisted`] says how far they are committed, as for an owner. Who logs in
+//!   waits ([`Engine::parked`]). When who leads changes, or its generation, it says [`Input::Located`].
+//! - *To take over*, it says [`Input::Lead`].
+//! - *To move away*, it announces that by [`Input::Prepare`]; while its follower may take over it gives the
+//!   engine nothing but `Persisted`, [`Input::ReadDone`] and [`Input::ReadFailed`], which append nothing; and once
+//!   the other leads it says [`Input::Retire`], restores another engine from its store to follow that one,
+//!   and hands it the connections ([`Engine::adopt`]). If the other does not lead after all, everything that
+//!   was kept back is given to the engine late, which is harmless.
+//! - A follower whose entries have to be cut off is not told so: the host restores another one, which adopts
+//!   the connections, too.
+//!
 //! Invariants: nothing that depends on an entry leaves before the entry is committed; a peer's
-//! bytes never make [`Engine::handle`] fail; no state is undone in place.
+//! bytes never make [`Engine::handle`] fail; no state is undone in place; only an engine that leads
+//! appends, and never because of what is safe or was read.
 
 mod command;
 mod commit;
 mod connection;
 mod durable;
+mod duty;
 mod feed;
 mod fingerprint;
 mod moderate;
 #[cfg(chat_mutants)]
 mod mutant;
 mod operate;
+mod parking;
 mod question;
 mod rate;
 mod room;
@@ -43,13 +66,14 @@ use crate::id::{
     Signature, Threshold,
 };
 use crate::limits::{Limits, LimitsError};
-use crate::log::{Change, Entry, Founding, Head};
+use crate::log::{ChainError, Change, Entry, Founding, Head};
 use crate::text::{HostAddress, RoomName, UserName};
 use crate::time::{Moment, Now, Span};
 use crate::wire::{
-    ClientFrame, GateState, HostStatus, Measure, Record, Refusal, ServerFrame, UserInfo,
+    ClientFrame, GateState, HostStatus, Location, Measure, Record, Refusal, ServerFrame, UserInfo,
 };
 
+pub use duty::{Duty, Move, ParkedCounts};
 pub use operate::Counts;
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION};
 
@@ -165,6 +189,31 @@ pub enum Input {
     Timeout,
     /// Stop serving: every connection is told so and closed.
     Stop,
+    /// For a follower: the next entry that the engine which leads appended. The host has it, or is about
+    /// to: no [`Output::Persist`] comes of it. [`Input::Persisted`] says later that it is committed.
+    Entry(Arc<Entry>),
+    /// For a follower: who leads now, or the generation in which it does.
+    Located(Location),
+    /// For a follower: lead from now on. Every member has a fresh grace to come back, and the log-ins
+    /// that wait are decided in the order in which they came, each followed by what its connection sent
+    /// since. Entries that are not committed stay, and are for this engine to have committed.
+    Lead {
+        /// The generation in which it leads.
+        generation: Generation,
+    },
+    /// Another engine leads now, and this one decides nothing any more. Connections of users are told
+    /// who does and have `moved_time` to leave, all others are told and closed, and so is everybody who
+    /// comes. What waits for a commit is never sent, and [`Input::Persisted`] says nothing to it. Its
+    /// journal stays as it was, of no use: the end of it may never have been committed. Said again, it
+    /// tells of a newer owner.
+    Retire(Location),
+    /// For an engine that leads: it goes on in a later generation, as its standby was added or dropped.
+    Generation {
+        /// The generation.
+        generation: Generation,
+    },
+    /// For an engine that leads: the chat is about to move, or is not after all.
+    Prepare(Option<Move>),
 }
 
 /// Something the host has to do.
@@ -449,6 +498,20 @@ pub enum Misuse {
     /// Records came that were not asked for.
     #[error("a read was answered with records that were not asked for")]
     WrongRecords,
+    /// The engine does not have the duty that this is for.
+    #[error("this is for an engine of another duty")]
+    WrongDuty,
+    /// A follower was given an entry that is not the next one.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Generations only grow.
+    #[error("generation {found} is earlier than {present}, the present one")]
+    EarlierGeneration {
+        /// What came.
+        found: Generation,
+        /// What there was.
+        present: Generation,
+    },
 }
 
 /// Where records are when they are no longer in memory.
@@ -468,7 +531,7 @@ pub struct Config {
     pub limits: Limits,
     /// Where old records are.
     pub archive: Archive,
-    /// The number of this owner.
+    /// The generation in which it leads. One that is made to follow has that of whom it follows.
     pub generation: Generation,
 }
 
@@ -476,6 +539,8 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
+    duty: Duty,
+    generation: Generation,
     head: Head,
     committed: Index,
     durable: Durable,
@@ -521,6 +586,8 @@ impl Engine {
     fn assemble(config: Config, head: Head, durable: Durable) -> Self {
         let feed = Feed::new(config.limits.window_bytes);
         Self {
+            duty: Duty::Leading { next: None },
+            generation: config.generation,
             config,
             committed: head.index,
             head,
@@ -578,6 +645,12 @@ impl Engine {
             }
             Input::Timeout => self.handle_timeout(now),
             Input::Stop => self.handle_stop(now),
+            Input::Entry(entry) => self.handle_entry(entry)?,
+            Input::Located(owner) => self.handle_located(owner)?,
+            Input::Lead { generation } => self.handle_lead(now, generation)?,
+            Input::Retire(owner) => self.handle_retire(now, owner)?,
+            Input::Generation { generation } => self.handle_generation(generation)?,
+            Input::Prepare(next) => self.handle_prepare(next)?,
         }
         self.announce_gates(now.moment);
         Ok(())
@@ -637,12 +710,7 @@ impl Engine {
         self.durable.check();
         self.feed.check(&self.durable, self.uncommitted.is_empty());
         self.volatile.check();
-        for (name, user) in self.durable.users() {
-            for room in &user.rooms {
-                let accounted = self.volatile.accounts_for(name, room);
-                assert!(accounted, "a member follows the room or is expected back, and not both");
-            }
-        }
+        self.check_duty();
         let waiting: u32 = self.volatile.connections.values().map(|conn| conn.waiting).sum();
         let all = u32::try_from(self.pending.len()).unwrap_or(u32::MAX);
         assert!(waiting <= all, "what waits for a connection must wait");
@@ -652,6 +720,26 @@ impl Engine {
             u64::try_from(self.uncommitted.len()).unwrap_or(u64::MAX),
             "what is not committed must wait"
         );
+    }
+
+    fn check_duty(&self) {
+        let waiting = self.volatile.parking.len();
+        let follows = matches!(self.duty, Duty::Following { .. });
+        assert!(waiting == 0 || follows, "log-ins wait only for an engine that follows");
+        if !self.is_leading() {
+            assert!(
+                self.volatile.is_idle(),
+                "nobody is in a room before an engine leads, or after"
+            );
+            assert!(self.pending.is_empty(), "no answer waits before an engine leads, or after");
+            return;
+        }
+        for (name, user) in self.durable.users() {
+            for room in &user.rooms {
+                let accounted = self.volatile.accounts_for(name, room);
+                assert!(accounted, "a member follows the room or is expected back, and not both");
+            }
+        }
     }
 
     fn known(&self, conn: ConnId) -> Result<(), Misuse> {
@@ -665,16 +753,43 @@ impl Engine {
             self.head.at = now.wall;
         }
         let entry = Arc::new(self.head.append(now.wall, change));
-        self.durable.apply(&entry);
+        self.take_in(Arc::clone(&entry));
         if mutated!(self, DeliverBeforeCommit) {
             self.publish(now.moment, &entry);
             self.show();
         }
-        self.uncommitted.push_back(Arc::clone(&entry));
         self.outputs.push_back(Output::Persist(entry));
     }
 
+    /// Applies an entry that is not committed yet, whoever decided it.
+    fn take_in(&mut self, entry: Arc<Entry>) {
+        let before = match &entry.change {
+            Change::OperatorGranted { user } | Change::Moderated { user, .. } => {
+                self.durable.describe(user, false)
+            }
+            Change::Founded(_)
+            | Change::UserAdded { .. }
+            | Change::SessionOpened { .. }
+            | Change::SessionExpired { .. }
+            | Change::RoomCreated { .. }
+            | Change::Joined { .. }
+            | Change::Left { .. }
+            | Change::Posted { .. }
+            | Change::Refused { .. }
+            | Change::GateOpened { .. }
+            | Change::Reset { .. }
+            | Change::Trimmed { .. } => None,
+        };
+        self.replaced.extend(before.map(|info| (entry.header.index, info)));
+        self.durable.apply(&entry);
+        self.uncommitted.push_back(entry);
+    }
+
     fn handle_trim(&mut self, now: Now, room: RoomName, incarnation: Incarnation, through: Seq) {
+        // A follower is told by the engine that leads what to forget.
+        if !self.is_leading() {
+            return;
+        }
         let Some(feed) = self.feed.room(&room) else { return };
         let Some(state) = self.durable.room(&room) else { return };
         // A reset may be on its way: then the life that readers still see is over.
@@ -694,7 +809,11 @@ impl Engine {
         if refused { Err(Refusal::Store) } else { Ok(changes) }
     }
 
+    /// What all shards are told is for readers, whom only an engine that leads has.
     fn deliver(&mut self, directive: Directive) {
+        if directive.conn().is_none() && !self.is_leading() {
+            return;
+        }
         self.outputs.push_back(Output::Deliver(directive));
     }
 

@@ -21,7 +21,13 @@ impl Engine {
         user: UserName,
         measure: Measure,
     ) {
-        let admitted = if self.store_full { Err(Refusal::Store) } else { self.admit_waiting() };
+        let admitted = if !self.is_leading() {
+            Err(Refusal::Gone)
+        } else if self.store_full {
+            Err(Refusal::Store)
+        } else {
+            self.admit_waiting()
+        };
         if let Err(refusal) = admitted {
             let refusal = Some(refusal);
             return self.outputs.push_back(Output::Moderated { request, refusal });
@@ -74,7 +80,6 @@ impl Engine {
     pub(super) fn carry_out(&mut self, now: Now, user: UserName, measure: Measure, by: Moderator) {
         let fault = expulsion(measure);
         let conns = if fault.is_some() { self.send_away(now, &user) } else { Vec::new() };
-        let before = self.durable.describe(&user, false);
         let was_operator = self.durable.is_operator(&user);
         let operator = match &by {
             Moderator::Operator { user, .. } => Some(user.clone()),
@@ -88,7 +93,6 @@ impl Engine {
             self.append(now, change);
         }
         let index = self.head.index;
-        self.keep_until_safe(before);
         if let Some(fault) = fault {
             let refusal = Refusal::Expelled(fault);
             conns.into_iter().for_each(|conn| self.turn_away(now, conn, index, refusal));
@@ -116,11 +120,6 @@ impl Engine {
         let after = self.head.at.get().saturating_add(1);
         let after = Timestamp::new(after).unwrap_or(Timestamp::MAX);
         Now { wall: now.wall.max(after), ..now }
-    }
-
-    /// Keeps what was so of a user before the newest entry, until that is safe.
-    pub(super) fn keep_until_safe(&mut self, before: Option<UserInfo>) {
-        self.replaced.extend(before.map(|info| (self.head.index, info)));
     }
 
     /// Tells a user who became an operator, or ceased to be one.

@@ -19,7 +19,7 @@ impl Engine {
             nonce: connection.nonce,
             server_key: founding.server_key,
             log_id: founding.log_id,
-            generation: self.config.generation,
+            generation: connection.generation,
             channel: connection.channel,
             order: operate.order,
         }

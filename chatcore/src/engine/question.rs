@@ -42,6 +42,15 @@ enum Reader {
     Shard(ConnId),
     /// A question for a page of history.
     History { conn: ConnId, request: RequestId, limit: usize },
+    /// Nobody any more.
+    Nobody,
+}
+
+impl ReadPurpose {
+    /// Whoever waits is not to be given it.
+    pub(super) const fn forget_reader(&mut self) {
+        self.whose = Reader::Nobody;
+    }
 }
 
 /// A question that changes nothing.
@@ -207,7 +216,7 @@ impl Engine {
         if feed.open {
             return Ok(feed);
         }
-        let have = self.volatile.known_attending(room);
+        let have = self.volatile.shown_attending(room, feed.threshold);
         Err(Refusal::Gate { have, need: feed.threshold.get() })
     }
 
@@ -310,7 +319,7 @@ impl Engine {
             from: purpose.from,
             to: purpose.to,
             order: match purpose.whose {
-                Reader::Shard(_) => ReadOrder::Forward,
+                Reader::Shard(_) | Reader::Nobody => ReadOrder::Forward,
                 Reader::History { .. } => ReadOrder::Backward,
             },
         });
@@ -391,6 +400,7 @@ impl Engine {
                 };
                 self.send(conn, ServerFrame::Answer { request, answer });
             }
+            Reader::Nobody => {}
         }
         Ok(())
     }
@@ -412,6 +422,7 @@ impl Engine {
                 let answer = Answer::Refused(Refusal::Store);
                 self.send(conn, ServerFrame::Answer { request, answer });
             }
+            Reader::Nobody => {}
         }
         Ok(())
     }

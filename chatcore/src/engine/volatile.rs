@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::engine::parking::Parking;
 use crate::engine::rate::Rate;
 use crate::engine::{Need, TimerKind};
-use crate::id::{Attach, ConnId, Digest, Nonce, PublicKey, SessionId};
+use crate::id::{Attach, ConnId, Digest, Generation, Nonce, PublicKey, SessionId, Threshold};
 use crate::text::{HostAddress, RoomName, UserName};
 use crate::time::Moment;
 use crate::wire::{GateState, Login, Order};
@@ -17,6 +18,8 @@ pub(crate) struct Volatile {
     pub(crate) greeting: u32,
     /// How many of `connections` speak for a user.
     pub(crate) online: u32,
+    /// Those of `connections` whose log-in waits for this engine to lead.
+    pub(crate) parking: Parking,
     /// Which connection speaks for a session.
     pub(crate) sessions: BTreeMap<SessionId, ConnId>,
     /// By which connections each user speaks that speaks at all.
@@ -41,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) nonce: Nonce,
     pub(crate) channel: Option<Digest>,
     pub(crate) proof: Proof,
+    /// The generation that it was told last; by its hello, what it signs is bound to that.
+    pub(crate) generation: Generation,
     /// The host's address that it came in by.
     pub(crate) address: Option<HostAddress>,
     /// When it was last heard.
@@ -91,8 +96,12 @@ pub(crate) enum Phase {
     Verifying(Box<Claim>),
     /// It may be told what the server is doing; the host has yet to say its part.
     Reporting,
+    /// Its log-in is proven, and waits for this engine to lead.
+    Parked,
     /// It speaks for a user.
     Online(Online),
+    /// It spoke for a user when the chat moved, was told where to, and has some time to leave.
+    Moved,
     /// It stands for nobody any more, and is told why once that is safe.
     TurnedAway,
     /// It was told why it closes; the host has yet to report that it is gone.
@@ -125,6 +134,8 @@ pub(crate) struct Online {
     pub(crate) attach: Attach,
     /// The rooms it follows.
     pub(crate) rooms: BTreeSet<RoomName>,
+    /// Whether it was told that it is logged in: whatever else it is told comes after that.
+    pub(crate) welcomed: bool,
 }
 
 /// Who of a room is connected.
@@ -134,6 +145,9 @@ pub(crate) struct Attendance {
     pub(crate) users: BTreeMap<UserName, Attendee>,
     /// How many of `users` others may know of.
     known: u32,
+    /// Members who were waiting when this engine began to lead, and have yet to follow the room again.
+    /// Others are shown a gate that counts them, as it did before the chat moved.
+    returning: BTreeSet<UserName>,
     /// What was last said of the gate.
     pub(crate) announced: Option<GateState>,
     /// In a crowd: when the next notice may be sent.
@@ -162,6 +176,7 @@ impl Connection {
             nonce,
             channel,
             proof: Proof::NotAsked,
+            generation: Generation::ZERO,
             address,
             heard: now,
             pings: 0,
@@ -184,6 +199,8 @@ impl Connection {
             | Phase::Greeted
             | Phase::Verifying(_)
             | Phase::Reporting
+            | Phase::Parked
+            | Phase::Moved
             | Phase::TurnedAway
             | Phase::Closing => None,
         }
@@ -195,7 +212,7 @@ impl Connection {
 
     /// Whether nothing that it sends counts any more.
     pub(crate) const fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::TurnedAway | Phase::Closing)
+        matches!(self.phase, Phase::Moved | Phase::TurnedAway | Phase::Closing)
     }
 
     /// Whether it counts as one that has not logged in: also who was turned away, until it is closed.
@@ -229,9 +246,25 @@ impl Volatile {
         u32::try_from(users).unwrap_or(u32::MAX)
     }
 
-    /// As [`Self::attending`], but without those whose join is not committed: what others may know.
-    pub(crate) fn known_attending(&self, room: &RoomName) -> u32 {
-        self.attendance.get(room).map_or(0, |attendance| attendance.known)
+    /// As [`Self::attending`], but what others may know: without those whose join is not committed, and
+    /// with those who are about to be back after a move. These never make it look as if enough were
+    /// there for the gate to open.
+    pub(crate) fn shown_attending(&self, room: &RoomName, threshold: Threshold) -> u32 {
+        let Some(Attendance { known, returning, .. }) = self.attendance.get(room) else { return 0 };
+        let returning = u32::try_from(returning.len()).unwrap_or(u32::MAX);
+        let short = u32::from(threshold.get()).saturating_sub(1);
+        known.saturating_add(returning).min(short).max(*known)
+    }
+
+    /// A member who is connected is about to follow a room again.
+    pub(crate) fn expect(&mut self, user: &UserName, room: &RoomName) {
+        let attendance = self.attendance.entry(room.clone()).or_default();
+        attendance.returning.insert(user.clone());
+    }
+
+    /// A member is not about to follow a room again; whether that is news.
+    pub(crate) fn expect_no_more(&mut self, user: &UserName, room: &RoomName) -> bool {
+        self.attendance.get_mut(room).is_some_and(|attendance| attendance.returning.remove(user))
     }
 
     /// How many users are connected, each once.
@@ -264,6 +297,7 @@ impl Volatile {
         if !core::mem::replace(&mut attendee.known, true) {
             attendance.known = attendance.known.saturating_add(1);
         }
+        attendance.returning.remove(&user);
     }
 
     /// Makes a connection follow a room no more; true when its user now follows it nowhere.
@@ -321,6 +355,77 @@ impl Volatile {
         self.timers.insert((at, TimerKind::Connection(conn)));
     }
 
+    /// Takes from all connections what they stand for, and gives back what each was. Those that spoke
+    /// for a user have until then to leave; all others are closing now.
+    pub(crate) fn retire(&mut self, leave_by: Moment) -> Vec<(ConnId, Phase)> {
+        #[cfg(chat_mutants)]
+        let mutant = self.mutant;
+        let before = core::mem::take(self);
+        #[cfg(chat_mutants)]
+        {
+            self.mutant = mutant;
+        }
+        let mut phases = Vec::with_capacity(before.connections.len());
+        for (conn, mut connection) in before.connections {
+            let ends = match &connection.phase {
+                Phase::Online(_) => Some(leave_by),
+                Phase::Moved => connection.timer,
+                Phase::Greeting
+                | Phase::Greeted
+                | Phase::Verifying(_)
+                | Phase::Reporting
+                | Phase::Parked
+                | Phase::TurnedAway
+                | Phase::Closing => None,
+            };
+            let next = if ends.is_some() { Phase::Moved } else { Phase::Closing };
+            phases.push((conn, core::mem::replace(&mut connection.phase, next)));
+            (connection.timer, connection.waiting, connection.reads_history) = (None, 0, false);
+            connection.catch_up = CatchUp::Idle;
+            self.connections.insert(conn, connection);
+            ends.into_iter().for_each(|at| self.set_connection_timer(conn, at));
+        }
+        phases
+    }
+
+    /// Has a connection's log-in wait. Gives back who waited for the same session, and closes now.
+    pub(crate) fn park(&mut self, conn: ConnId, name: UserName, login: Login) -> Option<ConnId> {
+        let connection = self.connections.get_mut(&conn)?;
+        if connection.is_greeting() {
+            self.greeting = self.greeting.saturating_sub(1);
+        }
+        connection.phase = Phase::Parked;
+        let before = self.parking.enter(conn, name, login)?;
+        if let Some(connection) = self.connections.get_mut(&before) {
+            connection.phase = Phase::Closing;
+        }
+        Some(before)
+    }
+
+    /// A connection was told that it is logged in; whether it still is.
+    pub(crate) fn set_welcomed(&mut self, conn: ConnId) -> bool {
+        let Some(Connection { phase: Phase::Online(online), .. }) = self.connections.get_mut(&conn)
+        else {
+            return false;
+        };
+        online.welcomed = true;
+        true
+    }
+
+    /// The connections that were told that they are logged in.
+    pub(crate) fn welcomed(&self) -> Vec<ConnId> {
+        let is_welcome =
+            |connection: &Connection| connection.online().is_some_and(|online| online.welcomed);
+        let all = self.connections.iter().filter(|(_, connection)| is_welcome(connection));
+        all.map(|(conn, _)| *conn).collect()
+    }
+
+    /// Expects nobody back.
+    pub(crate) fn forget_graces(&mut self) {
+        self.graces.clear();
+        self.timers.retain(|(_, kind)| !matches!(kind, TimerKind::Grace(..)));
+    }
+
     /// Forgets a connection that is gone.
     pub(crate) fn forget(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.remove(&conn) else { return };
@@ -352,6 +457,7 @@ impl Volatile {
     pub(crate) fn check(&self) {
         self.check_counts();
         self.check_attendance();
+        self.parking.check();
         for (session, conn) in &self.sessions {
             let online = self.online(*conn).expect("a session's connection must be online");
             assert_eq!(online.session, *session, "a session must speak through one connection");
@@ -369,6 +475,13 @@ impl Volatile {
         }
     }
 
+    /// Whether nobody speaks for a user, follows a room or is expected back: so it is before and after an
+    /// engine leads.
+    pub(crate) fn is_idle(&self) -> bool {
+        let (nobody, nowhere) = (self.presence.is_empty(), self.attendance.is_empty());
+        self.online == 0 && self.sessions.is_empty() && nobody && nowhere && self.graces.is_empty()
+    }
+
     /// Whether a member follows the room or is expected back: one of both.
     pub(crate) fn accounts_for(&self, user: &UserName, room: &RoomName) -> bool {
         let attends = self.attendance.get(room).is_some_and(|room| room.users.contains_key(user));
@@ -380,6 +493,9 @@ impl Volatile {
         assert_eq!(Ok(self.greeting), u32::try_from(greeting), "greeting connections must count");
         let online = self.connections.values().filter(|conn| conn.online().is_some()).count();
         assert_eq!(Ok(self.online), u32::try_from(online), "connections of users must count");
+        let parked = |conn: &&Connection| matches!(conn.phase, Phase::Parked);
+        let parked = self.connections.values().filter(parked).count();
+        assert_eq!(Ok(self.parking.len()), u32::try_from(parked), "who waits must count");
         let resting = self.connections.values().filter(|conn| conn.is_resting()).count();
         let owners = [self.connections.len(), self.graces.len(), self.attendance.len(), resting];
         let timers_max = owners.into_iter().sum();
@@ -390,6 +506,12 @@ impl Volatile {
         for (room, attendance) in &self.attendance {
             let known = attendance.users.values().filter(|attendee| attendee.known).count();
             assert_eq!(Ok(attendance.known), u32::try_from(known), "known users must count");
+            for user in &attendance.returning {
+                let known = attendance.users.get(user).is_some_and(|attendee| attendee.known);
+                assert!(!known, "who is back is not about to be");
+                assert!(self.accounts_for(user, room), "who is about to be back is a member");
+                assert!(self.is_connected(user), "who is about to be back is connected");
+            }
             for (user, attendee) in &attendance.users {
                 assert!(!attendee.connections.is_empty(), "a user attends by a connection");
                 for conn in &attendee.connections {

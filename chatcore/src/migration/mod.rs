@@ -10,10 +10,12 @@
 //! |---|---|
 //! | `register` | the record of owner and standby, and which changes of it are right |
 //! | `node` | one process: what it may commit, and what it does about the record |
+//! | [`directory`] | the registers of many services in one place, and what nodes say to it |
 //!
 //! Source of the idea: viewstamped replication (Oki and Liskov, 1988) with a configuration of two,
 //! and the register outside of them as in vertical Paxos (Lamport, Malkhi and Zhou, 2009).
 
+pub mod directory;
 mod node;
 mod register;
 

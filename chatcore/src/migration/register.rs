@@ -1,9 +1,11 @@
 //! The record of who owns a chat, and which changes of it are right.
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{BootId, Generation, LogId, PublicKey};
 
 /// One process that may own a chat. Who starts again without all that it had is another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId {
     /// The key of the machine.
     pub key: PublicKey,
@@ -41,14 +43,16 @@ impl Record {
     /// The record after a proposal; `None` when it is not right, and nothing changes.
     ///
     /// The owner may stay the owner and choose a standby. The standby may become the owner, with the
-    /// owner of before as its standby, who has all that is committed, too, or with none.
+    /// owner of before as its standby, who has all that is committed, too, or with none. After the last
+    /// generation there is none: a register that counts no further changes no more.
     pub fn after(&self, proposal: &Proposal) -> Option<Self> {
         let Proposal { expect, by, owner, standby } = *proposal;
         let (is_owner, is_standby) = (by == self.owner, Some(by) == self.standby);
         let chooses = is_owner && owner == by;
         let takes = is_standby && owner == by && standby.is_none_or(|it| it == self.owner);
         let is_right = (chooses || takes) && standby != Some(owner);
-        (expect == self.generation && is_right).then(|| Self {
+        let is_last = self.generation == Generation::MAX;
+        (expect == self.generation && is_right && !is_last).then(|| Self {
             generation: self.generation.next(),
             log_id: self.log_id,
             owner,
@@ -100,6 +104,16 @@ mod tests {
         // Nobody else is known to have all that is committed.
         assert_eq!(record().after(&proposal(2, 2, Some(3))), None);
         assert_eq!(record().after(&proposal(2, 1, None)), None);
+    }
+
+    #[test]
+    fn last_generation_has_none_after_it() {
+        let last = Record { generation: Generation::MAX, ..record() };
+        let proposal = Proposal { expect: Generation::MAX, ..proposal(1, 1, None) };
+        assert_eq!(last.after(&proposal), None);
+        let before = Record { generation: Generation::MAX.previous(), ..record() };
+        let proposal = Proposal { expect: before.generation, ..proposal };
+        assert_eq!(before.after(&proposal).unwrap().generation, Generation::MAX);
     }
 
     #[test]

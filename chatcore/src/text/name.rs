@@ -22,7 +22,13 @@ pub const ROOM_NAME_CHARS_MAX: usize = 64;
 /// The longest room name, in bytes of UTF-8, before and after enforcement.
 pub const ROOM_NAME_BYTES_MAX: usize = 4 * ROOM_NAME_CHARS_MAX;
 
-/// Why a text is not a [`UserName`] or a [`RoomName`]. It travels, so it is exhaustive and only
+/// The longest name of a service, in characters (Unicode scalar values) of the enforced form.
+pub const SERVICE_NAME_CHARS_MAX: usize = 32;
+
+/// The longest name of a service, in bytes of UTF-8, before and after enforcement.
+pub const SERVICE_NAME_BYTES_MAX: usize = 4 * SERVICE_NAME_CHARS_MAX;
+
+/// Why a text is not a [`UserName`], a [`RoomName`] or a [`ServiceName`]. It travels, so it is exhaustive and only
 /// grows at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -30,7 +36,8 @@ pub enum NameError {
     /// There is nothing in it.
     #[error("a name may not be empty")]
     Empty,
-    /// It is longer than [`USER_NAME_CHARS_MAX`] or [`ROOM_NAME_CHARS_MAX`].
+    /// It is longer than [`USER_NAME_CHARS_MAX`], [`ROOM_NAME_CHARS_MAX`] or
+    /// [`SERVICE_NAME_CHARS_MAX`].
     #[error("a user name may have at most 32 characters, a room name 64")]
     TooLong,
     /// It holds a character that no name may have.
@@ -116,6 +123,10 @@ fn check_user_name(text: &str) -> Result<Arc<str>, NameError> {
 
 fn check_room_name(text: &str) -> Result<Arc<str>, NameError> {
     check(text, ROOM_NAME_CHARS_MAX, ROOM_NAME_BYTES_MAX)
+}
+
+fn check_service_name(text: &str) -> Result<Arc<str>, NameError> {
+    check(text, SERVICE_NAME_CHARS_MAX, SERVICE_NAME_BYTES_MAX)
 }
 
 /// Why a text that arrives as a checked name is not one.
@@ -233,6 +244,22 @@ name!(
     /// shares the text.
     RoomName, check_room_name, check_room_name, "a room name"
 );
+
+name!(
+    /// The name by which a directory knows a chat, whoever serves it: 1 to [`SERVICE_NAME_CHARS_MAX`]
+    /// characters, under the rules of a [`RoomName`].
+    ///
+    /// Input above [`SERVICE_NAME_BYTES_MAX`] bytes is too long whatever it would fold to. A clone
+    /// shares the text.
+    ServiceName, check_service_name, check_service_name, "the name of a service"
+);
+
+impl Default for ServiceName {
+    /// `chat`.
+    fn default() -> Self {
+        Self("chat".into())
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -417,6 +444,18 @@ mod tests {
             let error = serde_json::from_value::<UserName>(text.into()).unwrap_err();
             assert_eq!(error.to_string(), "this name is not in its enforced form");
         }
+    }
+
+    #[test]
+    fn name_of_a_service_follows_the_rules_of_a_room_s_and_is_shorter() {
+        let service = |text: &str| text.parse::<ServiceName>();
+        assert_eq!(service("Chat").unwrap(), ServiceName::default());
+        assert!(service(&"x".repeat(SERVICE_NAME_CHARS_MAX)).is_ok());
+        let longer = "x".repeat(SERVICE_NAME_CHARS_MAX + 1);
+        assert_eq!(service(&longer), Err(NameError::TooLong));
+        assert_eq!(service("a service"), Err(NameError::Character));
+        let bytes = postcard::to_allocvec("Chat").unwrap();
+        assert!(postcard::from_bytes::<ServiceName>(&bytes).is_err());
     }
 
     #[test]

@@ -98,6 +98,9 @@ impl ClientFrame {
 pub enum Role {
     /// A client that a user talks through.
     Client,
+    /// A process that may own a chat, or whoever looks up which one does: it asks a directory, and after
+    /// the greeting both speak the frames of [`migration::directory`](crate::migration::directory).
+    Node,
 }
 
 /// The first frame of a connection.

@@ -12,6 +12,7 @@
 
 mod client;
 mod list;
+mod location;
 mod operate;
 mod proof;
 mod refusal;
@@ -19,6 +20,7 @@ mod server;
 
 pub use client::{ClientFrame, ClientHello, Command, Login, Measure, Question, Role, Start};
 pub use list::{LIST_MAX, List};
+pub use location::{ADDRESSES_MAX, Addresses, Location};
 pub use operate::{
     CheckpointStatus, DiskStatus, Durability, HostStatus, Operate, Order, Status, StorageStatus,
 };

@@ -7,8 +7,8 @@ use crate::id::{
     Signature, Threshold,
 };
 use crate::text::{Body, HostAddress, RoomName, UserName};
-use crate::time::Timestamp;
-use crate::wire::{List, Refusal, Status};
+use crate::time::{Span, Timestamp};
+use crate::wire::{List, Location, Refusal, Status};
 
 /// Everything a server may send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,26 @@ pub enum ServerFrame {
     Proof {
         /// Of the server's key over a [`ServerProof`](crate::wire::ServerProof).
         signature: Signature,
+    },
+    /// The proof of the log-in is right, and another host serves: this one decides about the log-in once
+    /// it does. It says who serves until then.
+    Parked(Location),
+    /// Another host serves: this one. Nothing more is decided here, and the connection is closed soon.
+    Moved(Location),
+    /// The chat is about to move. Who likes to go on without a pause logs in there beforehand.
+    Prepare {
+        /// The host that it moves to.
+        target: Location,
+        /// Clients dial it at a moment of this span that each draws for itself, so that not all come
+        /// at once.
+        within_ms: Span,
+    },
+    /// The move that was announced does not take place for now.
+    Stay,
+    /// The host serves in another generation from now on.
+    Generation {
+        /// The generation.
+        generation: Generation,
     },
 }
 

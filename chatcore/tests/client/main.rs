@@ -10,6 +10,7 @@
 mod mutated;
 
 mod hostile;
+mod moves;
 mod order;
 mod rig;
 mod script;

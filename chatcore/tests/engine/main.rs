@@ -12,6 +12,7 @@ mod mutated;
 mod cases;
 mod commit;
 mod delivery;
+mod duty;
 mod golden;
 mod limits;
 mod moderate;

@@ -672,7 +672,28 @@ impl Rig {
     /// Knows of the gates that another rig saw open.
     pub(crate) fn adopt_opened(&mut self, other: &Self) {
         self.opened.clone_from(&other.opened);
+        self.counters.clone_from(&other.counters);
         self.attach = other.attach;
         self.next_request = other.next_request;
+    }
+
+    /// Takes in an entry that another rig's engine appended.
+    pub(crate) fn follow(&mut self, entry: &Arc<Entry>) {
+        self.entries.push(Arc::clone(entry));
+        self.input(Input::Entry(Arc::clone(entry)));
+    }
+
+    /// The number of the last log-in at either rig.
+    pub(crate) fn attach_at_least(&self, other: &Self) -> u64 {
+        self.attach.max(other.attach)
+    }
+
+    pub(crate) fn set_attach(&mut self, attach: u64) {
+        self.attach = attach;
+    }
+
+    /// Forgets a connection, which stays.
+    pub(crate) fn put_away(&mut self, label: &str) -> Option<Peer> {
+        self.peers.remove(label)
     }
 }

@@ -1,5 +1,6 @@
 //! Frames as short lines, for transcripts that read as a script.
 
+use chatcore::text::HostAddress;
 use chatcore::wire::*;
 
 pub(crate) fn show(frame: &ServerFrame) -> String {
@@ -31,11 +32,23 @@ pub(crate) fn show(frame: &ServerFrame) -> String {
         ServerFrame::Pong { token } => format!("pong {token}"),
         ServerFrame::Status(status) => show_status(status),
         ServerFrame::Proof { .. } => "proof".to_owned(),
+        ServerFrame::Parked(location) => format!("parked, {}", show_location(location)),
+        ServerFrame::Moved(location) => format!("moved, {}", show_location(location)),
+        ServerFrame::Prepare { target, within_ms } => {
+            format!("prepare in {} ms, {}", within_ms.as_millis(), show_location(target))
+        }
+        ServerFrame::Stay => "stay".to_owned(),
+        ServerFrame::Generation { generation } => format!("generation {generation}"),
     }
 }
 
 pub(crate) fn show_refusal(refusal: &Refusal) -> String {
     format!("{} {refusal}", refusal.code())
+}
+
+fn show_location(location: &Location) -> String {
+    let addresses: Vec<&str> = location.addresses.iter().map(HostAddress::as_str).collect();
+    format!("generation {} at {}", location.generation, addresses.join(" "))
 }
 
 fn show_status(status: &Status) -> String {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use chatcore::codec::{PREFIX_BYTES, decode, encode_to_bytes};
+use chatcore::migration::directory::{ClaimFault, DirectoryReply, DirectoryRequest};
 use chatcore::wire::{
     AuthFault, ClientFrame, DecodeFault, FrameFault, LimitFault, Role, ServerFrame, TargetFault,
 };
@@ -28,11 +29,13 @@ const HEAD: &str = "\
 #     CHATCORE_REWRITE_GOLDEN=1 cargo test -p chatcore --test wire golden_frames
 ";
 
-/// A frame of either side.
+/// A frame of either side, of a chat or of a directory.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Message {
     Client(ClientFrame),
     Server(ServerFrame),
+    Node(DirectoryRequest),
+    Directory(DirectoryReply),
 }
 
 impl Message {
@@ -41,6 +44,8 @@ impl Message {
         match self {
             Self::Client(frame) => encode_to_bytes(frame),
             Self::Server(frame) => encode_to_bytes(frame),
+            Self::Node(frame) => encode_to_bytes(frame),
+            Self::Directory(frame) => encode_to_bytes(frame),
         }
     }
 
@@ -49,6 +54,8 @@ impl Message {
         match self {
             Self::Client(_) => decode(frame).map(Self::Client),
             Self::Server(_) => decode(frame).map(Self::Server),
+            Self::Node(_) => decode(frame).map(Self::Node),
+            Self::Directory(_) => decode(frame).map(Self::Directory),
         }
     }
 
@@ -56,6 +63,8 @@ impl Message {
         match self {
             Self::Client(frame) => serde_json::to_string(frame).unwrap(),
             Self::Server(frame) => serde_json::to_string(frame).unwrap(),
+            Self::Node(frame) => serde_json::to_string(frame).unwrap(),
+            Self::Directory(frame) => serde_json::to_string(frame).unwrap(),
         }
     }
 
@@ -63,6 +72,8 @@ impl Message {
         match self {
             Self::Client(_) => serde_json::from_str(json).map(Self::Client),
             Self::Server(_) => serde_json::from_str(json).map(Self::Server),
+            Self::Node(_) => serde_json::from_str(json).map(Self::Node),
+            Self::Directory(_) => serde_json::from_str(json).map(Self::Directory),
         }
     }
 }
@@ -75,7 +86,13 @@ pub(crate) fn golden() -> Vec<(String, Message)> {
     let server = samples::server_frames().into_iter().map(|(suffix, frame)| {
         (format!("server.{}{suffix}", frame.variant()), Message::Server(frame))
     });
-    client.chain(server).collect()
+    let node = samples::directory_requests()
+        .into_iter()
+        .map(|(suffix, frame)| (format!("node.{}{suffix}", frame.variant()), Message::Node(frame)));
+    let directory = samples::directory_replies().into_iter().map(|(suffix, frame)| {
+        (format!("directory.{}{suffix}", frame.variant()), Message::Directory(frame))
+    });
+    client.chain(server).chain(node).chain(directory).collect()
 }
 
 /// The frame without its prefix.
@@ -154,7 +171,7 @@ fn assert_covers<T: Variants>(samples: impl IntoIterator<Item = T>) {
 #[test]
 fn every_variant_that_travels_has_a_golden_frame() {
     assert_covers(samples::client_frames().into_iter().map(|(_, frame)| frame));
-    assert_covers([Role::Client]);
+    assert_covers([Role::Client, Role::Node]);
     assert_covers(samples::commands().into_iter().map(|(_, command)| command));
     assert_covers(samples::questions().into_iter().map(|(_, question)| question));
     assert_covers(samples::starts());
@@ -174,6 +191,9 @@ fn every_variant_that_travels_has_a_golden_frame() {
     assert_covers(samples::name_faults());
     assert_covers(samples::name_errors());
     assert_covers(TargetFault::ALL.iter().copied());
+    assert_covers(samples::directory_requests().into_iter().map(|(_, frame)| frame));
+    assert_covers(samples::directory_replies().into_iter().map(|(_, frame)| frame));
+    assert_covers(ClaimFault::ALL.iter().copied());
 }
 
 #[test]

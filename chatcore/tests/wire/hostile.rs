@@ -119,8 +119,8 @@ fn a7_kind_option_or_flag_that_does_not_exist_is_refused() {
     assert_eq!(decode::<ClientFrame>(&[9]), Err(DecodeFault::Value));
     let order = [&[7][..], &[0; 32], &[1], &[0; 64]].concat();
     assert_eq!(decode::<ClientFrame>(&order), Err(DecodeFault::Value));
-    // A role that is not a client, a history before option 2, a threshold of zero.
-    assert_eq!(decode::<ClientFrame>(&[0, 1, 1, 1, 0]), Err(DecodeFault::Value));
+    // A role that does not exist, a history before option 2, a threshold of zero.
+    assert_eq!(decode::<ClientFrame>(&[0, 2, 1, 1, 0]), Err(DecodeFault::Value));
     assert_eq!(decode::<ClientFrame>(&[3, 1, 5, 1, b'a', 2, 0]), Err(DecodeFault::Value));
     assert_eq!(decode::<ClientFrame>(&[2, 1, 1, 1, b'a', 0]), Err(DecodeFault::Value));
 }

@@ -1,18 +1,26 @@
 //! Arbitrary messages, arbitrary bytes, arbitrary pieces.
 
 use bytes::{Bytes, BytesMut};
-use chatcore::codec::{FrameBuffer, PREFIX_BYTES, decode, encode};
+use chatcore::codec::{FrameBuffer, PREFIX_BYTES, decode, encode, encode_to_bytes};
 use chatcore::id::{
-    Attach, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, LogId, Nonce,
-    PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
+    Attach, BootId, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, KeyHash,
+    LogId, Nonce, PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
 };
-use chatcore::text::{Body, RoomName, Untrusted, UserName};
+use chatcore::migration::NodeId;
+use chatcore::migration::directory::{
+    Claim, ClaimFault, DIRECTORY_FRAME_BYTES_MAX, DirectoryReply, DirectoryRequest, Host,
+    Registration, SignedClaim, SignedRegistration,
+};
+use chatcore::text::{
+    Body, HOST_ADDRESS_BYTES_MAX, RoomName, SERVICE_NAME_CHARS_MAX, ServiceName, Untrusted,
+    UserName,
+};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{
-    Answer, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor, DiskStatus, GateState,
-    HostStatus, JoinedRoom, List, Login, Measure, Notice, Operate, Order, Question, Record,
-    RecordBody, Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault, Status,
-    StorageStatus, UserInfo, UserList, VersionRange, Welcome,
+    ADDRESSES_MAX, Addresses, Answer, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor,
+    DiskStatus, GateState, HostStatus, JoinedRoom, List, Location, Login, Measure, Notice, Operate,
+    Order, Question, Record, RecordBody, Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start,
+    StateFault, Status, StorageStatus, UserInfo, UserList, VersionRange, Welcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -129,7 +137,8 @@ fn client_frame() -> impl Strategy<Value = ClientFrame> {
     prop_oneof![
         any::<(u16, u16, u32)>().prop_map(|(min, max, features)| {
             let versions = VersionRange { min, max };
-            ClientFrame::Hello(ClientHello { role: Role::Client, versions, features })
+            let role = if features % 2 == 0 { Role::Client } else { Role::Node };
+            ClientFrame::Hello(ClientHello { role, versions, features })
         }),
         login,
         (counter(), command())
@@ -301,11 +310,114 @@ fn server_frame() -> impl Strategy<Value = ServerFrame> {
         request().prop_map(|token| ServerFrame::Pong { token }),
         status().prop_map(ServerFrame::Status),
         signature().prop_map(|signature| ServerFrame::Proof { signature }),
+        move_frame(),
     ]
 }
 
+fn location() -> impl Strategy<Value = Location> {
+    let address = "[ -~é語]{1,60}".prop_map(|text| text.parse().unwrap());
+    let addresses = vec(address, 0..=ADDRESSES_MAX).prop_map(Addresses::first_of);
+    let tls_key = prop::option::of(any::<[u8; 32]>().prop_map(KeyHash::new));
+    let node = (public_key(), any::<[u8; 16]>().prop_map(BootId::new));
+    (generation(), log_id(), node, tls_key, addresses).prop_map(
+        |(generation, log_id, (key, boot), tls_key, addresses)| Location {
+            generation,
+            log_id,
+            key,
+            boot,
+            tls_key,
+            addresses,
+        },
+    )
+}
+
+fn move_frame() -> impl Strategy<Value = ServerFrame> {
+    prop_oneof![
+        location().prop_map(ServerFrame::Parked),
+        location().prop_map(ServerFrame::Moved),
+        (location(), span())
+            .prop_map(|(target, within_ms)| ServerFrame::Prepare { target, within_ms }),
+        Just(ServerFrame::Stay),
+        generation().prop_map(|generation| ServerFrame::Generation { generation }),
+    ]
+}
+
+fn host() -> impl Strategy<Value = Host> {
+    let address = "[ -~é語]{1,60}".prop_map(|text| text.parse().unwrap());
+    let node = (public_key(), any::<[u8; 16]>())
+        .prop_map(|(key, boot)| NodeId { key, boot: BootId::new(boot) });
+    let tls_key = prop::option::of(any::<[u8; 32]>().prop_map(KeyHash::new));
+    (node, vec(address, 0..=ADDRESSES_MAX), tls_key).prop_map(|(node, addresses, tls_key)| Host {
+        node,
+        addresses: Addresses::first_of(addresses),
+        tls_key,
+    })
+}
+
+fn service() -> impl Strategy<Value = ServiceName> {
+    "[a-z0-9_]{1,32}|[а-я]{1,32}".prop_map(|name| name.parse().unwrap())
+}
+
+fn directory_request() -> impl Strategy<Value = DirectoryRequest> {
+    let standby = prop::option::of(host());
+    let claim = (service(), log_id(), generation(), host(), standby, signature()).prop_map(
+        |(service, log_id, expect, owner, standby, signature)| {
+            let claim = Claim { service, log_id, expect, owner, standby };
+            DirectoryRequest::Propose(SignedClaim { claim, signature })
+        },
+    );
+    prop_oneof![
+        service().prop_map(|service| DirectoryRequest::Locate { service }),
+        (service(), generation())
+            .prop_map(|(service, after)| DirectoryRequest::Watch { service, after }),
+        claim,
+    ]
+}
+
+fn registration() -> impl Strategy<Value = SignedRegistration> {
+    let standby = prop::option::of(host());
+    (service(), generation(), log_id(), host(), standby, signature()).prop_map(
+        |(service, generation, log_id, owner, standby, signature)| {
+            let registration = Registration { service, generation, log_id, owner, standby };
+            SignedRegistration { registration, signature }
+        },
+    )
+}
+
+fn directory_reply() -> impl Strategy<Value = DirectoryReply> {
+    prop_oneof![
+        registration().prop_map(DirectoryReply::Registered),
+        Just(DirectoryReply::Unregistered),
+        registration().prop_map(DirectoryReply::Applied),
+        registration().prop_map(DirectoryReply::Conflict),
+        proptest::sample::select(ClaimFault::ALL).prop_map(DirectoryReply::Denied),
+        refusal().prop_map(DirectoryReply::Refused),
+        refusal().prop_map(DirectoryReply::Close),
+    ]
+}
+
+/// Each side is on the heap: what makes them up, all together, is too large for the stack of a test.
 fn message() -> impl Strategy<Value = Message> {
-    prop_oneof![client_frame().prop_map(Message::Client), server_frame().prop_map(Message::Server),]
+    prop_oneof![
+        3 => client_frame().prop_map(Message::Client).boxed(),
+        3 => server_frame().prop_map(Message::Server).boxed(),
+        1 => directory_request().prop_map(Message::Node).boxed(),
+        1 => directory_reply().prop_map(Message::Directory).boxed(),
+    ]
+}
+
+#[test]
+fn a13_longest_claim_fits_in_a_frame() {
+    let longest = "x".repeat(HOST_ADDRESS_BYTES_MAX);
+    let addresses = Addresses::first_of(vec![longest.parse().unwrap(); ADDRESSES_MAX]);
+    let [_, mut claim] = samples::claims();
+    claim.service = "語".repeat(SERVICE_NAME_CHARS_MAX).parse().unwrap();
+    claim.expect = Generation::MAX;
+    claim.owner = Host { addresses, ..claim.owner };
+    claim.standby = Some(claim.owner.clone());
+    let signature = Signature::new([0xFF; 64]);
+    let frame = encode_to_bytes(&DirectoryRequest::Propose(SignedClaim { claim, signature }));
+    assert!(frame.len() - PREFIX_BYTES <= DIRECTORY_FRAME_BYTES_MAX, "{}", frame.len());
 }
 
 /// The whole frames of a stream fed in these pieces, and then the rest.
@@ -358,12 +470,15 @@ proptest! {
     fn arbitrary_bytes_are_refused_or_are_the_one_encoding_of_a_message(
         bytes in vec(any::<u8>(), 0..200),
         pieces in vec(0..40_usize, 0..10),
-        tag in 0..16_u8,
+        tag in 0..24_u8,
     ) {
         frames_of(&bytes, &pieces);
         // A tag that exists gets further than a random one.
         let frame = [&[tag], &bytes[..]].concat();
-        for (_, like) in [golden().remove(0), golden().pop().unwrap()] {
+        let mut all = golden();
+        all.dedup_by_key(|(_, message)| core::mem::discriminant(message));
+        prop_assert_eq!(all.len(), 4, "each side of a chat and of a directory");
+        for (_, like) in all {
             if let Ok(message) = like.decode_alike(&frame) {
                 prop_assert_eq!(&message.encode()[PREFIX_BYTES..], &frame);
             }

@@ -7,12 +7,16 @@ use std::path::PathBuf;
 
 use chatcore::id::{Attach, Digest, Generation, LogId, Nonce, PublicKey, SessionId};
 use chatcore::limits::{Limits, REMEMBERED_ANSWERS};
+use chatcore::migration::directory::{
+    DIRECTORY_FRAME_BYTES_MAX, DirectoryReply, DirectoryRequest, SERVICES_MAX,
+};
 use chatcore::text::{
-    BODY_BYTES_MAX, HOST_ADDRESS_BYTES_MAX, ROOM_NAME_CHARS_MAX, USER_NAME_CHARS_MAX,
+    BODY_BYTES_MAX, HOST_ADDRESS_BYTES_MAX, ROOM_NAME_CHARS_MAX, SERVICE_NAME_CHARS_MAX,
+    USER_NAME_CHARS_MAX,
 };
 use chatcore::wire::{
-    ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, LIST_MAX, LoginProof, OperateProof,
-    Order, ServerFrame, VERSION,
+    ADDRESSES_MAX, ClientFrame, FRAME_BYTES_MAX, GREETING_FRAME_BYTES_MAX, LIST_MAX, LoginProof,
+    OperateProof, Order, ServerFrame, VERSION,
 };
 use ed25519_dalek::{Signer as _, SigningKey, Verifier as _};
 
@@ -40,7 +44,12 @@ fn protocol_prints_golden_frames_exactly() {
     for block in &printed {
         assert!(entries.contains(block), "PROTOCOL.md prints what is not golden:\n{block}");
     }
-    for (side, kinds) in [("client", ClientFrame::VARIANTS), ("server", ServerFrame::VARIANTS)] {
+    for (side, kinds) in [
+        ("client", ClientFrame::VARIANTS),
+        ("server", ServerFrame::VARIANTS),
+        ("node", DirectoryRequest::VARIANTS),
+        ("directory", DirectoryReply::VARIANTS),
+    ] {
         for kind in kinds {
             let name = format!("{side}.{kind}");
             let shown = printed.iter().any(|block| {
@@ -94,6 +103,10 @@ fn protocol_names_the_limits_of_the_code() {
         ("user name", format!("{USER_NAME_CHARS_MAX} characters")),
         ("room name", format!("{ROOM_NAME_CHARS_MAX} characters")),
         ("address of a host", format!("{HOST_ADDRESS_BYTES_MAX} bytes")),
+        ("addresses of a host", ADDRESSES_MAX.to_string()),
+        ("name of a service", format!("{SERVICE_NAME_CHARS_MAX} characters")),
+        ("frame of a directory", format!("{DIRECTORY_FRAME_BYTES_MAX} bytes")),
+        ("services of a directory", SERVICES_MAX.to_string()),
         ("remembered answers", REMEMBERED_ANSWERS.to_string()),
         ("time to log in", secs(limits.login_time)),
         ("silence before a ping", secs(limits.ping_interval)),
@@ -103,6 +116,10 @@ fn protocol_names_the_limits_of_the_code() {
         ("sessions of a user", limits.sessions_per_user_max.to_string()),
         ("answers left unread", format!("{} bytes", limits.unread_bytes_max)),
         ("connection that takes no byte", secs(limits.stall_time)),
+        ("log-in that waits", secs(limits.parked_time)),
+        ("frames while it waits", limits.parked_frames_max.to_string()),
+        ("bytes while it waits", format!("{} bytes", limits.parked_bytes_max)),
+        ("connection after `moved`", secs(limits.moved_time)),
     ];
     let protocol = protocol();
     for (what, value) in rows {
@@ -183,12 +200,35 @@ fn worked_order() -> String {
     })
 }
 
+/// What is signed of the two claims of the samples, and of what they lead to, worked out.
+fn worked_registers() -> [String; 2] {
+    let directory = PublicKey::new(ramp(0x50));
+    let [alone, _] = samples::claims();
+    let [_, pair] = samples::registrations();
+    let said = [alone.to_bytes(&directory), pair.to_bytes(&directory)];
+    said.map(|message| {
+        let key = SigningKey::from_bytes(&ramp(0x00));
+        let fields = [
+            ("secret key", hex(key.as_bytes())),
+            ("directory", hex(directory.as_bytes())),
+            ("signed bytes", hex(&message)),
+            ("signature", hex(&key.sign(&message).to_bytes())),
+        ];
+        fields.iter().fold(String::new(), |mut text, (name, value)| {
+            writeln!(text, "{name:<12} {value}").unwrap();
+            text
+        })
+    })
+}
+
 #[test]
 fn protocol_works_out_proofs_as_the_code_does() {
     let protocol = protocol();
     let printed = blocks(&protocol, "proof");
     let exporter = Digest::new(ramp(0xC0));
-    let worked = [worked_proof(None), worked_proof(Some(exporter)), worked_order()];
+    let [claim, registration] = worked_registers();
+    let proofs = [worked_proof(None), worked_proof(Some(exporter)), worked_order()];
+    let worked: Vec<String> = proofs.into_iter().chain([claim, registration]).collect();
     for (number, worked) in worked.iter().enumerate() {
         let block = printed.get(number).copied().unwrap_or("nothing");
         assert!(block == worked.trim_end(), "PROTOCOL.md must print:\n{worked}");
@@ -213,6 +253,44 @@ fn log_in_proof_has_the_layout_that_protocol_tells() {
         hex(b"Alice"),
     ];
     assert_eq!(bytes, layout.concat());
+}
+
+#[test]
+fn claim_and_registration_have_the_layout_that_protocol_tells() {
+    let directory = ramp::<32>(0x50);
+    let text = |text: &str| format!("{:04x}{}", text.len(), hex(text.as_bytes()));
+    let owner = [
+        hex(&ramp::<32>(0x10)),
+        hex(&ramp::<16>(0x50)),
+        format!("01{}", hex(&ramp::<32>(0xC0))),
+        "02".to_owned(),
+        text("chats://a.example:5000"),
+        text("unix:/run/chat.sock"),
+    ];
+    let standby = [hex(&ramp::<32>(0x20)), hex(&ramp::<16>(0x60)), "00".into(), "00".into()];
+    let claim = [
+        hex(b"chatcore claim v1\0"),
+        hex(&directory),
+        text("chat"),
+        hex(&ramp::<16>(0x70)),
+        "0000000000000000".to_owned(),
+        owner.concat(),
+        "00".to_owned(),
+    ];
+    let registration = [
+        hex(b"chatcore registration v1\0"),
+        hex(&directory),
+        text("chat"),
+        "000000000000012d".to_owned(),
+        hex(&ramp::<16>(0x70)),
+        owner.concat(),
+        format!("01{}", standby.concat()),
+    ];
+    let worked = worked_registers();
+    for (worked, layout) in worked.iter().zip([claim, registration]) {
+        let line = worked.lines().find(|line| line.starts_with("signed bytes")).unwrap();
+        assert_eq!(line.split_whitespace().last().unwrap(), layout.concat());
+    }
 }
 
 #[test]

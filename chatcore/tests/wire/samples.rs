@@ -1,17 +1,22 @@
 //! One sample at least of every variant of every enum that travels.
 
 use chatcore::id::{
-    Attach, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, LogId, Nonce,
-    PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
+    Attach, BootId, ByteCount, COUNTER_MAX, Counter, Generation, Incarnation, Index, KeyHash,
+    LogId, Nonce, PublicKey, RequestId, Seq, SessionId, Signature, Threshold,
 };
-use chatcore::text::{Body, NameError, RoomName, Untrusted, UserName};
+use chatcore::migration::NodeId;
+use chatcore::migration::directory::{
+    Claim, ClaimFault, DirectoryReply, DirectoryRequest, Host, Registration, SignedClaim,
+    SignedRegistration,
+};
+use chatcore::text::{Body, NameError, RoomName, ServiceName, Untrusted, UserName};
 use chatcore::time::{Span, Timestamp};
 use chatcore::wire::{
-    Answer, AuthFault, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor, DecodeFault,
-    DiskStatus, Durability, ExpelFault, FrameFault, GateState, HostStatus, JoinedRoom, LimitFault,
-    List, Login, Measure, NameFault, Notice, Operate, Order, Question, Record, RecordBody, Refusal,
-    Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault, Status, StorageStatus,
-    TargetFault, UserInfo, UserList, VersionRange, Welcome,
+    Addresses, Answer, AuthFault, CheckpointStatus, ClientFrame, ClientHello, Command, Cursor,
+    DecodeFault, DiskStatus, Durability, ExpelFault, FrameFault, GateState, HostStatus, JoinedRoom,
+    LimitFault, List, Location, Login, Measure, NameFault, Notice, Operate, Order, Question,
+    Record, RecordBody, Refusal, Role, RoomInfo, ServerFrame, ServerHello, Start, StateFault,
+    Status, StorageStatus, TargetFault, UserInfo, UserList, VersionRange, Welcome,
 };
 
 use crate::variants::Variants;
@@ -99,8 +104,8 @@ pub(crate) fn questions() -> Vec<(String, Question)> {
 }
 
 pub(crate) fn client_frames() -> Vec<(String, ClientFrame)> {
-    let hello =
-        ClientHello { role: Role::Client, versions: VersionRange { min: 1, max: 1 }, features: 0 };
+    let versions = VersionRange { min: 1, max: 1 };
+    let hello = |role| ClientFrame::Hello(ClientHello { role, versions, features: 0 });
     let login = Login {
         name: Untrusted::new("Alice"),
         key: PublicKey::new(ramp(0x10)),
@@ -109,7 +114,8 @@ pub(crate) fn client_frames() -> Vec<(String, ClientFrame)> {
         signature: Signature::new(ramp(0x80)),
     };
     let mut frames = vec![
-        (String::new(), ClientFrame::Hello(hello)),
+        (String::new(), hello(Role::Client)),
+        ("_node".to_owned(), hello(Role::Node)),
         (String::new(), ClientFrame::Login(login)),
     ];
     for (number, (suffix, command)) in (1..).zip(commands()) {
@@ -356,7 +362,33 @@ pub(crate) fn server_frames() -> Vec<(String, ServerFrame)> {
             .map(|(name, status)| (format!(".{name}"), ServerFrame::Status(status))),
     );
     frames.push(plain(ServerFrame::Proof { signature: Signature::new(ramp(0x80)) }));
+    frames.extend(moves().into_iter().map(|(suffix, frame)| (suffix.to_owned(), frame)));
     frames
+}
+
+/// What is told of a move.
+fn moves() -> Vec<(&'static str, ServerFrame)> {
+    let generation = Generation::new(4).unwrap();
+    let location = |tls_key, addresses: &[&str]| Location {
+        generation,
+        log_id: LogId::new(ramp(0x70)),
+        key: PublicKey::new(ramp(0x40)),
+        boot: BootId::new(ramp(0x60)),
+        tls_key,
+        addresses: Addresses::first_of(addresses.iter().map(|text| text.parse().unwrap())),
+    };
+    let key = Some(KeyHash::new(ramp(0xC0)));
+    let encrypted = location(key, &["chats://b.example:5000", "chats://192.0.2.7:5000"]);
+    let within_ms = Span::from_millis(500);
+    vec![
+        ("", ServerFrame::Parked(encrypted.clone())),
+        ("", ServerFrame::Moved(encrypted.clone())),
+        ("_plain", ServerFrame::Moved(location(None, &["chat://127.0.0.1:5001"]))),
+        ("_nowhere", ServerFrame::Moved(location(None, &[]))),
+        ("", ServerFrame::Prepare { target: encrypted, within_ms }),
+        ("", ServerFrame::Stay),
+        ("", ServerFrame::Generation { generation }),
+    ]
 }
 
 /// A status for each way of keeping a journal, by name.
@@ -399,4 +431,77 @@ pub(crate) fn storages() -> Vec<StorageStatus> {
         statuses().into_iter().map(|(_, status)| status.host.storage).collect();
     storages.dedup_by_key(|storage| storage.variant());
     storages
+}
+
+/// A host with so many addresses.
+fn host(first: u8, addresses: usize) -> Host {
+    let all = ["chats://a.example:5000", "unix:/run/chat.sock"];
+    let addresses = all.into_iter().take(addresses).map(|address| address.parse().unwrap());
+    Host {
+        node: NodeId { key: PublicKey::new(ramp(first)), boot: BootId::new(ramp(first ^ 0x40)) },
+        addresses: Addresses::first_of(addresses),
+        tls_key: (first == 0x10).then(|| KeyHash::new(ramp(0xC0))),
+    }
+}
+
+/// A claim of an owner alone, and one of an owner with a standby.
+pub(crate) fn claims() -> [Claim; 2] {
+    let alone = Claim {
+        service: ServiceName::default(),
+        log_id: LogId::new(ramp(0x70)),
+        expect: Generation::ZERO,
+        owner: host(0x10, 2),
+        standby: None,
+    };
+    let expect = Generation::new(300).unwrap();
+    let pair = Claim { expect, standby: Some(host(0x20, 0)), ..alone.clone() };
+    [alone, pair]
+}
+
+pub(crate) fn directory_requests() -> Vec<(String, DirectoryRequest)> {
+    let service = ServiceName::default;
+    let watch = |after| DirectoryRequest::Watch { service: service(), after };
+    let signature = Signature::new(ramp(0x80));
+    let propose = |claim| DirectoryRequest::Propose(SignedClaim { claim, signature });
+    let [alone, pair] = claims();
+    let named = [
+        ("", DirectoryRequest::Locate { service: service() }),
+        ("", watch(Generation::new(300).unwrap())),
+        ("_any", watch(Generation::ZERO)),
+        (".alone", propose(alone)),
+        (".pair", propose(pair)),
+    ];
+    named.map(|(suffix, frame)| (suffix.to_owned(), frame)).into()
+}
+
+pub(crate) fn registrations() -> [Registration; 2] {
+    claims().map(|Claim { service, log_id, expect, owner, standby }| Registration {
+        service,
+        generation: expect.next(),
+        log_id,
+        owner,
+        standby,
+    })
+}
+
+pub(crate) fn directory_replies() -> Vec<(String, DirectoryReply)> {
+    let signature = Signature::new(ramp(0x80));
+    let [alone, pair] =
+        registrations().map(|registration| SignedRegistration { registration, signature });
+    let mut named = vec![
+        (".alone".to_owned(), DirectoryReply::Registered(alone.clone())),
+        (".pair".to_owned(), DirectoryReply::Registered(pair.clone())),
+        (String::new(), DirectoryReply::Unregistered),
+        (String::new(), DirectoryReply::Applied(alone)),
+        (String::new(), DirectoryReply::Conflict(pair)),
+    ];
+    named.extend(
+        ClaimFault::ALL
+            .iter()
+            .map(|fault| (format!(".{}", fault.variant()), DirectoryReply::Denied(*fault))),
+    );
+    let retry_ms = Span::from_millis(1_000);
+    named.push((String::new(), DirectoryReply::Refused(Refusal::Busy { retry_ms })));
+    named.push((String::new(), DirectoryReply::Close(Refusal::Gone)));
+    named
 }

@@ -315,12 +315,15 @@ impl<'de> VariantAccess<'de> for Probe<'_> {
 mod tests {
     use super::*;
     use crate::variants::ENUMS;
+    use chatcore::migration::directory::{DirectoryReply, DirectoryRequest};
     use chatcore::wire::{ClientFrame, ServerFrame};
 
     #[test]
     fn a12_no_type_that_travels_is_recursive_or_open() {
         let mut enums = walk::<ClientFrame>().unwrap();
         enums.extend(walk::<ServerFrame>().unwrap());
+        enums.extend(walk::<DirectoryRequest>().unwrap());
+        enums.extend(walk::<DirectoryReply>().unwrap());
         let named: Enums = ENUMS.iter().copied().collect();
         assert_eq!(enums, named, "an enum that travels is missing among the golden frames");
     }

@@ -3,6 +3,7 @@
 //! The matches have no `_` arm: whoever adds a variant is stopped here by the compiler, and then by
 //! the golden test until a frame pins the new variant's bytes.
 
+use chatcore::migration::directory::{ClaimFault, DirectoryReply, DirectoryRequest};
 use chatcore::text::NameError;
 use chatcore::wire::{
     Answer, AuthFault, ClientFrame, Command, DecodeFault, Durability, ExpelFault, FrameFault,
@@ -53,6 +54,7 @@ variants! {
     }
     Role {
         Client => "client",
+        Node => "node",
     }
     Command {
         Post => "post",
@@ -101,6 +103,11 @@ variants! {
         Pong => "pong",
         Status => "status",
         Proof => "proof",
+        Parked => "parked",
+        Moved => "moved",
+        Prepare => "prepare",
+        Stay => "stay",
+        Generation => "generation",
     }
     StorageStatus {
         Memory => "memory",
@@ -214,5 +221,27 @@ variants! {
         Oneself => "oneself",
         Founder => "founder",
         Banned => "banned",
+    }
+    DirectoryRequest {
+        Locate => "locate",
+        Watch => "watch",
+        Propose => "propose",
+    }
+    DirectoryReply {
+        Registered => "registered",
+        Unregistered => "unregistered",
+        Applied => "applied",
+        Conflict => "conflict",
+        Denied => "denied",
+        Refused => "refused",
+        Close => "close",
+    }
+    ClaimFault {
+        Signature => "signature",
+        Right => "right",
+        LogId => "log_id",
+        Unregistered => "unregistered",
+        Services => "services",
+        Generation => "generation",
     }
 }

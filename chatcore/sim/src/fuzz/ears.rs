@@ -110,6 +110,11 @@ impl Ears {
                     settle(&mut self.pinged, token);
                 }
             }
+            ServerFrame::Parked(_)
+            | ServerFrame::Moved(_)
+            | ServerFrame::Prepare { .. }
+            | ServerFrame::Stay
+            | ServerFrame::Generation { .. } => panic!("nothing moves here: {frame:?}"),
             ServerFrame::Hello(_)
             | ServerFrame::Rejected(_)
             | ServerFrame::Notice(_)

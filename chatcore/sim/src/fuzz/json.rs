@@ -3,6 +3,7 @@
 use core::fmt::Debug;
 
 use chatcore::codec::{PREFIX_BYTES, decode, encode_to_bytes};
+use chatcore::migration::directory::{DirectoryReply, DirectoryRequest};
 use chatcore::wire::{ClientFrame, FRAME_BYTES_MAX, ServerFrame};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +18,8 @@ pub fn check(input: &[u8]) {
     for line in lines {
         check_line::<ClientFrame>(line);
         check_line::<ServerFrame>(line);
+        check_line::<DirectoryRequest>(line);
+        check_line::<DirectoryReply>(line);
     }
 }
 

@@ -3,6 +3,8 @@
 use core::fmt::Debug;
 
 use chatcore::codec::{PREFIX_BYTES, decode, encode_to_bytes};
+use chatcore::id::{Generation, PublicKey};
+use chatcore::migration::directory::{DirectoryReply, DirectoryRequest, Registers, Verdict};
 use chatcore::wire::{
     Answer, ClientFrame, Command, DecodeFault, FRAME_BYTES_MAX, Question, Refusal, ServerFrame,
 };
@@ -42,6 +44,56 @@ pub fn check_server(frame: &[u8]) {
     | ServerFrame::Answer { answer: Answer::Refused(refusal), .. } = message
     {
         check_refusal(refusal);
+    }
+}
+
+/// Reads the body of one frame as a request to a directory.
+///
+/// # Panics
+/// When it has another encoding too, or does not survive JSON; or when two claims are signed by the same
+/// bytes.
+pub fn check_node(frame: &[u8]) {
+    let Some(DirectoryRequest::Propose(signed)) = check_whole::<DirectoryRequest>(frame) else {
+        return;
+    };
+    let directory = PublicKey::new([0; PublicKey::LEN]);
+    let mut other = signed.claim.clone();
+    other.standby = other.standby.is_none().then(|| other.owner.clone());
+    assert_ne!(signed.claim.to_bytes(&directory), other.to_bytes(&directory));
+    let proven = signed.clone().prove(&directory, |key, message, _| {
+        *key == signed.claim.owner.node.key && message == signed.claim.to_bytes(&directory)
+    });
+    let claim = proven.expect("a claim is proven by its owner's key");
+    let verdict = Registers::default().judge(&claim);
+    if let Verdict::Apply(registration) = verdict {
+        assert_eq!(registration.generation, Generation::ZERO.next(), "it is founded");
+    }
+}
+
+/// Reads the body of one frame as a reply of a directory.
+///
+/// # Panics
+/// When it has another encoding too, does not survive JSON, or tells something that is no fixed text.
+pub fn check_directory(frame: &[u8]) {
+    match check_whole::<DirectoryReply>(frame) {
+        Some(DirectoryReply::Refused(refusal) | DirectoryReply::Close(refusal)) => {
+            check_refusal(refusal);
+        }
+        Some(DirectoryReply::Denied(fault)) => assert!(is_plain(&fault.to_string())),
+        Some(
+            DirectoryReply::Registered(signed)
+            | DirectoryReply::Applied(signed)
+            | DirectoryReply::Conflict(signed),
+        ) => {
+            let directory = PublicKey::new([0; PublicKey::LEN]);
+            let is_of = signed.is_of(&directory, |key, message, signature| {
+                *key == directory
+                    && message == signed.registration.to_bytes(key)
+                    && *signature == signed.signature
+            });
+            assert!(is_of, "what is checked is what the directory signs");
+        }
+        Some(DirectoryReply::Unregistered) | None => {}
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "client_message", check: message::check_client },
     Target { name: "client_ops", check: client_ops::check },
+    Target { name: "directory_message", check: message::check_directory },
     Target { name: "engine_ops", check: engine_ops::check },
     Target { name: "frame", check: frame::check },
     Target { name: "frame_json", check: json::check },
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "journal", check: journal::check },
     Target { name: "line", check: line::check },
     Target { name: "name", check: name::check },
+    Target { name: "node_message", check: message::check_node },
     Target { name: "server_message", check: message::check_server },
     Target { name: "snapshot", check: snapshot::check },
 ];

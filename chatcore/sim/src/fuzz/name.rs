@@ -6,12 +6,12 @@ use core::str::FromStr;
 use chatcore::address::Address;
 use chatcore::codec::{PREFIX_BYTES, decode, encode_to_bytes};
 use chatcore::id::{
-    Attach, BootId, ByteCount, COUNTER_MAX, Counter, Digest, Generation, Incarnation, Index, LogId,
-    Nonce, PublicKey, RequestId, Seq, SessionId, Signature,
+    Attach, BootId, ByteCount, COUNTER_MAX, Counter, Digest, Generation, Incarnation, Index,
+    KeyHash, LogId, Nonce, PublicKey, RequestId, Seq, SessionId, Signature,
 };
 use chatcore::text::{
     BODY_BYTES_MAX, Body, BodyError, HostAddress, NameError, ROOM_NAME_CHARS_MAX, RoomName,
-    USER_NAME_CHARS_MAX, Untrusted, UserName,
+    SERVICE_NAME_CHARS_MAX, ServiceName, USER_NAME_CHARS_MAX, Untrusted, UserName,
 };
 use chatcore::time::Timestamp;
 use serde::Serialize;
@@ -35,10 +35,12 @@ pub fn check(input: &[u8]) {
     }
     check_user_name(text);
     check_room_name(text);
+    check_service_name(text);
     check_body(text);
     check_address(text);
     check_host_address(text);
     check_id::<BootId>(text);
+    check_id::<KeyHash>(text);
     check_id::<LogId>(text);
     check_id::<SessionId>(text);
     check_id::<Digest>(text);
@@ -79,6 +81,16 @@ fn check_room_name(text: &str) {
     assert_eq!(travels.is_some(), enforced, "names travel in their enforced form");
     if let Ok(name) = parsed {
         check_name(&name, ROOM_NAME_CHARS_MAX);
+    }
+}
+
+fn check_service_name(text: &str) {
+    let parsed = text.parse::<ServiceName>();
+    let enforced = parsed.as_ref().is_ok_and(|name| name.as_str() == text);
+    let travels = travels_as::<ServiceName>(text);
+    assert_eq!(travels.is_some(), enforced, "names travel in their enforced form");
+    if let Ok(name) = parsed {
+        check_name(&name, SERVICE_NAME_CHARS_MAX);
     }
 }
 

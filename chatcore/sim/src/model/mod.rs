@@ -111,6 +111,9 @@ impl Model {
     }
 
     /// Before the engine is given an input.
+    ///
+    /// # Panics
+    /// For an input of an engine that follows, or that moves: it predicts one that leads for good.
     pub fn before(&mut self, now: Now, input: &Input) {
         self.now = now;
         match input {
@@ -136,6 +139,12 @@ impl Model {
             }
             Input::Timeout => self.timeout(),
             Input::Stop => self.stop(),
+            Input::Entry(_)
+            | Input::Located(_)
+            | Input::Lead { .. }
+            | Input::Retire(_)
+            | Input::Generation { .. }
+            | Input::Prepare(_) => panic!("the model knows of no move: {input:?}"),
         }
         self.announce_touched();
     }

@@ -193,7 +193,12 @@ const fn label_of(frame: &ServerFrame) -> Label {
         | ServerFrame::Ping { .. }
         | ServerFrame::Pong { .. }
         | ServerFrame::Status(_)
-        | ServerFrame::Proof { .. } => Label::Other,
+        | ServerFrame::Proof { .. }
+        | ServerFrame::Parked(_)
+        | ServerFrame::Moved(_)
+        | ServerFrame::Prepare { .. }
+        | ServerFrame::Stay
+        | ServerFrame::Generation { .. } => Label::Other,
     }
 }
 
@@ -301,7 +306,12 @@ impl Model {
             | ServerFrame::Ping { .. }
             | ServerFrame::Pong { .. }
             | ServerFrame::Status(_)
-            | ServerFrame::Proof { .. } => false,
+            | ServerFrame::Proof { .. }
+            | ServerFrame::Parked(_)
+            | ServerFrame::Moved(_)
+            | ServerFrame::Prepare { .. }
+            | ServerFrame::Stay
+            | ServerFrame::Generation { .. } => false,
         }
     }
 

@@ -227,7 +227,12 @@ impl Line {
             | ServerFrame::Ping { .. }
             | ServerFrame::Pong { .. }
             | ServerFrame::Status(_)
-            | ServerFrame::Proof { .. } => self.answer(&frame),
+            | ServerFrame::Proof { .. }
+            | ServerFrame::Parked(_)
+            | ServerFrame::Moved(_)
+            | ServerFrame::Prepare { .. }
+            | ServerFrame::Stay
+            | ServerFrame::Generation { .. } => self.answer(&frame),
         }
     }
 

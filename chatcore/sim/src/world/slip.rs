@@ -29,7 +29,7 @@ impl Rule {
             Misuse::PersistedOutOfRange { .. } => Some(Self::PersistedOutOfRange),
             Misuse::UnknownRead => Some(Self::UnknownRead),
             Misuse::WrongRecords => Some(Self::WrongRecords),
-            _ => None,
+            Misuse::WrongDuty | Misuse::Chain(_) | Misuse::EarlierGeneration { .. } | _ => None,
         }
     }
 }

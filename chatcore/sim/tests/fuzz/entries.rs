@@ -35,6 +35,19 @@ const ENTRIES: &[(&str, Tried)] = &[
     ("delivery::Delivery::gather", Not("it appends to what its host gives it")),
     ("engine::Engine::handle", By("engine_ops", "self.engine.handle(self.now, input)")),
     ("migration::node::Node::handle", Not("a search visits every state of small worlds: `moving`")),
+    (
+        "migration::directory::wire::DirectoryReply: Deserialize",
+        By("directory_message", "check_whole::<DirectoryReply>("),
+    ),
+    (
+        "migration::directory::wire::DirectoryRequest: Deserialize",
+        By("node_message", "check_whole::<DirectoryRequest>("),
+    ),
+    ("migration::directory::wire::SignedClaim::prove", By("node_message", "signed.clone().prove(")),
+    (
+        "migration::directory::wire::SignedRegistration::is_of",
+        By("directory_message", "signed.is_of("),
+    ),
     ("mutant::Mutant: FromStr", Not("only in builds that prove the checks")),
     ("engine::snapshot::Engine::replay", By("engine_ops", "Engine::replay(entries")),
     ("engine::snapshot::Engine::restore", By("snapshot", "Engine::restore(bytes")),
@@ -43,7 +56,6 @@ const ENTRIES: &[(&str, Tried)] = &[
     ("hub::Hub::receive", By("hub", "hub.receive(")),
     ("hub::Hub::receive_frame", By("hub", "hub.receive_frame(")),
     ("id::Attach: TryFrom", By("name", "check_number::<Attach>(value)")),
-    ("id::BootId: Deserialize", By("name", "check_id::<BootId>(text)")),
     ("id::BootId: FromStr", By("name", "check_id::<BootId>(text)")),
     ("id::ByteCount: TryFrom", By("name", "check_number::<ByteCount>(value)")),
     ("id::Counter: TryFrom", By("name", "check_number::<Counter>(value)")),
@@ -51,6 +63,7 @@ const ENTRIES: &[(&str, Tried)] = &[
     ("id::Generation: TryFrom", By("name", "check_number::<Generation>(value)")),
     ("id::Incarnation: TryFrom", By("name", "check_number::<Incarnation>(value)")),
     ("id::Index: TryFrom", By("name", "check_number::<Index>(value)")),
+    ("id::KeyHash: FromStr", By("name", "check_id::<KeyHash>(text)")),
     ("id::LogId: FromStr", By("name", "check_id::<LogId>(text)")),
     ("id::Nonce: FromStr", By("name", "check_id::<Nonce>(text)")),
     ("id::PublicKey: FromStr", By("name", "check_id::<PublicKey>(text)")),
@@ -64,18 +77,25 @@ const ENTRIES: &[(&str, Tried)] = &[
     ("text::body::BodyError: Deserialize", Not("a reason, which never travels by itself")),
     ("text::host_address::HostAddress: FromStr", By("name", "text.parse::<HostAddress>()")),
     ("text::name::RoomName: FromStr", By("name", "text.parse::<RoomName>()")),
+    ("text::name::ServiceName: FromStr", By("name", "text.parse::<ServiceName>()")),
     ("text::name::UserName: FromStr", By("name", "text.parse::<UserName>()")),
     ("text::untrusted::Untrusted::new", By("name", "Untrusted::<UserName>::new(text)")),
     ("text::untrusted::Untrusted::parse", By("name", "Untrusted::<UserName>::new(text).parse()")),
     ("time::Timestamp: TryFrom", By("name", "check_number::<Timestamp>(value)")),
     ("wire::client::ClientFrame: Deserialize", By("client_message", "check_whole::<ClientFrame>(")),
+    ("wire::location::Addresses::first_of", Not("it takes the first of what was read before")),
     ("wire::refusal::Refusal::is_passing_for", Not("it looks at a command that was read before")),
     ("wire::refusal::Refusal: From::from", Not("it makes a reason of another, of a closed set")),
     ("wire::server::ServerFrame: Deserialize", By("server_message", "check_whole::<ServerFrame>(")),
 ];
 
 /// Roots that are read as JSON, too.
-const JSON: [&str; 2] = ["check_line::<ClientFrame>(line)", "check_line::<ServerFrame>(line)"];
+const JSON: [&str; 4] = [
+    "check_line::<ClientFrame>(line)",
+    "check_line::<ServerFrame>(line)",
+    "check_line::<DirectoryRequest>(line)",
+    "check_line::<DirectoryReply>(line)",
+];
 
 /// What is wrong between a scan and a list, one line each.
 fn faults(found: &Found, list: &[(&str, Tried)]) -> Vec<String> {

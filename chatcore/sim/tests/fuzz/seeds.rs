@@ -57,7 +57,13 @@ fn add_frames(seeds: &mut Seeds) {
         let name = lines.next().unwrap().to_owned();
         let frame = unhex(lines.next().unwrap());
         let json = lines.next().unwrap().to_owned();
-        let side = if name.starts_with("client.") { "client_message" } else { "server_message" };
+        let side = match name.split('.').next() {
+            Some("client") => "client_message",
+            Some("server") => "server_message",
+            Some("node") => "node_message",
+            Some("directory") => "directory_message",
+            other => panic!("{other:?} is no side"),
+        };
         seeds.insert((side, name.clone()), frame[PREFIX_BYTES..].to_vec());
         seeds.insert(("frame", name.clone()), [&[CUT][..], &frame].concat());
         seeds.insert(("frame_json", name), json.into_bytes());

@@ -1,0 +1,4 @@
+//! Single replies of a directory.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| chat_sim::fuzz::message::check_directory(input));
