@@ -223,7 +223,7 @@ pub(super) struct LocateArgs {
     pub(super) service: ServiceName,
 
     /// The key that the directory must have, as its `listening` line tells it [default: any]
-    #[arg(long, value_name = "KEY", env = "CHAT_DIRECTORY_KEY")]
+    #[arg(long, value_name = "KEY", env = "CHAT_DIRECTORY_KEY", allow_hyphen_values = true)]
     pub(super) key: Option<PublicKey>,
 
     /// Write one JSON object a line to stdout
@@ -274,7 +274,7 @@ pub(super) struct RunArgs {
     /// Who may reset rooms and send users away, by name or public key. May be repeated. A chat that is
     /// there already keeps its own, on every host [default: the first user]
     #[arg(long, value_name = "NAME|KEY", env = "CHAT_OPERATOR", value_delimiter = ',',
-          value_parser = parse_operator)]
+          value_parser = parse_operator, allow_hyphen_values = true)]
     pub(super) operator: Vec<OperatorRule>,
 
     /// Allow other machines to connect without encryption
@@ -533,5 +533,17 @@ mod tests {
         assert_eq!(parse_operator(&key.to_string()), Ok(OperatorRule::Key(key)));
         assert_eq!(parse_operator("Ana"), Ok(OperatorRule::Name("ana".parse().unwrap())));
         assert!(parse_operator("an operator").is_err());
+    }
+
+    #[test]
+    fn key_may_begin_with_a_hyphen() {
+        let key = PublicKey::new([0xFB; 32]).to_string();
+        assert!(key.starts_with('-'), "{key}");
+        for args in [
+            ["chat-server", "locate", "--key", &key].as_slice(),
+            &["chat-server", "--operator", &key],
+        ] {
+            assert!(Args::try_parse_from(args).is_ok(), "{args:?}");
+        }
     }
 }
