@@ -34,6 +34,8 @@ struct Machine {
     cuts: u64,
     /// What was being stored when entries were forgotten, and is told too late.
     late: Option<(u64, usize)>,
+    /// What it was asked to compare, with the outcome that it has yet to tell.
+    checks: BTreeSet<(Generation, Index, bool)>,
     /// Whom it copies from, if it does.
     copies: Option<(NodeId, Generation)>,
     /// The oldest record that it may still be told of.
@@ -85,6 +87,8 @@ pub(super) enum Action {
     Store(usize),
     /// What was stored before a cut is told after it.
     StoredLate(usize),
+    /// What was compared is told.
+    Checked(usize, Generation, Index, bool),
     Deliver(Letter),
     Learn(usize),
     Copy(usize),
@@ -134,8 +138,18 @@ fn count(index: Index) -> usize {
 impl Machine {
     fn new(id: NodeId, mut node: Node<Line>, floor: usize, off: Off) -> Self {
         off.node(&mut node);
-        let (log, durable, cuts) = (Vec::new(), 0, 0);
-        Self { id, node, log, durable, cuts, late: None, copies: None, floor, differs: false }
+        Self {
+            id,
+            node,
+            log: Vec::new(),
+            durable: 0,
+            cuts: 0,
+            late: None,
+            checks: BTreeSet::new(),
+            copies: None,
+            floor,
+            differs: false,
+        }
     }
 
     fn is_owner(&self) -> bool {
@@ -166,6 +180,7 @@ impl Machine {
         off.node(&mut node);
         (self.node, self.floor, self.cuts) = (node, floor, 0);
         (self.late, self.copies) = (None, None);
+        self.checks.clear();
     }
 }
 
@@ -297,9 +312,9 @@ impl State {
                 assert_eq!(count(after), machine.log.len(), "a copy goes on from what is there");
                 machine.copies = Some((owner, generation));
             }
-            Output::Check { index, entry } => {
+            Output::Check { generation, index, entry } => {
                 let same = machine.log.get(count(index) - 1) == Some(&entry);
-                return Some(Input::Checked { index, same });
+                machine.checks.insert((generation, index, same));
             }
             Output::Put { index, entry } => {
                 assert_eq!(count(index), machine.log.len() + 1, "a follower appends what is next");
@@ -410,6 +425,11 @@ impl State {
         if machine.late.is_some() {
             actions.push(Action::StoredLate(place));
         }
+        let checked = machine.checks.iter().copied();
+        actions.extend(
+            checked
+                .map(|(generation, index, same)| Action::Checked(place, generation, index, same)),
+        );
         let records = self.records.iter().enumerate().skip(machine.floor);
         let newer = records.filter(|(_, record)| record.generation > node.generation());
         actions.extend(newer.map(|(at, _)| Action::Read(place, at)));
@@ -449,6 +469,11 @@ impl State {
                 let Some(machine) = &mut self.machines[place] else { return };
                 let Some((cuts, through)) = machine.late.take() else { return };
                 self.tell(place, Input::Stored { cuts, through: index(through) });
+            }
+            Action::Checked(place, generation, index, same) => {
+                let Some(machine) = &mut self.machines[place] else { return };
+                machine.checks.remove(&(generation, index, same));
+                self.tell(place, Input::Checked { generation, index, same });
             }
             Action::Deliver(Letter { from, to, message }) => {
                 let Some(place) = self.place_of(to) else { return };
@@ -534,9 +559,12 @@ impl State {
         self.records.extend(after);
     }
 
-    /// Whether all is said after everybody did what they can for a while, and nothing was lost.
+    /// Whether all is said after everybody did what they can for a while, though all that was said before
+    /// is lost.
     pub(super) fn goes_on(mut self, people: u8, off: Off) -> bool {
         let is_done = |state: &Self| state.shown.len() == usize::from(people);
+        // Nothing that was said arrives: what matters has to be said again.
+        self.letters.clear();
         for _ in 0..ROUNDS {
             if is_done(&self) {
                 return true;
@@ -555,10 +583,23 @@ impl State {
         is_done(&self)
     }
 
+    /// An owner says to its follower that it is there.
+    fn beat(&mut self, place: usize) {
+        let Some(machine) = &self.machines[place] else { return };
+        let Some((to, _)) = machine.node.follower() else { return };
+        let (generation, committed) = (machine.node.generation(), machine.node.committed());
+        let (from, message) = (machine.id, Message::Beat { generation, committed });
+        self.send(Letter { from, to, message });
+    }
+
     /// What a host does when nothing hinders it: it stores, looks at the register, goes on when it was
     /// frozen, gives up who is not there and takes over from who is not there.
     fn attend(&mut self, place: usize, people: u8) {
         self.store(place);
+        let checks = self.machines[place].as_ref().map(|machine| machine.checks.clone());
+        for (generation, index, same) in checks.into_iter().flatten() {
+            self.act(Action::Checked(place, generation, index, same), Off::default());
+        }
         self.tell(place, Input::Told(*self.record()));
         self.tell(place, Input::Thaw);
         let Some(machine) = &self.machines[place] else { return };
@@ -570,6 +611,7 @@ impl State {
         if follower.is_some_and(|node| !follows(node)) {
             self.tell(place, Input::Drop);
         }
+        self.beat(place);
         let owner = self.record().owner;
         if self.machine_of(owner).is_none() {
             self.tell(place, Input::Suspect);

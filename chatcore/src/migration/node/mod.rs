@@ -40,7 +40,8 @@ pub enum Message<E> {
         /// The last entry that is committed.
         committed: Index,
     },
-    /// From the owner: it is there. To be sent whenever nothing else was for a while.
+    /// From the owner: it is there. To be sent whenever nothing else was for a while; what the follower
+    /// answers tells where to go on with entries.
     Beat {
         /// The generation.
         generation: Generation,
@@ -115,6 +116,8 @@ pub enum Input<E> {
     Told(Record),
     /// Answers [`Output::Check`].
     Checked {
+        /// The generation that was asked about.
+        generation: Generation,
         /// The place that was asked about.
         index: Index,
         /// Whether the same entry stands there.
@@ -174,6 +177,8 @@ pub enum Output<E> {
     },
     /// Say whether this entry is the one at this place.
     Check {
+        /// To be repeated: an owner has one entry at a place for as long as its generation lasts.
+        generation: Generation,
         /// The place; there is an entry.
         index: Index,
         /// The entry.
@@ -257,7 +262,7 @@ enum Role {
 }
 
 /// How an owner owns. Only a standby that is in the record, or is about to be, may hold up commits, and
-/// whoever could take over does. `stored` is what it said in this generation, if it said anything.
+/// whoever could take over does. `vouched` is what it said in this generation, if it said anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Owning {
     /// It was proposed to own the chat in the next generation: whatever was proposed in its life before
@@ -268,16 +273,31 @@ enum Owning {
     /// from then on be the record at any time.
     Joint {
         learner: NodeId,
-        stored: Option<Index>,
+        vouched: Option<Vouched>,
         proposed: bool,
     },
     Paired {
-        stored: Option<Index>,
+        vouched: Option<Vouched>,
     },
     /// The standby was told that it may take over.
     Frozen {
-        stored: Option<Index>,
+        vouched: Option<Vouched>,
     },
+}
+
+/// What a follower said that it has stored of its owner's entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Vouched {
+    /// The most that it ever said, which stays true.
+    most: Index,
+    /// What it said last: less, when its process ended meanwhile and it has to compare the rest anew.
+    last: Index,
+}
+
+impl Vouched {
+    fn or_more(before: Option<Self>, last: Index) -> Self {
+        Self { most: before.map_or(last, |before| before.most.max(last)), last }
+    }
 }
 
 /// What the owner said with its last word.
@@ -290,7 +310,7 @@ struct Release {
 impl Owning {
     /// How an owner owns by a record.
     const fn by(record: &Record) -> Self {
-        if record.standby.is_some() { Self::Paired { stored: None } } else { Self::Alone }
+        if record.standby.is_some() { Self::Paired { vouched: None } } else { Self::Alone }
     }
 }
 
@@ -390,9 +410,9 @@ impl<E> Node<E> {
         let Role::Owner(record, owning) = self.role else { return None };
         match owning {
             Owning::Returning | Owning::Alone => None,
-            Owning::Joint { learner, stored, .. } => Some((learner, stored)),
-            Owning::Paired { stored } | Owning::Frozen { stored } => {
-                record.standby.map(|standby| (standby, stored))
+            Owning::Joint { learner, vouched, .. } => Some((learner, vouched.map(|it| it.last))),
+            Owning::Paired { vouched } | Owning::Frozen { vouched } => {
+                record.standby.map(|standby| (standby, vouched.map(|it| it.last)))
             }
         }
     }
@@ -417,7 +437,7 @@ impl<E> Node<E> {
             Input::Stored { cuts, through } => self.store(cuts, through),
             Input::Heard { from, message } => self.hear(from, message),
             Input::Told(record) => self.heed(record),
-            Input::Checked { index, same } => self.check(index, same),
+            Input::Checked { generation, index, same } => self.check(generation, index, same),
             Input::WasCut { cuts } => {
                 self.tail.was_cut(cuts);
                 self.tell_stored();
@@ -486,11 +506,11 @@ impl<E> Node<E> {
             {
                 mine
             }
-            Owning::Joint { stored, .. }
-            | Owning::Paired { stored }
-            | Owning::Frozen { stored } => {
-                let Some(stored) = stored else { return };
-                mine.min(stored)
+            Owning::Joint { vouched, .. }
+            | Owning::Paired { vouched }
+            | Owning::Frozen { vouched } => {
+                let Some(Vouched { most, .. }) = vouched else { return };
+                mine.min(most)
             }
         };
         let news = self.tail.commit(through);
@@ -509,6 +529,8 @@ impl<E> Node<E> {
             Message::Beat { generation, committed } => {
                 if self.follows(from, generation) {
                     self.hear_committed(committed);
+                    // What it said before may be lost, and what was sent since.
+                    self.tell_stored();
                 }
             }
             Message::Stored { generation, through } => self.hear_stored(from, generation, through),
@@ -548,7 +570,10 @@ impl<E> Node<E> {
         match self.tail.offer(index) {
             // What it said of that may be lost.
             Offer::Had => self.tell_stored(),
-            Offer::Check => self.outputs.push_back(Output::Check { index, entry }),
+            Offer::Check => {
+                let generation = self.generation();
+                self.outputs.push_back(Output::Check { generation, index, entry });
+            }
             Offer::Put => {
                 self.outputs.push_back(Output::Put { index, entry });
                 self.heed_release();
@@ -562,7 +587,11 @@ impl<E> Node<E> {
         self.outputs.extend(news.map(Output::Commit));
     }
 
-    fn check(&mut self, index: Index, same: bool) {
+    fn check(&mut self, generation: Generation, index: Index, same: bool) {
+        // Of an earlier owner, which had another entry there.
+        if generation != self.generation() {
+            return;
+        }
         if let Some((cuts, after)) = self.tail.check(index, same) {
             return self.outputs.push_back(Output::Cut { after, cuts });
         }
@@ -577,10 +606,10 @@ impl<E> Node<E> {
             return;
         }
         let standby = record.standby;
-        let stored = match owning {
-            Owning::Joint { learner, stored, .. } if *learner == from => stored,
-            Owning::Paired { stored } | Owning::Frozen { stored } if standby == Some(from) => {
-                stored
+        let vouched = match owning {
+            Owning::Joint { learner, vouched, .. } if *learner == from => vouched,
+            Owning::Paired { vouched } | Owning::Frozen { vouched } if standby == Some(from) => {
+                vouched
             }
             Owning::Returning
             | Owning::Alone
@@ -588,7 +617,7 @@ impl<E> Node<E> {
             | Owning::Paired { .. }
             | Owning::Frozen { .. } => return,
         };
-        *stored = Some(through).max(*stored);
+        *vouched = Some(Vouched::or_more(*vouched, through));
         self.commit();
         self.propose_learner();
     }
@@ -598,19 +627,20 @@ impl<E> Node<E> {
     fn join(&mut self, learner: NodeId) {
         let Role::Owner(record, Owning::Alone) = self.role else { return };
         if learner != self.me {
-            let owning = Owning::Joint { learner, stored: None, proposed: false };
+            let owning = Owning::Joint { learner, vouched: None, proposed: false };
             self.role = Role::Owner(record, owning);
         }
     }
 
     /// Has the register name the node that is to stand by, if it may take over.
     fn propose_learner(&mut self) {
-        let Role::Owner(record, Owning::Joint { learner, stored, proposed: false }) = self.role
+        let Role::Owner(record, Owning::Joint { learner, vouched, proposed: false }) = self.role
         else {
             return;
         };
-        if stored >= Some(self.committed()) || mutated!(self, ProposeBehind) {
-            self.role = Role::Owner(record, Owning::Joint { learner, stored, proposed: true });
+        let has_all = vouched.is_some_and(|vouched| vouched.most >= self.committed());
+        if has_all || mutated!(self, ProposeBehind) {
+            self.role = Role::Owner(record, Owning::Joint { learner, vouched, proposed: true });
             self.propose(record.generation, self.me, Some(learner));
         }
     }
@@ -635,17 +665,17 @@ impl<E> Node<E> {
     }
 
     fn freeze(&mut self, state: Digest) {
-        let Role::Owner(record, Owning::Paired { stored }) = self.role else { return };
+        let Role::Owner(record, Owning::Paired { vouched }) = self.role else { return };
         let Some(standby) = record.standby else { return };
-        self.role = Role::Owner(record, Owning::Frozen { stored });
+        self.role = Role::Owner(record, Owning::Frozen { vouched });
         let (generation, through) = (record.generation, self.appended());
         self.send(standby, Message::Release { generation, through, state });
     }
 
     /// Goes on. If the standby has taken over meanwhile, nothing of it will ever be committed.
     fn thaw(&mut self) {
-        let Role::Owner(record, Owning::Frozen { stored }) = self.role else { return };
-        self.role = Role::Owner(record, Owning::Paired { stored });
+        let Role::Owner(record, Owning::Frozen { vouched }) = self.role else { return };
+        self.role = Role::Owner(record, Owning::Paired { vouched });
     }
 
     /// Has the state compared once it is the one that the owner released. What of it is not stored yet
@@ -790,6 +820,14 @@ mod tests {
         Message::Stored { generation: generation(number), through: index(through) }
     }
 
+    fn asks(number: u64, place: u64, entry: &'static str) -> Output<&'static str> {
+        Output::Check { generation: generation(number), index: index(place), entry }
+    }
+
+    fn checked(number: u64, place: u64, same: bool) -> Input<&'static str> {
+        Input::Checked { generation: generation(number), index: index(place), same }
+    }
+
     /// What a follower says to `S`.
     fn says_stored(number: u64, through: u64) -> Output<&'static str> {
         Output::Send { to: id(S), message: stored(number, through) }
@@ -864,6 +902,19 @@ mod tests {
     }
 
     #[test]
+    fn standby_that_comes_back_is_sent_what_it_is_not_sure_of_any_more() {
+        let mut node = paired();
+        for place in 3..=5 {
+            decide(&mut node, place);
+        }
+        hear(&mut node, T, stored(2, 5));
+        assert_eq!(node.follower(), Some((id(T), Some(index(5)))));
+        hear(&mut node, T, stored(2, 4));
+        assert_eq!(node.follower(), Some((id(T), Some(index(4)))));
+        assert_eq!(node.committed(), index(5), "it has that all the same");
+    }
+
+    #[test]
     fn owner_goes_on_without_its_standby_once_the_register_says_so() {
         let mut node = paired();
         decide(&mut node, 3);
@@ -934,14 +985,14 @@ mod tests {
         let says = |through| Output::Send { to: id(T), message: stored(3, through) };
         assert_eq!(outputs(&mut node), [says(2)]);
         hear(&mut node, T, entry(3, 3, "same"));
-        assert_eq!(outputs(&mut node), [Output::Check { index: index(3), entry: "same" }]);
+        assert_eq!(outputs(&mut node), [asks(3, 3, "same")]);
         hear(&mut node, T, entry(3, 4, "another"));
         assert_eq!(outputs(&mut node), [], "that comes again");
-        node.handle(Input::Checked { index: index(3), same: true });
+        node.handle(checked(3, 3, true));
         assert_eq!(outputs(&mut node), [says(3)]);
         hear(&mut node, T, entry(3, 4, "another"));
         outputs(&mut node);
-        node.handle(Input::Checked { index: index(4), same: false });
+        node.handle(checked(3, 4, false));
         assert_eq!(outputs(&mut node), [Output::Cut { after: index(3), cuts: 1 }]);
         // What was stored there before counts for nothing.
         node.handle(Input::Stored { cuts: 0, through: index(5) });
@@ -963,7 +1014,23 @@ mod tests {
         node.handle(Input::Told(record(3, S, Some(T))));
         assert_eq!(outputs(&mut node), [says_stored(3, 2)]);
         hear(&mut node, S, entry(3, 3, "another"));
-        assert_eq!(outputs(&mut node), [Output::Check { index: index(3), entry: "another" }]);
+        assert_eq!(outputs(&mut node), [asks(3, 3, "another")]);
+    }
+
+    #[test]
+    fn comparison_with_an_entry_of_an_owner_of_before_says_nothing_of_the_present_one() {
+        let mut node = paired();
+        decide(&mut node, 3);
+        node.handle(Input::Told(record(3, T, Some(S))));
+        hear(&mut node, T, entry(3, 3, "same"));
+        // Its owner came back without that entry, and has another one.
+        node.handle(Input::Told(record(4, T, Some(S))));
+        hear(&mut node, T, entry(4, 3, "another"));
+        outputs(&mut node);
+        node.handle(checked(3, 3, true));
+        assert_eq!(outputs(&mut node), []);
+        node.handle(checked(4, 3, false));
+        assert_eq!(outputs(&mut node), [Output::Cut { after: index(2), cuts: 1 }]);
     }
 
     #[test]
@@ -1043,6 +1110,6 @@ mod tests {
         outputs(&mut node);
         let beat = Message::Beat { generation: generation(2), committed: index(9) };
         hear(&mut node, S, beat);
-        assert_eq!(outputs(&mut node), [Output::Commit(index(3))]);
+        assert_eq!(outputs(&mut node), [Output::Commit(index(3)), says_stored(2, 2)]);
     }
 }
