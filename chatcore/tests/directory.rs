@@ -328,7 +328,8 @@ impl Race {
         }
         let standby = self.random.bool().then(|| self.random.u8(1..=8));
         let mut made = claim(self.known[by], u8::try_from(by + 1).unwrap(), standby);
-        if self.random.u8(..10) == 0 {
+        // One that nobody knows and that founded the register would be nobody's rival afterwards.
+        if self.present().is_some() && self.random.u8(..10) == 0 {
             made.owner.node.boot = BootId::new([self.random.u8(..); 16]);
         }
         self.under_way.push(made);
