@@ -65,8 +65,7 @@ pub enum KeyError {
     },
     /// The file can be read by others.
     #[error(
-        "the server key {} can be read by others (mode {mode:o}): run chmod 600 on it, \
-         or delete it to get a new one",
+        "the server key {} can be read by others (mode {mode:o}): run chmod 600 on it",
         path.display()
     )]
     Open {

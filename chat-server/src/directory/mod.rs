@@ -188,9 +188,9 @@ pub enum DirectoryStartError {
 }
 
 /// What to do about registers that are lost.
-const HELP: &str = "put them back from a copy, if no service has changed since; otherwise move the file \
-    away, and start with --rebuild SERVICE=GENERATION for each service, the generation being the highest \
-    that its owner and its standby tell";
+const HELP: &str = "put them back from a copy, if no service has changed since; otherwise start \
+    with another, empty folder and --rebuild SERVICE=GENERATION for each service, the generation being the \
+    highest that its owner and its standby tell";
 
 /// Why a directory stopped by itself. It answers nothing from then on.
 #[derive(Debug, thiserror::Error)]
